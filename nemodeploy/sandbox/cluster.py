@@ -1,0 +1,354 @@
+"""The Python interface of the sandbox: start, stop, look, run a command on it, and break it on purpose."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+
+from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
+from nemodeploy.sandbox import configuration
+from nemodeploy.sandbox.configuration import SSH_ALIAS, Settings
+from nemodeploy.sandbox.place import NODES, Place
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+INSTALL = (
+    "apt-get install -y --no-install-recommends "
+    "slurmctld slurmd slurm-client munge openssh-server openssh-client iproute2"
+)
+NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "sshd", "ssh", "ssh-keygen", "ip", "unshare", "setpriv", "mount")
+GPU_FILES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What runs: the process that keeps it, how it is made, and the loopback port of its SSH server."""
+
+    pid: int
+    mode: str
+    port: int
+
+
+class Sandbox:
+    """One sandbox in one directory. Every method may be called by any process of the same user."""
+
+    def __init__(self, place: Place) -> None:
+        """Name the directory; nothing is started or read yet."""
+        self.place = place
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> State | None:
+        """What runs now, or None. A record whose process is gone counts as nothing."""
+        try:
+            state = State(**json.loads(self.place.state.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return state if self._is_ours(state.pid) else None
+
+    def up(self, mode: str = "auto") -> State:
+        """Start a cold cluster and return when every node is idle; a running one is left as it is.
+
+        `mode` is `auto`, `namespaces` or `plain`. Raises PreflightFailed when something it needs is missing, with
+        the command that installs it.
+        """
+        running = self.state()
+        if running:
+            return running
+        _require_programs()
+        chosen = ("namespaces" if namespaces_allowed() else "plain") if mode == "auto" else mode
+        self._end_leftovers()
+        listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        port = listener.getsockname()[1]
+        self._write_files(chosen, port)
+        with listener:
+            pid = self._launch(chosen, listener)
+        state = State(pid, chosen, port)
+        self.place.state.write_text(json.dumps(asdict(state)))
+        return state
+
+    def down(self) -> bool:
+        """Stop it and return when no process of it is left; idempotent. Tells whether anything ran."""
+        state = self.state()
+        if state:
+            with contextlib.suppress(ClusterUnreachable):
+                self.command("stop")
+            self._await_end(state.pid)
+        left = self._end_leftovers()
+        self.place.state.unlink(missing_ok=True)
+        return bool(state) or left
+
+    def node_states(self) -> Mapping[str, str]:
+        """What Slurm says of each node, in Slurm's own words."""
+        done = self.exec("sinfo", "-h", "-N", "-p", "batch", "-o", "%N %T")
+        rows = (line.split() for line in done.stdout.splitlines())
+        return {row[0]: row[1] for row in rows if len(row) == 2}
+
+    def exec(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command on the login node, over SSH as a user would."""
+        argv = [*self.ssh_words(), shlex.join(words)]
+        feed: Mapping[str, object] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+        return subprocess.run(argv, capture_output=True, text=True, check=False, **feed)  # type: ignore[call-overload, no-any-return]
+
+    def ssh_words(self, *options: str) -> list[str]:
+        """The ssh command that logs in, without a command to run."""
+        return ["ssh", "-F", str(self.place.ssh_config), *options, SSH_ALIAS]
+
+    # -- faults --------------------------------------------------------------------------------------------------
+
+    def kill_node(self, name: str) -> None:
+        """A host loses power: its processes and its network are gone; Slurm notices by itself."""
+        self.command("kill-node", name)
+
+    def start_node(self, name: str) -> None:
+        """Give a killed host its network and its slurmd back."""
+        self.command("start-node", name)
+
+    def cut_node(self, name: str) -> None:
+        """Pull a host's network cable; its processes go on."""
+        self.command("cut-node", name)
+
+    def mend_node(self, name: str) -> None:
+        """Plug the cable in again."""
+        self.command("mend-node", name)
+
+    def signal_daemon(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to `slurmctld` or `slurmd-NODE`: STOP and CONT stall it, KILL ends it."""
+        self.command("signal", name, int(number))
+
+    def start_controller(self) -> None:
+        """Start slurmctld again after it was killed, with its saved state."""
+        self.command("start-controller")
+
+    def command(self, verb: str, target: str = "", number: int = 0) -> None:
+        """Tell process 1 something. Raises ClusterUnreachable when nobody listens, BadInput when it refuses."""
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            connection.settimeout(10)
+            try:
+                connection.connect(str(self.place.control))
+                connection.sendall(json.dumps({"verb": verb, "target": target, "signal": number}).encode() + b"\n")
+                reply = json.loads(connection.makefile().readline() or "{}")
+            except (OSError, ValueError) as error:
+                raise ClusterUnreachable("the sandbox is not running", hint="nemodeploy sandbox up") from error
+        if not reply.get("ok"):
+            raise BadInput(f"the sandbox refused {verb} {target}: {reply.get('error', 'no answer')}")
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _write_files(self, mode: str, port: int) -> None:
+        root = self.place.root
+        root.mkdir(parents=True, exist_ok=True)
+        root.chmod(0o700)
+        for name in ("spool", "run", "shared", "munge"):
+            shutil.rmtree(root / name, ignore_errors=True)
+        for name in ("etc", "ssh", "log", "run", "spool/ctld", "shared", "dev", "munge"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        for node in NODES:
+            (root / "spool" / node.name).mkdir(exist_ok=True)
+        for index in range(GPU_FILES):
+            with contextlib.suppress(FileExistsError):
+                (root / f"dev/nvidia{index}").symlink_to("/dev/null")
+        self._write_configuration(mode, port)
+
+    def _write_configuration(self, mode: str, port: int) -> None:
+        root, plain = self.place.root, mode == "plain"
+        hostname = socket.gethostname()
+        settings = Settings(
+            place=self.place,
+            user=getpass.getuser(),
+            nodes=NODES,
+            first_job_id=_first_job_id(),
+            path=SYSTEM_PATH,
+            ports=tuple(_free_ports(1 + len(NODES))) if plain else (),
+            hostname=hostname,
+            address=_address_of(hostname) if plain else "",
+        )
+        self._write_keys(port)
+        texts = {
+            "etc/slurm.conf": configuration.slurm_conf(settings),
+            "etc/gres.conf": configuration.gres_conf(settings),
+            "etc/hosts": configuration.hosts(settings),
+            "etc/plugstack.conf": "",
+            "ssh/sshd_config": configuration.sshd_config(settings),
+            "ssh/config": configuration.ssh_config(settings, port),
+        }
+        for name, text in texts.items():
+            (root / name).write_text(text)
+        if plain:
+            (root / "munge/key").write_bytes(os.urandom(128))
+            (root / "munge/key").chmod(0o600)
+        (root / "cluster.yaml").write_text(_cluster_file(settings))
+
+    def _write_keys(self, port: int) -> None:
+        ssh = self.place.root / "ssh"
+        for name in ("host_key", "id_ed25519"):
+            if not (ssh / name).exists():
+                words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "nemodeploy sandbox", "-f")
+                subprocess.run((*words, str(ssh / name)), check=True, capture_output=True)
+        (ssh / "authorized_keys").write_text((ssh / "id_ed25519.pub").read_text())
+        kind, key, *_ = (ssh / "host_key.pub").read_text().split()
+        (ssh / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
+
+    def _launch(self, mode: str, listener: socket.socket) -> int:
+        """Start process 1 and wait until it says it is ready. Returns the pid that keeps everything alive."""
+        read_end, write_end = os.pipe()
+        init = (sys.executable, "-m", "nemodeploy.sandbox.init", "--root", str(self.place.root), "--mode", mode)
+        descriptors = ("--listener", str(listener.fileno()), "--ready", str(write_end))
+        with self.place.log.open("ab") as log, os.fdopen(read_end) as ready:
+            process = subprocess.Popen(
+                (*(namespace_words() if mode == "namespaces" else ()), *init, *descriptors),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(listener.fileno(), write_end),
+                start_new_session=True,
+                env=self._environment(),
+            )
+            os.close(write_end)
+            self.place.state.write_text(json.dumps(asdict(State(process.pid, mode, 0))))
+            word = ready.readline().strip()  # a line, not the end: unshare keeps its own copy open
+        if word != "ready":
+            self._end_leftovers()
+            self.place.state.unlink(missing_ok=True)
+            raise PreflightFailed(
+                f"the sandbox did not start: {word or 'its first process ended'}", hint=f"see {self.place.log}"
+            )
+        return process.pid
+
+    def _environment(self) -> dict[str, str]:
+        """A login's environment, and the mark by which `down` finds what is left of this sandbox."""
+        package = Path(__file__).parents[2]
+        kept = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME", "LANG") if name in os.environ}
+        return {
+            "HOME": str(Path.home()),
+            "USER": getpass.getuser(),
+            "LOGNAME": getpass.getuser(),
+            **kept,
+            "PATH": SYSTEM_PATH,
+            "SLURM_CONF": str(self.place.slurm_conf),
+            "PYTHONPATH": str(package),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def _is_ours(self, pid: int) -> bool:
+        return pid in set(self._processes())
+
+    def _processes(self) -> Iterator[int]:
+        """Every process of this user that carries this sandbox's mark in its environment."""
+        mark = f"SLURM_CONF={self.place.slurm_conf}".encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                with contextlib.suppress(OSError):
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        yield int(entry.name)
+
+    def _await_end(self, pid: int, within_s: float = 5.0) -> None:
+        deadline = time.monotonic() + within_s
+        while self._is_ours(pid) and time.monotonic() < deadline:
+            _reap(pid)
+            time.sleep(0.01)
+
+    def _end_leftovers(self) -> bool:
+        """Kill whatever still carries the mark, however it was orphaned. Tells whether there was anything."""
+        found = False
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            left = [pid for pid in self._processes() if not _is_zombie(pid)]
+            if not left:
+                break
+            found = True
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                _reap(pid)
+            time.sleep(0.02)
+        return found
+
+
+def namespace_words() -> tuple[str, ...]:
+    """The `unshare` call that makes the login host; killing it kills everything inside."""
+    mapped = () if os.geteuid() == 0 else ("--map-current-user", "--keep-caps")
+    flags = ("--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
+    return ("unshare", *mapped, *flags)
+
+
+def namespaces_allowed() -> bool:
+    """Whether the kernel lets us make hosts: tried for real, since `unshare` alone can succeed where these fail."""
+    attempt = "hostname sandbox && mount -t tmpfs tmpfs /mnt && ip link add t0 type bridge"
+    done = subprocess.run(
+        (*namespace_words(), "sh", "-ec", attempt),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        env={"PATH": SYSTEM_PATH},
+    )
+    return done.returncode == 0 and not done.stderr
+
+
+def _require_programs() -> None:
+    missing = [name for name in NEEDED if not shutil.which(name, path=SYSTEM_PATH)]
+    if missing:
+        raise PreflightFailed(
+            f"the sandbox needs Slurm and an SSH server on this machine; not found: {', '.join(missing)}",
+            hint=INSTALL if os.geteuid() == 0 else f"sudo {INSTALL}",
+        )
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise PreflightFailed(
+            "the sandbox's stand-in server needs the package xllamacpp in this Python",
+            hint=f"{sys.executable} -m pip install 'nemodeploy[sandbox]'",
+        )
+
+
+def _cluster_file(settings: Settings) -> str:
+    programs = resources.files("nemodeploy.sandbox") / "programs"
+    return configuration.cluster_file(
+        settings,
+        python=sys.executable,
+        program=str(programs / "megatron_gpt_eval.py"),
+        model=str(programs / "tiny.gguf"),
+    )
+
+
+def _first_job_id() -> int:
+    """A job id no earlier sandbox has used: seconds since 2026, which a cold controller counts up from."""
+    return (int(time.time()) - 1_767_225_600) % 60_000_000
+
+
+def _free_ports(count: int) -> Iterator[int]:
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            yield server.getsockname()[1]
+
+
+def _address_of(hostname: str) -> str:
+    try:
+        return socket.gethostbyname(hostname)
+    except OSError:
+        return "127.0.0.1"
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (OSError, IndexError):
+        return True
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)

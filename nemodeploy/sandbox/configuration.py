@@ -1,0 +1,199 @@
+"""The text of every configuration file of a sandbox. Pure: values in, text out."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from nemodeploy.sandbox.place import LOGIN_ADDRESS, Node, Place
+
+SSH_ALIAS = "nemodeploy-sandbox"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the files depend on.
+
+    `user` is the account everything runs as. `ports` is empty in a namespaced sandbox, where every daemon has its own
+    host; in a plain one it holds slurmctld's port and then one for each node. `hostname` is this machine's, and
+    `address` what it resolves to.
+    """
+
+    place: Place
+    user: str
+    nodes: tuple[Node, ...]
+    first_job_id: int
+    path: str
+    ports: tuple[int, ...] = ()
+    hostname: str = ""
+    address: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Without namespaces: daemons side by side on this machine."""
+        return bool(self.ports)
+
+
+def slurm_conf(settings: Settings) -> str:
+    """Slurm's configuration; the same text was accepted by Slurm 20.11, 22.05, 24.11 and 26.05."""
+    root = settings.place.root
+    auth = f"auth/munge\nAuthInfo=socket={root}/munge/socket\nCredType=cred/munge" if settings.plain else _NO_AUTH
+    return _SLURM_CONF.format(
+        root=root,
+        user=settings.user,
+        auth=auth,
+        first_job_id=settings.first_job_id,
+        controller=_controller(settings),
+        nodes="\n".join(_node_line(settings, node) for node in settings.nodes),
+    )
+
+
+_NO_AUTH = "auth/none\nCredType=cred/none"
+
+_SLURM_CONF = """\
+ClusterName=sandbox
+{controller}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType={auth}
+StateSaveLocation={root}/spool/ctld
+SlurmdSpoolDir={root}/spool/%n
+SlurmctldPidFile={root}/run/slurmctld.pid
+SlurmdPidFile={root}/run/slurmd-%n.pid
+SlurmctldLogFile={root}/log/slurmctld.log
+SlurmdLogFile={root}/log/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SlurmdParameters=config_overrides
+GresTypes=gpu
+DefMemPerCPU=500
+EnforcePartLimits=ALL
+ReturnToService=2
+SlurmdTimeout=15
+KillWait=10
+MinJobAge=300
+FirstJobId={first_job_id}
+MaxJobId=67000000
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=2,bf_window=1440
+MpiDefault=none
+JobCompType=jobcomp/filetxt
+JobCompLoc={root}/log/jobcomp.log
+AccountingStorageType=accounting_storage/none
+PlugStackConfig={root}/etc/plugstack.conf
+{nodes}
+PartitionName=batch Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=01:00:00 State=UP
+PartitionName=short Nodes=ALL MaxTime=00:30:00 State=UP
+"""
+
+
+def _controller(settings: Settings) -> str:
+    if not settings.plain:
+        return f"SlurmctldHost=login({LOGIN_ADDRESS})"
+    return (
+        f"SlurmctldHost={settings.hostname}({settings.address})\nSlurmctldPort={settings.ports[0]}\n"
+        "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"
+    )
+
+
+def _node_line(settings: Settings, node: Node) -> str:
+    where = f"NodeAddr={node.address}"
+    if settings.plain:
+        where = f"NodeHostname={settings.hostname} NodeAddr={settings.address} Port={settings.ports[node.index]}"
+    gres = f" Gres=gpu:{node.gpu_type}:{node.gpus}" if node.gpus else ""
+    return f"NodeName={node.name} {where} CPUs=64 RealMemory=200000{gres} State=UNKNOWN"
+
+
+def gres_conf(settings: Settings) -> str:
+    """Fake GPUs. Slurm insists on a device file for each: links to /dev/null satisfy it."""
+    return "".join(
+        f"NodeName={node.name} Name=gpu Type={node.gpu_type} "
+        f"File={settings.place.root}/dev/nvidia[0-{node.gpus - 1}]\n"
+        for node in settings.nodes
+        if node.gpus
+    )
+
+
+def hosts(settings: Settings) -> str:
+    """The /etc/hosts that login and compute nodes see."""
+    rows = ["127.0.0.1 localhost", f"{LOGIN_ADDRESS} login", *(f"{n.address} {n.name}" for n in settings.nodes)]
+    return "\n".join(rows) + "\n"
+
+
+def sshd_config(settings: Settings) -> str:
+    """The login node's SSH server: one account, one key, no passwords."""
+    ssh = settings.place.root / "ssh"
+    return textwrap.dedent(f"""\
+        HostKey {ssh}/host_key
+        PidFile none
+        AuthorizedKeysFile {ssh}/authorized_keys
+        StrictModes no
+        UsePAM no
+        PermitRootLogin prohibit-password
+        PasswordAuthentication no
+        KbdInteractiveAuthentication no
+        UseDNS no
+        PrintMotd no
+        PrintLastLog no
+        AllowTcpForwarding yes
+        MaxSessions 64
+        MaxStartups 100
+        Subsystem sftp internal-sftp
+        SetEnv SLURM_CONF={settings.place.slurm_conf} PATH={settings.path}
+        """)
+
+
+def ssh_config(settings: Settings, port: int) -> str:
+    """How a client logs in, as a site's users have it in ~/.ssh/config."""
+    ssh = settings.place.root / "ssh"
+    return textwrap.dedent(f"""\
+        Host {SSH_ALIAS}
+            HostName 127.0.0.1
+            Port {port}
+            User {settings.user}
+            IdentityFile {ssh}/id_ed25519
+            IdentitiesOnly yes
+            UserKnownHostsFile {ssh}/known_hosts
+            GlobalKnownHostsFile /dev/null
+            StrictHostKeyChecking yes
+        """)
+
+
+def cluster_file(settings: Settings, *, python: str, program: str, model: str) -> str:
+    """The sandbox as nemodeploy sees it: a cluster file like any site's.
+
+    `program` stands where NeMo's megatron_gpt_eval.py stands, run by `python`; `model` is the file it reads.
+    """
+    plain = "port: auto\nendpoint_host: 127.0.0.1\n" if settings.plain else ""
+    return _CLUSTER_FILE.format(
+        alias=SSH_ALIAS,
+        config=settings.place.ssh_config,
+        root=settings.place.shared / "nemodeploy",
+        python=python,
+        program=program,
+        model=model,
+        plain=plain,
+    )
+
+
+_CLUSTER_FILE = """\
+# Written by `nemodeploy sandbox up`; a real Slurm on this machine, without real GPUs.
+description: the sandbox on this machine
+notice: "stand-in: a tiny model on the CPU takes the place of the model's own weights and server program"
+when_unreachable: "nemodeploy sandbox up"
+ssh: {{host: {alias}, config: "{config}"}}
+root: "{root}"
+slurm: {{partition: batch}}
+gpus:
+  h100: {{request: "--gpus-per-node=h100:8"}}
+  a100: {{request: "--gpus-per-node=a100:8"}}
+  h200: {{request: "--gpus-per-node=h200:8"}}
+runtime: none
+programs:
+  nemo-eval: ["{python}", "{program}"]
+checkpoints:
+  nemotron-4-340b-instruct: "{model}"
+env: {{OMP_NUM_THREADS: "1"}}
+lease: {{minimum_s: 3}}
+{plain}"""
