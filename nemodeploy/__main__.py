@@ -1,0 +1,6 @@
+"""`python -m nemodeploy`."""
+
+from nemodeploy.cli.main import main
+
+if __name__ == "__main__":
+    main()

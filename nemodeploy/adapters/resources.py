@@ -1,0 +1,79 @@
+"""Finding templates and configuration: in the package when installed, at the top of a checkout otherwise, and the
+user's own below the XDG directories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+
+from nemodeploy.adapters import yaml_files
+from nemodeploy.core.documents import Document
+from nemodeploy.core.reading import near
+from nemodeploy.errors import BadInput
+
+_PACKAGE = Path(__file__).parents[1]
+KINDS = ("profiles", "models", "clusters")
+
+
+def shipped(kind: str) -> Path:
+    """`templates` or `configs` as shipped."""
+    installed = _PACKAGE / "_shipped" / kind
+    return installed if installed.is_dir() else _PACKAGE.parent / kind
+
+
+def config_directory() -> Path:
+    """The user's own profiles, models and clusters."""
+    return Path(platformdirs.user_config_dir("nemodeploy"))
+
+
+def state_directory() -> Path:
+    """The client's journal; nothing of it is needed to find a deployment again."""
+    return Path(platformdirs.user_state_dir("nemodeploy"))
+
+
+def sandbox_directory() -> Path:
+    """Where the sandbox lives."""
+    chosen = os.environ.get("NEMODEPLOY_SANDBOX_DIR")
+    return Path(chosen).absolute() if chosen else Path(platformdirs.user_data_dir("nemodeploy")) / "sandbox"
+
+
+@cache
+def templates() -> Mapping[str, str]:
+    """Every template's text by its name relative to `templates/`."""
+    root = shipped("templates")
+    return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*.j2"))}
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """What there is of a kind: the user's own and the shipped; of clusters only the user's own."""
+    return tuple(sorted(_files(kind)))
+
+
+def find(kind: str, name: str) -> Document:
+    """A profile, model or cluster by name, or by path when it has a `/` or ends in `.yaml`."""
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return yaml_files.load(Path(name))
+    files = _files(kind)
+    if name not in files:
+        raise BadInput(f"unknown {kind[:-1]} {name!r}", hint=near(name, files))
+    path, shown = files[name]
+    return yaml_files.load(path, shown)
+
+
+def example_cluster() -> Document:
+    """The shipped site that does not exist, for `plan` and `render` without a cluster."""
+    return yaml_files.load(shipped("configs") / "clusters/example.yaml", "configs/clusters/example.yaml")
+
+
+def _files(kind: str) -> dict[str, tuple[Path, str]]:
+    found = {}
+    if kind != "clusters":
+        for path in sorted((shipped("configs") / kind).glob("*.yaml")):
+            found[path.stem] = (path, f"configs/{kind}/{path.name}")
+    for path in sorted((config_directory() / kind).glob("*.yaml")):
+        found[path.stem] = (path, str(path))
+    return found

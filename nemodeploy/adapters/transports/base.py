@@ -1,0 +1,27 @@
+"""How commands reach a site: four verbs, and the errors of errors.py."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from nemodeploy.values import Command, Completed
+
+OUTPUT_CAP = 16 * 2**20
+
+
+class Transport(Protocol):
+    """One connection to a login host, opened at the first use and kept."""
+
+    def run(self, command: Command) -> Completed:
+        """Run a POSIX shell text. Raises ClusterUnreachable when no complete answer came within its deadline."""
+
+    def follow(self, script: str, on_text: Callable[[bytes], None]) -> int:
+        """Run a shell text and hand over its output as it comes, until it ends. Returns its status."""
+
+    def tunnel(self, host: str, port: int) -> socket.socket:
+        """A byte stream to a port that the login host can reach. Raises ClusterUnreachable."""
+
+    def close(self) -> None:
+        """End the connection; idempotent."""

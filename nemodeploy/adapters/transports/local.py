@@ -1,0 +1,49 @@
+"""Already on the login node: commands run in a shell of this machine."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Callable
+
+from nemodeploy.adapters.transports.base import OUTPUT_CAP
+from nemodeploy.errors import ClusterUnreachable
+from nemodeploy.values import Command, Completed
+
+
+class LocalTransport:
+    """A child process of ours."""
+
+    def run(self, command: Command) -> Completed:
+        """Run the text with `sh -s`."""
+        try:
+            done = subprocess.run(
+                ("sh", "-s"), input=command.script.encode(), capture_output=True, timeout=command.deadline_s, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ClusterUnreachable(f"no answer within {command.deadline_s:.0f} s") from error
+        return Completed(status=done.returncode, stdout=_text(done.stdout), stderr=_text(done.stderr))
+
+    def follow(self, script: str, on_text: Callable[[bytes], None]) -> int:
+        """Run the text and pass on its output."""
+        with subprocess.Popen(("sh", "-s"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(script.encode())
+            process.stdin.close()
+            while chunk := process.stdout.read1(65536):  # type: ignore[attr-defined]
+                on_text(chunk)
+            return process.wait()
+
+    def tunnel(self, host: str, port: int) -> socket.socket:
+        """A plain connection."""
+        try:
+            return socket.create_connection((host, port), timeout=20)
+        except OSError as error:
+            raise ClusterUnreachable(f"cannot connect to {host}:{port}: {error}") from error
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _text(raw: bytes) -> str:
+    return raw[:OUTPUT_CAP].decode(errors="replace")

@@ -1,0 +1,195 @@
+"""SSH by paramiko: one connection, one authentication, strict host keys, a deadline on everything.
+
+Source of the traps avoided here: paramiko 5.1.0; its `recv_exit_status` knows no timeout, both streams must be
+drained together, and TCP_NODELAY is off by default, which costs 44 ms a call.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import paramiko
+
+from nemodeploy.adapters.ssh_settings import SshSettings, effective
+from nemodeploy.adapters.transports.base import OUTPUT_CAP
+from nemodeploy.core.spec import Cluster
+from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, HostKeyRejected
+from nemodeploy.values import Command, Completed
+
+CONNECT_WITHIN_S = 20.0
+KEEPALIVE_S = 15
+SHELL = "LC_ALL=C exec sh -s"
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
+
+
+class ParamikoTransport:
+    """One SSH connection to a cluster's login host."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        """Nothing is connected before the first command."""
+        self.cluster = cluster
+        self._client: paramiko.SSHClient | None = None
+
+    def run(self, command: Command) -> Completed:
+        """Feed the text to `sh` on its standard input and collect both streams."""
+        channel = self._start(command.script)
+        deadline = time.monotonic() + command.deadline_s
+        streams: tuple[list[bytes], list[bytes]] = ([], [])
+        try:
+            while not self._drain(channel, streams):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise ClusterUnreachable(f"{self._name} gave no answer within {command.deadline_s:.0f} s")
+                select.select([channel], [], [], min(left, 1.0))
+            if not channel.status_event.wait(max(0.0, deadline - time.monotonic())) or channel.exit_status < 0:
+                raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")
+            return Completed(status=channel.exit_status, stdout=_text(streams[0]), stderr=_text(streams[1]))
+        finally:
+            channel.close()
+
+    def follow(self, script: str, on_text: Callable[[bytes], None]) -> int:
+        """Pass on what comes; stderr is dropped."""
+        channel = self._start(script)
+        try:
+            while not (channel.eof_received or channel.closed) or channel.recv_ready():
+                select.select([channel], [], [], 1.0)
+                while channel.recv_ready():
+                    on_text(channel.recv(65536))
+                while channel.recv_stderr_ready():
+                    channel.recv_stderr(65536)
+            return channel.exit_status if channel.status_event.wait(5) else -1
+        finally:
+            channel.close()
+
+    def tunnel(self, host: str, port: int) -> socket.socket:
+        """A direct-tcpip channel; it has what a socket has."""
+        transport = self._connected().get_transport()
+        assert transport is not None
+        try:
+            channel = transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_WITHIN_S)
+        except (paramiko.SSHException, OSError) as error:
+            raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
+        return channel  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._client:
+            self._client.close()
+            self._client = None
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"cluster {self.cluster.name}"
+
+    def _start(self, script: str) -> paramiko.Channel:
+        try:
+            transport = self._connected().get_transport()
+            assert transport is not None
+            channel = transport.open_session(timeout=CONNECT_WITHIN_S)
+            channel.settimeout(CONNECT_WITHIN_S)
+            channel.exec_command(SHELL)
+            channel.sendall(script.encode())
+            channel.shutdown_write()
+            return channel
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self.close()
+            raise ClusterUnreachable(f"the connection to {self._name} broke: {error}") from error
+
+    def _drain(self, channel: paramiko.Channel, streams: tuple[list[bytes], list[bytes]]) -> bool:
+        """Take what has come on both streams. True when both have ended."""
+        ended = channel.eof_received or channel.closed
+        while channel.recv_ready():
+            _keep(streams[0], channel.recv(65536))
+        while channel.recv_stderr_ready():
+            _keep(streams[1], channel.recv_stderr(65536))
+        return ended
+
+    def _connected(self) -> paramiko.SSHClient:
+        if self._client is None:
+            settings = effective(self.cluster.ssh)
+            self._client = self._login(settings, self._dial(settings))
+        return self._client
+
+    def _dial(self, settings: SshSettings) -> socket.socket:
+        try:
+            connection = socket.create_connection((settings.host, settings.port), timeout=CONNECT_WITHIN_S)
+        except OSError as error:
+            raise ClusterUnreachable(
+                f"cannot connect to {self._name} at {settings.host} port {settings.port}: {error.strerror or error}",
+                hint=self.cluster.when_unreachable or f"try by hand: ssh {self.cluster.ssh.host}",
+            ) from error
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def _login(self, settings: SshSettings, connection: socket.socket) -> paramiko.SSHClient:
+        client = paramiko.SSHClient()
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        for path in settings.known_hosts:
+            client.load_host_keys(str(path)) if os.access(path, os.W_OK) else client.load_system_host_keys(str(path))
+        name = settings.host_key_alias or settings.host
+        try:
+            client.connect(
+                name,
+                port=settings.port,
+                username=settings.user,
+                key_filename=[str(path) for path in settings.key_files],
+                allow_agent=not settings.identities_only,
+                look_for_keys=False,
+                timeout=CONNECT_WITHIN_S,
+                banner_timeout=CONNECT_WITHIN_S,
+                auth_timeout=CONNECT_WITHIN_S,
+                sock=connection,
+            )
+        except Exception as error:
+            client.close()
+            raise self._translated(error, settings) from error
+        transport = client.get_transport()
+        assert transport is not None
+        transport.set_keepalive(KEEPALIVE_S)
+        return client
+
+    def _translated(self, error: Exception, settings: SshSettings) -> Exception:
+        """paramiko's errors in our words, once, here."""
+        where = f"{settings.user}@{settings.host} port {settings.port}"
+        by_hand = f"ssh {'-F ' + self.cluster.ssh.config + ' ' if self.cluster.ssh.config else ''}{self.cluster.ssh.host}"
+        if isinstance(error, paramiko.BadHostKeyException):
+            return HostKeyRejected(
+                f"the host key of {where} is not the recorded one; nothing was sent",
+                hint="ask the site whether the key changed, then replace its line in known_hosts",
+            )
+        if isinstance(error, paramiko.AuthenticationException) or "No authentication methods" in str(error):
+            keys = ", ".join(map(_tilde, settings.key_files)) or "none"
+            return AuthenticationFailed(f"{where} refused to let us in; keys tried: {keys}", hint=f"try by hand: {by_hand}")
+        if "not found in known_hosts" in str(error):
+            files = ", ".join(map(_tilde, settings.known_hosts)) or "no known_hosts file exists"
+            return HostKeyRejected(
+                f"the host key of {where} is unknown ({files}); nothing was sent",
+                hint=f"check the fingerprint with the site, then accept it once: {by_hand}",
+            )
+        if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
+            return ClusterUnreachable(f"no SSH session with {where}: {error}", hint=self.cluster.when_unreachable)
+        return error
+
+
+def _keep(parts: list[bytes], chunk: bytes) -> None:
+    if sum(map(len, parts)) < OUTPUT_CAP:
+        parts.append(chunk)
+
+
+def _text(parts: list[bytes]) -> str:
+    return b"".join(parts)[:OUTPUT_CAP].decode(errors="replace")
+
+
+def _tilde(path: Path) -> str:
+    home = str(Path.home())
+    return str(path).replace(home, "~", 1) if str(path).startswith(home) else str(path)

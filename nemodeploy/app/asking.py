@@ -1,0 +1,83 @@
+"""Asking a server through the tunnel, in its engine's own protocol."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Mapping
+from typing import Any
+
+from nemodeploy.app.site import Site
+from nemodeploy.core.spec import Prompting
+from nemodeploy.engines import ENGINES
+from nemodeploy.engines.base import Engine
+from nemodeploy.errors import ClusterUnreachable, PreflightFailed
+from nemodeploy.values import Endpoint, HttpRequest, Reply
+
+CAP_BYTES = 16 * 2**20
+
+
+class NoAnswer(PreflightFailed):
+    """The server was reached and gave no text."""
+
+
+def prompting_of(plan: Mapping[str, Any]) -> Prompting:
+    """How the deployed model is spoken to, as its manifest keeps it."""
+    kept = plan.get("prompting") or {}
+    return Prompting(
+        template=str(kept.get("template", "{prompt}")),
+        system=str(kept.get("system", "")),
+        stop=tuple(map(str, kept.get("stop", ()))),
+        probe=str(kept.get("probe", "")),
+    )
+
+
+def generate(
+    site: Site, endpoint: Endpoint, plan: Mapping[str, Any], question: str, *, max_tokens: int, timeout_s: float
+) -> str:
+    """One question, one text. Raises ClusterUnreachable (no way there) or NoAnswer (there, but no text)."""
+    engine, prompting = _engine(plan), prompting_of(plan)
+    prompt = prompting.compose(question)
+    status, body = _send(site, endpoint, plan, engine.ask(prompting, prompt, max_tokens=max_tokens), timeout_s)
+    return _text(engine.read(status, body, prompt=prompt, stop=prompting.stop))
+
+
+def recorded(plan: Mapping[str, Any], answer: str) -> str:
+    """The text in an answer that the job kept (`probe.body`: status, newline, body). Raises NoAnswer."""
+    engine, prompting = _engine(plan), prompting_of(plan)
+    status, _, body = answer.lstrip("\n").partition("\n")
+    prompt = prompting.compose(prompting.probe)
+    number = int(status) if status.isdigit() else 0
+    return _text(engine.read(number, body, prompt=prompt, stop=prompting.stop))
+
+
+def _engine(plan: Mapping[str, Any]) -> Engine:
+    engine = ENGINES.get(str(plan.get("engine")))
+    if engine is None:
+        raise PreflightFailed(f"this version of nemodeploy does not know the engine {plan.get('engine')}")
+    return engine
+
+
+def _text(reply: Reply) -> str:
+    if reply.problem:
+        raise NoAnswer(f"the server gave no text: {reply.problem}")
+    return reply.text
+
+
+def _send(
+    site: Site, endpoint: Endpoint, plan: Mapping[str, Any], request: HttpRequest, timeout_s: float
+) -> tuple[int, str]:
+    host = str(plan.get("endpoint_host") or endpoint.host)
+    stream = site.transport.tunnel(host, endpoint.port)
+    stream.settimeout(timeout_s)
+    connection = http.client.HTTPConnection(host, endpoint.port, timeout=timeout_s)
+    connection.sock = stream
+    try:
+        connection.request(request.method, request.path, request.body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read(CAP_BYTES).decode(errors="replace")
+    except TimeoutError as error:
+        raise NoAnswer(f"the server did not answer within {timeout_s:.0f} s") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise ClusterUnreachable(f"the connection to the server broke: {error}") from error
+    finally:
+        connection.close()

@@ -1,0 +1,72 @@
+"""Ending a deployment and proving it: gently, then not, and gone only when Slurm says gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nemodeploy.app.ports import Ports
+from nemodeploy.app.site import Site, unknown_outcome
+from nemodeploy.core.readiness import Seen, State, Verdict, judge
+from nemodeploy.errors import ClusterUnreachable
+from nemodeploy.values import Token
+
+GIVE_UP_AFTER_S = 180.0
+PACE_S = (0.3, 0.7, 1.0, 2.0, 4.0)
+SLOW_PACE_S = 15.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """Proof of the end. `submitted` False: there never was a job."""
+
+    token: Token
+    job_id: str
+    submitted: bool
+
+
+def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") -> Ended:
+    """Return when nothing of the token is held any more. Raises OutcomeUnknown when that cannot be shown in time.
+
+    Idempotent: the same call after a lost connection goes on where the first one stopped.
+    """
+    begun, hard, last, pace = ports.clock.now(), False, "", list(PACE_S)
+    problem = "Slurm did not confirm the end"
+    while ports.clock.now() - begun < GIVE_UP_AFTER_S:
+        try:
+            seen = _see(site, token)
+            verdict = judge(seen)
+            ended = _conclude(site, ports, seen, verdict)
+            if ended:
+                return ended
+            grace_s = float(seen.directory.plan.get("grace_s", 10)) + 15.0
+            hard = hard or verdict.state is State.QUEUED or ports.clock.now() - begun > grace_s
+            if seen.job_id and (hard or verdict.state is not State.STOPPING):
+                site.cancel(token, seen.job_id, gently=not hard)
+        except ClusterUnreachable as error:
+            problem, verdict = error.message, Verdict(state=State.UNKNOWN, reason=error.message)
+            pace = [SLOW_PACE_S]
+        text = f"{verdict.state.value} {verdict.reason}".strip()
+        if text != last:
+            ports.reporter.say("stopping", f"{why} · {text}")
+            last = text
+        ports.clock.sleep(pace.pop(0) if pace else SLOW_PACE_S / 3)
+    raise unknown_outcome(token, site.cluster, problem)
+
+
+def _see(site: Site, token: Token) -> Seen:
+    look = site.look()
+    return site.see(look, look.directory(token))
+
+
+def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict) -> Ended | None:
+    """The proof, if this look gives one."""
+    token = seen.directory.token
+    if verdict.gone:
+        site.archive(token)
+        ports.journal.forget(token)
+        return Ended(token=token, job_id=seen.job_id, submitted=bool(seen.job_id))
+    if verdict.state is State.SUBMITTING and not seen.job_id and site.withhold(token):
+        site.archive(token)
+        ports.journal.forget(token)
+        return Ended(token=token, job_id="", submitted=False)
+    return None

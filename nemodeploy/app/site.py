@@ -1,0 +1,168 @@
+"""One cluster as the use cases see it: look, prepare, cancel, archive. One remote call each."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from nemodeploy.adapters.transports.base import Transport
+from nemodeploy.core import observation, sections
+from nemodeploy.core.observation import RunDirectory
+from nemodeploy.core.readiness import Seen
+from nemodeploy.core.sections import Section
+from nemodeploy.core.spec import Cluster
+from nemodeploy.errors import ClusterUnreachable, OutcomeUnknown
+from nemodeploy.schedulers import slurm
+from nemodeploy.schedulers.slurm import QueueRow
+from nemodeploy.values import Command, Token
+
+LOOK_WITHIN_S = 60.0
+LOG_TAIL_BYTES = 65536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """One answer: whether Slurm answered (None: was not asked), its rows by job name, the live run directories."""
+
+    answered: bool | None
+    complaint: str
+    rows: Mapping[str, tuple[QueueRow, ...]]
+    directories: tuple[RunDirectory, ...]
+
+    def directory(self, token: Token) -> RunDirectory:
+        """The run directory of a token; an empty one when it is not listed."""
+        return next((found for found in self.directories if found.token == token), RunDirectory(token=token))
+
+    def named(self, name: str) -> tuple[RunDirectory, ...]:
+        """The live run directories of a deployment; one, save for a moment during a change of hands."""
+        return tuple(found for found in self.directories if found.token.name == name)
+
+
+class Site:
+    """A cluster and the connection to it."""
+
+    def __init__(self, cluster: Cluster, transport: Transport, nonce: Callable[[], str]) -> None:
+        """Nothing is connected before the first question."""
+        self.cluster, self.transport, self.nonce = cluster, transport, nonce
+
+    @property
+    def root(self) -> str:
+        """The cluster's root as shell text, expanded there."""
+        root = self.cluster.root
+        return '"$HOME"' + shlex.quote(root[5:]) if root.startswith("$HOME") else shlex.quote(root)
+
+    def directory(self, token: Token) -> str:
+        """A token's run directory as shell text."""
+        return f"{self.root}/deployments/{token.name}/{token}"
+
+    def ask(self, parts: Mapping[str, str], *, within_s: float = LOOK_WITHIN_S) -> Mapping[str, Section]:
+        """Run parts of shell text in one remote call. Raises ClusterUnreachable unless every part came back whole."""
+        nonce = self.nonce()
+        done = self.transport.run(Command(script=sections.script(nonce, parts), deadline_s=within_s))
+        found = sections.parse(nonce, done.stdout)
+        missing = [name for name in parts if name not in found]
+        if missing:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise ClusterUnreachable(
+                f"cluster {self.cluster.name} did not answer completely{': ' + said[-1][:200] if said else ''}",
+                hint="run the same command again",
+            )
+        return found
+
+    def look(self, *, controller: bool = True) -> Look:
+        """All deployments at once: the run directories, and with `controller` Slurm's queue."""
+        parts = {"files": observation.list_script(self.root)}
+        if controller:
+            parts = {"queue": slurm.queue_script(), **parts}
+        answer = self.ask(parts)
+        rows: dict[str, tuple[QueueRow, ...]] = {}
+        queue = answer.get("queue")
+        if queue and queue.status == 0:
+            for row in slurm.parse_queue(queue.text):
+                rows[row.name] = (*rows.get(row.name, ()), row)
+        return Look(
+            answered=queue.status == 0 if queue else None,
+            complaint=queue.text.strip() if queue and queue.status else "",
+            rows=rows,
+            directories=observation.parse_list(answer["files"].text),
+        )
+
+    def see(self, look: Look, directory: RunDirectory) -> Seen:
+        """One deployment out of a look; asks once more only for a job that Slurm did not list."""
+        row = current_row(look.rows.get(str(directory.token), ()))
+        job_id = row.job_id if row else slurm.parse_job_id(directory.submit_out)
+        lost = row is None and bool(look.answered) and bool(job_id)
+        return Seen(
+            directory=directory,
+            answered=bool(look.answered),
+            row=row,
+            job_id=job_id,
+            forgotten=self._forgotten(job_id) if lost else False,
+        )
+
+    def _forgotten(self, job_id: str) -> bool:
+        """Slurm's word, twice, that it holds nothing for a job."""
+        question = slurm.forgotten_script(job_id)
+        answers = self.ask({"first": question, "second": f"sleep 1\n{question}"})
+        return all(slurm.is_forgotten(part.status, part.text) for part in answers.values())
+
+    def cancel(self, token: Token, job_id: str, *, gently: bool) -> Section:
+        """Take a job back: the mark that keeps a late start from serving, then the signal."""
+        mark = f": >{self.directory(token)}/revoked\n" if gently else ":\n"
+        return self.ask({"cancel": f"{mark}{slurm.cancel_script(job_id, gently=gently)}"})["cancel"]
+
+    def withhold(self, token: Token) -> bool:
+        """Take `submit/go` so that nobody can submit any more. True is proof that nothing was submitted."""
+        script = (
+            f"umask 077; mkdir -p {self.directory(token)}/submit && cd {self.directory(token)} || exit 1\n"
+            "[ ! -e submit/withheld ] || exit 0\n"
+            ": >revoked; mkdir submit/go 2>/dev/null && : >submit/withheld\n"
+        )
+        return self.ask({"go": script})["go"].status == 0
+
+    def archive(self, token: Token) -> None:
+        """Move a verified-ended token out of sight; its logs stay readable."""
+        script = f"mkdir -p {self.root}/archive && mv {self.directory(token)} {self.root}/archive/ 2>/dev/null"
+        self.ask({"archive": f"{script}; exit 0"})
+
+    def last_answer(self, token: Token) -> str:
+        """The raw answer of the last generation that the job itself asked for: status, newline, body."""
+        script = f"head -c {LOG_TAIL_BYTES} {self.directory(token)}/current/probe.body"
+        return self.ask({"answer": script})["answer"].text
+
+    def logs_of(self, token: Token) -> Mapping[str, str]:
+        """The ends of all log files of a token's last run, by file name, live or archived."""
+        script = (
+            f"cd {self.directory(token)} 2>/dev/null || cd {self.root}/archive/{token} || exit 1\n"
+            f"tail -v -c {LOG_TAIL_BYTES} current/logs/*.log slurm-*.log submit/sbatch.err 2>/dev/null\nexit 0\n"
+        )
+        return split_tails(self.ask({"logs": script})["logs"].text)
+
+
+def current_row(rows: tuple[QueueRow, ...]) -> QueueRow | None:
+    """Of several jobs with one token the one that holds or will hold something, else the latest."""
+    alive = [row for row in rows if row.kind != "ended"]
+    return max(alive or list(rows), key=lambda row: int(row.job_id), default=None)
+
+
+def split_tails(text: str) -> Mapping[str, str]:
+    """The output of `tail -v` over several files, by file name."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines(keepends=True):
+        if line.startswith("==> ") and line.rstrip().endswith(" <=="):
+            name = line.strip()[4:-4].rpartition("/")[2]
+            found[name] = ""
+        elif name:
+            found[name] += line
+    return found
+
+
+def unknown_outcome(token: Token, cluster: Cluster, why: str) -> OutcomeUnknown:
+    """A job may be alive, and this is how to settle it."""
+    return OutcomeUnknown(
+        f"the outcome is unknown: {why}; a job named {token} may be queued or running on {cluster.name}",
+        hint=f"nemodeploy status {token.name} --cluster {cluster.name}   settles it; nothing will be submitted twice",
+        token=str(token),
+    )

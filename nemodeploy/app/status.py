@@ -1,0 +1,125 @@
+"""What is up, where, and since when: one remote call for all deployments of a cluster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nemodeploy.app.site import Site
+from nemodeploy.core.observation import RunDirectory
+from nemodeploy.core.readiness import Seen, State, Verdict, judge
+from nemodeploy.errors import BadInput, NemodeployError
+from nemodeploy.schedulers.slurm import QueueRow
+
+SCHEMA = "nemodeploy/status@1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deployment:
+    """One line of `status`: what was seen, and what it means."""
+
+    cluster: str
+    endpoint_host: str
+    seen: Seen
+    verdict: Verdict
+
+    @property
+    def name(self) -> str:
+        """The deployment's name."""
+        return self.seen.directory.token.name
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What its plan said a user must know."""
+        kept = self.seen.directory.plan.get("notices")
+        return tuple(map(str, kept)) if isinstance(kept, list) else ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of `status --json` for one deployment."""
+        plan, row = self.seen.directory.plan, self.seen.row
+        row = row if isinstance(row, QueueRow) else None
+        gpus = int(plan.get("layout", {}).get("gpus", 0))
+        elapsed = row.elapsed_s if row else None
+        return {
+            "name": self.name,
+            "state": self.verdict.state.value,
+            "reason": self.verdict.reason,
+            "cluster": self.cluster,
+            "profile": plan.get("profile"),
+            "model": plan.get("model"),
+            "engine": plan.get("engine"),
+            "job_id": self.seen.job_id or None,
+            "token": str(self.seen.directory.token),
+            "epoch": f"{row.job_id}.{row.restart}" if row else None,
+            "nodes": list(hosts(row.nodes)) if row else [],
+            "gpus": gpus,
+            "elapsed_s": elapsed,
+            "time_left_s": row.left_s if row else None,
+            "gpu_hours": round(gpus * (elapsed or 0) / 3600, 3),
+            "endpoint": self._endpoint(),
+            "notices": list(self.notices),
+        }
+
+    def _endpoint(self) -> dict[str, str] | None:
+        """Only while it is good: READY, and of the epoch that Slurm reports."""
+        endpoint = self.seen.directory.endpoint
+        if endpoint is None or self.verdict.state is not State.READY:
+            return None
+        return {"url": endpoint.url, "protocol": endpoint.protocol, "model": endpoint.model}
+
+
+def status(site: Site, name: str | None = None) -> tuple[Deployment, ...]:
+    """Every live deployment of a cluster, or those of one name."""
+    look = site.look()
+    directories: Sequence[RunDirectory] = look.named(name) if name else look.directories
+    seen = [site.see(look, directory) for directory in directories]
+    return tuple(
+        Deployment(
+            cluster=site.cluster.name, endpoint_host=site.cluster.endpoint_host, seen=one, verdict=judge(one)
+        )
+        for one in seen
+    )
+
+
+def document(deployments: Sequence[Deployment], failures: Sequence[tuple[str, NemodeployError]]) -> dict[str, Any]:
+    """The document of `status --json`."""
+    return {
+        "schema": SCHEMA,
+        "deployments": [deployment.as_json() for deployment in deployments],
+        "unknown": [{"cluster": cluster, "error": error.message} for cluster, error in failures],
+    }
+
+
+def only(deployments: Sequence[Deployment], name: str) -> Deployment:
+    """The one deployment of a name. Raises BadInput when there is none, or more than one."""
+    found = [deployment for deployment in deployments if deployment.name == name]
+    if not found:
+        raise BadInput(f"no deployment named {name!r} is up", hint="nemodeploy status")
+    clusters = sorted({deployment.cluster for deployment in found})
+    if len(clusters) > 1:
+        raise BadInput(f"{name} is on {' and '.join(clusters)}", hint=f"--cluster {clusters[0]}")
+    return found[-1]
+
+
+def hosts(node_list: str) -> tuple[str, ...]:
+    """Slurm's `h100-[1-2,5],cpu1` as names, for display only; the job asks Slurm itself."""
+    found: list[str] = []
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", node_list):
+        found += _expand(part)
+    return tuple(found)
+
+
+def _expand(part: str) -> list[str]:
+    match = re.fullmatch(r"([^\[]*)\[([^\]]*)\](.*)", part)
+    if not match:
+        return [part]
+    names = []
+    for span in match[2].split(","):
+        first, _, last = span.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            return [part]
+        numbers = range(int(first), min(int(last or first), int(first) + 4096) + 1)
+        names += [f"{match[1]}{number:0{len(first)}}{tail}" for number in numbers for tail in _expand(match[3])]
+    return names

@@ -1,0 +1,319 @@
+"""From nothing to a server that has answered a prompt, or a clear word of why not, with nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from nemodeploy.app import asking, ending
+from nemodeploy.app.ports import Ports
+from nemodeploy.app.site import Look, Site, unknown_outcome
+from nemodeploy.app.submitting import Submitted, Taken, take_and_submit
+from nemodeploy.assembly import difference
+from nemodeploy.core import readiness
+from nemodeploy.core.diagnosis import Log, diagnose
+from nemodeploy.core.plan import Bundle, Plan, manifest
+from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict
+from nemodeploy.errors import (
+    CancelledByUser,
+    ClusterUnreachable,
+    InterruptedBeforeSubmission,
+    JobEnded,
+    OutcomeUnknown,
+    PreflightFailed,
+    QueueTimeout,
+    StartupTimeout,
+)
+from nemodeploy.schedulers.slurm import NEVER_HEALS, QueueRow
+from nemodeploy.values import Endpoint, Secret, Token
+
+FIRST_LOOKS_S = (0.0, 1.0, 2.0, 4.0, 8.0)
+LATER_LOOKS_S = 15.0
+DIRECTORY_PACE_S = 0.5
+QUEUE_PACE_S = 5.0
+QUICK_FOR_S = 30.0
+UNREACHABLE_FOR_S = 600.0
+ANSWER_TOKENS = 48
+ANSWER_WITHIN_S = 300.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Up:
+    """A server that answered: what was seen last, the answer, and the times in seconds."""
+
+    seen: Seen
+    answer: str
+    answer_s: float
+    adopted: bool
+    queue_s: float
+    startup_s: float
+    ready_s: float
+
+
+def up(
+    site: Site,
+    ports: Ports,
+    plan: Plan,
+    bundle: Bundle,
+    *,
+    secrets: Mapping[str, Secret],
+    budget: Budget,
+    replace_other: bool = False,
+) -> Up:
+    """Submit or adopt, watch, ask. Raises the errors of errors.py; 30 to 40 only after the job is verified gone."""
+    begun = ports.clock.now()
+    ours: list[Token] = []  # what this very call may have submitted, and so may take back
+    try:
+        token = _obtain(site, ports, plan, bundle, secrets, ours, replace_other)
+        return _Watch(site, ports, token, budget, begun, adopted=not ours).until_ready()
+    except KeyboardInterrupt:
+        raise _interrupted(site, ports, plan.name, ours) from None
+
+
+def _obtain(
+    site: Site,
+    ports: Ports,
+    plan: Plan,
+    bundle: Bundle,
+    secrets: Mapping[str, Secret],
+    ours: list[Token],
+    replace_other: bool,
+) -> Token:
+    """A token of this name that is submitted; `ours` is empty afterwards when it was there before us."""
+    after: Token | None = None
+    for _ in range(8):
+        ours[:] = [ports.new_token(plan.name)]
+        result = take_and_submit(site, ports, ours[0], plan, bundle, secrets=secrets, after=after)
+        if isinstance(result, Submitted):
+            ports.reporter.say("submitted", f"job {result.job_id} ({result.token})")
+            return result.token
+        ours.clear()
+        after = _settle(site, ports, plan, bundle, result, replace_other)
+        if after is None:
+            return result.token
+    raise PreflightFailed(f"the name {plan.name} changes hands faster than we can follow", hint="try again")
+
+
+def _settle(site: Site, ports: Ports, plan: Plan, bundle: Bundle, taken: Taken, replace_other: bool) -> Token | None:
+    """The name is taken: None to adopt its token, or the token once it is proven gone."""
+    look = site.look()
+    directory = look.directory(taken.token)
+    verdict = readiness.judge(site.see(look, directory))
+    if verdict.gone:
+        return taken.token
+    if str(directory.manifest.get("digest")) == bundle.digest:
+        ports.reporter.say("adopted", f"{plan.name} is already {verdict.state.value} as {taken.token}; nothing submitted")
+        return None
+    if replace_other:
+        ending.end(site, ports, taken.token, why="replacing the old one")
+        return taken.token
+    lines = difference(json.loads(manifest(plan, bundle))["plan"], directory.plan)
+    raise PreflightFailed(
+        f"{plan.name} is already {verdict.state.value} on {site.cluster.name}, and it is a different one",
+        detail=lines[:10],
+        hint=f"--replace takes it down first; --name NAME starts another; nemodeploy down {plan.name}",
+        token=str(taken.token),
+    )
+
+
+class _Watch:
+    """One deployment, watched until it has answered or has ended."""
+
+    def __init__(self, site: Site, ports: Ports, token: Token, budget: Budget, begun: float, *, adopted: bool) -> None:
+        self.site, self.ports, self.token, self.budget = site, ports, token, budget
+        self.begun, self.adopted = begun, adopted
+        self.submitted_at = ports.clock.now()
+        self.clocks = Clocks(began=self.submitted_at)
+        self.looks = [self.submitted_at + offset for offset in FIRST_LOOKS_S]
+        self.last_row: QueueRow | None = None
+        self.unreachable_since: float | None = None
+        self.said = ""
+
+    def until_ready(self) -> Up:
+        while True:
+            seen = self._look()
+            if seen is not None:
+                verdict = readiness.judge(seen)
+                done = self._act(seen, verdict)
+                if done:
+                    return done
+            self.ports.clock.sleep(self._pace())
+
+    def _pace(self) -> float:
+        """Reading the run directory costs the controller nothing; in a long queue it need not be often all the same."""
+        waited = self.ports.clock.now() - self.submitted_at
+        return DIRECTORY_PACE_S if self.clocks.started is not None or waited < QUICK_FOR_S else QUEUE_PACE_S
+
+    def _look(self) -> Seen | None:
+        """What is there now; None when the cluster did not answer this time."""
+        now = self.ports.clock.now()
+        try:
+            look = self.site.look(controller=now >= self.looks[0])
+            seen = self._seen(look)
+            if look.answered is None and self._row_is_stale(seen):
+                look = self.site.look()
+                seen = self._seen(look)
+        except ClusterUnreachable as error:
+            return self._endure(error, now)
+        self.unreachable_since = None
+        if look.answered is not None:
+            self._plan_next_look(now)
+        return seen
+
+    def _seen(self, look: Look) -> Seen:
+        if look.answered is not None:
+            seen = self.site.see(look, look.directory(self.token))
+            self.last_row = seen.row if isinstance(seen.row, QueueRow) else None
+            return seen
+        row = self.last_row
+        directory = look.directory(self.token)
+        return Seen(directory=directory, answered=True, row=row, job_id=row.job_id if row else "")
+
+    def _row_is_stale(self, seen: Seen) -> bool:
+        """Whether the job itself says something newer than what Slurm was last heard to say."""
+        health, ended, row = seen.directory.health, seen.directory.exit, self.last_row
+        if row is None:
+            return health is not None
+        fresh = health is not None and str(health.epoch) == f"{row.job_id}.{row.restart}"
+        return bool(ended) or (row.kind == "waiting" and health is not None) or (health is not None and not fresh)
+
+    def _plan_next_look(self, now: float) -> None:
+        self.looks = [due for due in self.looks if due > now] or [now + LATER_LOOKS_S]
+
+    def _endure(self, error: ClusterUnreachable, now: float) -> None:
+        """A failed question is not an answer: keep asking, with a pause before each new connection."""
+        if self.unreachable_since is None:
+            self.unreachable_since = now
+        if now - self.unreachable_since > UNREACHABLE_FOR_S:
+            raise unknown_outcome(self.token, self.site.cluster, error.message) from error
+        self._say("unknown", error.message)
+        self.ports.clock.sleep(LATER_LOOKS_S)
+
+    def _act(self, seen: Seen, verdict: Verdict) -> Up | None:
+        now = self.ports.clock.now()
+        before, self.clocks = self.clocks, readiness.turn(self.clocks, verdict, verdict.reason, now)
+        if before.started is None and self.clocks.started is not None:
+            self.looks = [now + LATER_LOOKS_S]
+        if verdict.state is State.READY:
+            return self._ask(seen, now)
+        if verdict.gone:
+            raise self._ended(seen, verdict)
+        self._say(verdict.state.value.lower(), verdict.reason)
+        self._check_clocks(seen, verdict, now)
+        return None
+
+    def _check_clocks(self, seen: Seen, verdict: Verdict, now: float) -> None:
+        row = self.last_row
+        if verdict.state is State.QUEUED and row and row.reason in NEVER_HEALS:
+            self._give_up()
+            raise QueueTimeout(
+                f"the job would have waited for ever: {row.plain_reason}; it is cancelled", token=str(self.token)
+            )
+        late = readiness.overdue(self.clocks, verdict, self.budget, now)
+        if late == "queue":
+            self._give_up()
+            raise QueueTimeout(
+                f"no nodes within {self.budget.queue_s:.0f} s ({verdict.reason}); the job is cancelled",
+                hint="--queue-timeout waits longer",
+                token=str(self.token),
+            )
+        if late == "startup":
+            logs = self.site.logs_of(self.token)
+            self._give_up()
+            found = diagnose([Log(name, text) for name, text in logs.items()], None)
+            raise StartupTimeout(
+                f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason}; the job is cancelled",
+                hint=found.advice or "--startup-timeout waits longer",
+                detail=_evidence(found.line, found.log),
+                token=str(self.token),
+            )
+
+    def _give_up(self) -> None:
+        ending.end(self.site, self.ports, self.token, why="cancelling")
+
+    def _ask(self, seen: Seen, now: float) -> Up | None:
+        """The proof: a real question through the tunnel. Without an answer it is not READY yet, whatever the job says."""
+        try:
+            answer = self._answer(seen)
+        except asking.NoAnswer as error:
+            self._say("starting", error.message)
+            return None
+        ready = self.ports.clock.now()
+        self.ports.reporter.say("ready", f'answered "{answer}" in {ready - now:.1f} s')
+        started = self.clocks.started if self.clocks.started is not None else now
+        return Up(
+            seen=replace(seen, row=self.last_row),
+            answer=answer,
+            answer_s=round(ready - now, 3),
+            adopted=self.adopted,
+            queue_s=round(started - self.submitted_at, 3),
+            startup_s=round(ready - started, 3),
+            ready_s=round(ready - self.begun, 3),
+        )
+
+    def _answer(self, seen: Seen) -> str:
+        """Through the tunnel; where the site refuses to forward, the text that the job itself was given."""
+        plan, endpoint = seen.directory.plan, seen.directory.endpoint
+        assert isinstance(endpoint, Endpoint)
+        question = asking.prompting_of(plan).probe
+        try:
+            return asking.generate(
+                self.site, endpoint, plan, question, max_tokens=ANSWER_TOKENS, timeout_s=ANSWER_WITHIN_S
+            )
+        except ClusterUnreachable as error:
+            answer = asking.recorded(plan, self.site.last_answer(self.token))
+            self.ports.reporter.say("tunnel", f"{error.message}; taking the answer that the job itself was given")
+            return answer
+
+    def _ended(self, seen: Seen, verdict: Verdict) -> JobEnded:
+        """The state, the exit code and the log line that shows why."""
+        ended = seen.directory.exit
+        logs = self.site.logs_of(self.token)
+        found = diagnose([Log(name, text) for name, text in logs.items()], ended.rank if ended else None)
+        self.site.archive(self.token)
+        self.ports.journal.forget(self.token)
+        state = seen.row.state if seen.row else "no longer known to Slurm"
+        status = "" if ended is None else f", exit {ended.status if ended.rank_status is None else ended.rank_status}"
+        where = f" (rank {ended.rank})" if ended and ended.rank is not None else ""
+        meaning = f": {found.meaning}" if found.meaning else ""
+        if ended and ended.cause == "port_in_use":
+            meaning, found = f": port {ended.port} is in use on its node", replace(found, advice="--set port=auto")
+        return JobEnded(
+            f"job {seen.job_id} ended before the server had answered: {verdict.reason}{where}, Slurm says {state}"
+            f"{status}{meaning}",
+            detail=_evidence(found.line, found.log),
+            hint=found.advice or f"nemodeploy logs {self.token.name}",
+            token=str(self.token),
+        )
+
+    def _say(self, phase: str, text: str) -> None:
+        if f"{phase} {text}" != self.said:
+            self.said = f"{phase} {text}"
+            self.ports.reporter.say(phase, text)
+        else:
+            self.ports.reporter.live(phase, text)
+
+
+def _evidence(line: str, log: str) -> tuple[str, ...]:
+    return (f"{line}     {log}",) if line else ()
+
+
+def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token]) -> Exception:
+    """A person pressed Ctrl-C, or a CI system sent TERM. Only what this call submitted is taken back."""
+    if not ours:
+        return InterruptedBeforeSubmission("interrupted; nothing was submitted", hint=f"nemodeploy status {name}")
+    token = ours[0]
+    if not ports.reporter.wants_cancel(str(token)):
+        return OutcomeUnknown(
+            f"left alone; the job of {token} goes on by itself",
+            hint=f"nemodeploy status {name}, or nemodeploy down {name}",
+            token=str(token),
+        )
+    try:
+        ended = ending.end(site, ports, token, why="cancelling")
+    except KeyboardInterrupt:
+        return unknown_outcome(token, site.cluster, "interrupted again while cancelling")
+    if not ended.submitted:
+        return InterruptedBeforeSubmission("interrupted; nothing was submitted", token=str(token))
+    return CancelledByUser(f"cancelled; job {ended.job_id} is verified gone", token=str(token))

@@ -1,0 +1,137 @@
+"""From the names a user typed to a plan and a bundle: which files, in which order, over which site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nemodeploy.adapters import resources, yaml_files
+from nemodeploy.assembly import assemble
+from nemodeploy.core import decode, layering
+from nemodeploy.core.documents import Document
+from nemodeploy.core.plan import Bundle, Plan
+from nemodeploy.core.spec import Cluster
+from nemodeploy.engines import ENGINES
+from nemodeploy.errors import BadInput
+from nemodeploy.runtimes import RUNTIMES
+from nemodeploy.values import Secret
+
+SANDBOX = "sandbox"
+EXAMPLE = "example"
+PREFIX = "NEMODEPLOY_"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What was typed. `settings` are dotted keys with values and the words they came in."""
+
+    profile: str
+    name: str | None
+    cluster: str | None
+    settings: Sequence[tuple[str, object, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """The plan, its files, and the site; `note` says what a user should know about the choice of site."""
+
+    plan: Plan
+    bundle: Bundle
+    cluster: Cluster
+    note: str = ""
+
+
+def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> Wanted:
+    """Decide everything. Without a configured cluster and without need for one, the shipped example stands in."""
+    cluster_name, cluster_document, note = _site(wish.cluster, needs_site=needs_site)
+    typed = layering.from_settings(wish.settings)
+    profile_document = resources.find("profiles", wish.profile)
+    model_name = typed.data.get("model") or profile_document.data.get("model")
+    if not isinstance(model_name, str):
+        raise BadInput(f"profile {wish.profile} names no model", hint="--model NAME")
+    model_document = resources.find("models", model_name)
+    model = decode.decode_model(_stem(model_name), model_document)
+    merged = layering.merge(
+        (
+            decode.DEFAULTS,
+            model_document.section("defaults"),
+            layering.profile_for(profile_document, model_name),
+            cluster_document.without("description"),
+            from_environment(environment),
+            typed,
+        )
+    )
+    spec = decode.decode_spec(
+        merged,
+        name=wish.name or model.name.replace(".", "-"),
+        profile=_stem(wish.profile),
+        model=model,
+        cluster=cluster_name,
+        engines=ENGINES,
+        runtimes=RUNTIMES,
+    )
+    plan, bundle = assemble(spec, resources.templates())
+    return Wanted(plan=plan, bundle=bundle, cluster=replace(spec.cluster, name=cluster_name), note=note)
+
+
+def cluster(name: str) -> Cluster:
+    """A configured cluster's way in."""
+    return decode.decode_cluster(_stem(name), resources.find("clusters", name))
+
+
+def cluster_names(chosen: str | None) -> tuple[str, ...]:
+    """The clusters a question goes to: the chosen one, or all. Raises BadInput when there is none."""
+    names = (chosen,) if chosen else resources.names("clusters")
+    if not names:
+        raise _no_cluster()
+    return names
+
+
+def from_environment(environment: Mapping[str, str]) -> Document:
+    """The layer of NEMODEPLOY_ variables; `__` stands for the dot."""
+    known = {PREFIX + key.upper().replace(".", "__"): key for key in decode.FROM_ENVIRONMENT}
+    settings: list[tuple[str, Any, str]] = [
+        (known[name], yaml_files.parse_scalar(value), f"environment {name}")
+        for name, value in sorted(environment.items())
+        if name in known
+    ]
+    return layering.from_settings(settings)
+
+
+def secrets(names: Sequence[str], environment: Mapping[str, str]) -> Mapping[str, Secret]:
+    """The values of a cluster's `secrets:`, from our own environment."""
+    missing = [name for name in names if not environment.get(name)]
+    if missing:
+        raise BadInput(
+            f"the cluster file lists secrets that are not set here: {', '.join(missing)}",
+            hint=f"export {missing[0]}=…, or take it out of secrets:",
+        )
+    return {name: Secret(environment[name]) for name in names}
+
+
+def _site(chosen: str | None, *, needs_site: bool) -> tuple[str, Document, str]:
+    if chosen:
+        return _stem(chosen), resources.find("clusters", chosen), ""
+    names = resources.names("clusters")
+    sites = [name for name in names if name != SANDBOX] or list(names)
+    if len(sites) == 1:
+        return sites[0], resources.find("clusters", sites[0]), ""
+    if sites:
+        raise BadInput(f"which cluster? there is {', '.join(names)}", hint=f"--cluster {sites[0]}")
+    if needs_site:
+        raise _no_cluster()
+    note = "no cluster is configured; using the shipped example (configs/clusters/example.yaml)"
+    return EXAMPLE, resources.example_cluster(), note
+
+
+def _no_cluster() -> BadInput:
+    place = resources.config_directory() / "clusters"
+    return BadInput(
+        "no cluster is configured",
+        hint=f"nemodeploy sandbox up   (a real Slurm on this machine), or write {place}/NAME.yaml",
+    )
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].removesuffix(".yaml").removesuffix(".yml")

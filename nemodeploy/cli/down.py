@@ -1,0 +1,51 @@
+"""nemodeploy down: give the GPUs back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+
+import click
+
+from nemodeploy.cli import options, world
+from nemodeploy.cli.reporters import reporter
+from nemodeploy.errors import BadInput, NemodeployError
+
+
+@click.command("down", short_help="Give the GPUs back; returns when Slurm says gone.")
+@click.argument("name", required=False)
+@options.networked
+@click.option("--all", "everything", is_flag=True, help="Every deployment; asks first on a terminal.")
+def command(name: str | None, cluster: str | None, as_json: bool, verbose: bool, everything: bool) -> None:
+    """End a deployment and return when Slurm holds nothing for it any more. Asking twice is fine."""
+    from nemodeploy.app.down import down, tokens_of
+
+    if bool(name) == everything:
+        raise BadInput("say which deployment, or --all", hint="nemodeploy down NAME")
+    if name:
+        world.require_name(name)
+    if everything and sys.stdin.isatty() and sys.stderr.isatty():
+        click.confirm("take every deployment down?", abort=True, err=True)
+    world.interrupt_on_termination()
+    failures: list[tuple[str, NemodeployError]] = []
+    gone = []
+    watcher = reporter(plain=as_json)
+    with contextlib.ExitStack() as stack:
+        stack.callback(watcher.close)
+        for one in world.clusters(cluster):
+            site = stack.enter_context(world.site(one))
+            try:
+                gone += down(site, world.ports(watcher), tokens_of(site, name))
+            except NemodeployError as error:
+                failures.append((one.name, error))
+    if failures and (everything or not gone):
+        raise world.unreachable(failures)
+    if as_json:
+        rows = [{"name": end.token.name, "token": str(end.token), "job_id": end.job_id or None} for end in gone]
+        click.echo(json.dumps({"schema": "nemodeploy/down@1", "gone": rows}))
+        return
+    for end in gone:
+        click.echo(f"{end.token.name} is gone{f' (job {end.job_id})' if end.job_id else ''}")
+    if not gone:
+        click.echo("nothing of that name is up" if name else "nothing is up")

@@ -1,0 +1,69 @@
+"""Errors in front of a user: what, where, what to do. Never a traceback; a bug says it is one."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nemodeploy import __version__
+from nemodeploy.errors import NemodeployError
+
+SCHEMA = "nemodeploy/error@1"
+BUG_EXIT_CODE = 1
+
+
+def show_error(error: NemodeployError, *, as_json: bool) -> int:
+    """Tell it on stderr, and as one document on stdout when asked; returns the exit code."""
+    click.echo(f"error: {error.message}", err=True)
+    for line in error.detail:
+        click.echo(f"  │ {line}", err=True)
+    if error.hint:
+        click.echo(f"  try  {error.hint}", err=True)
+    if as_json:
+        click.echo(json.dumps(error_document(error)))
+    return error.exit_code
+
+
+def error_document(error: NemodeployError) -> dict[str, Any]:
+    """The document of a failed `--json` command."""
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "exit_code": error.exit_code,
+        "error": error.message,
+        "hint": error.hint,
+        "detail": list(error.detail),
+    }
+    return document | ({"token": error.token} if error.token else {})
+
+
+def report_bug(error: Exception, words: list[str], *, as_json: bool) -> None:
+    """Write a paste-ready report and say where it is."""
+    text = (
+        f"nemodeploy {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+        f"command: {words}\n\n{''.join(traceback.format_exception(error))}"
+    )
+    bug = NemodeployError(
+        f"this is a bug in nemodeploy: {type(error).__name__}: {error}", hint=f"report it with {_write_report(text)}"
+    )
+    show_error(bug, as_json=as_json)
+
+
+def _write_report(text: str) -> str:
+    try:
+        from nemodeploy.adapters.resources import state_directory
+
+        directory = state_directory() / "reports"
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path: Path = directory / time.strftime("%Y%m%dT%H%M%S.txt")
+        path.write_text(text)
+        return str(path)
+    except OSError:
+        sys.stderr.write(text)
+        return "the text above"

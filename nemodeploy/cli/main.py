@@ -1,0 +1,70 @@
+"""The command `nemodeploy`: finds the command's module by its name, and turns every error into words and a code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from nemodeploy import __version__
+from nemodeploy.cli.failing import BUG_EXIT_CODE, report_bug, show_error
+from nemodeploy.errors import BadInput, InterruptedBeforeSubmission, NemodeployError
+
+COMMANDS = ("up", "status", "generate", "logs", "down", "plan", "render", "profiles", "models", "sandbox")
+
+
+class Commands(click.Group):
+    """Commands by name; each module holds a click command called `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = importlib.import_module(f"nemodeploy.cli.{cmd_name}").command
+        return found
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 done, 2 bad input, 10 login, 11 unreachable, 12 cannot run there, 20 refused by Slurm, "
+    "30 ended early, 31 queue timeout, 32 start-up timeout, 40 cancelled, 50 unknown, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="nemodeploy")
+def cli() -> None:
+    """Large NeMo models on Slurm GPU clusters: from nothing to a server that has answered, and never a GPU left behind."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
+    sys.exit(run(words, as_json=as_json))
+
+
+def run(words: list[str], *, as_json: bool) -> int:
+    """The exit code of one command line."""
+    try:
+        result: Any = cli.main(args=words, prog_name="nemodeploy", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.UsageError as error:
+        help_words = error.ctx.command_path + " --help" if error.ctx else "nemodeploy --help"
+        return show_error(BadInput(error.format_message(), hint=help_words), as_json=as_json)
+    except NemodeployError as error:
+        return show_error(error, as_json=as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return show_error(InterruptedBeforeSubmission("interrupted"), as_json=as_json)
+    except BrokenPipeError:
+        return 141
+    except Exception as error:
+        report_bug(error, words, as_json=as_json)
+        return BUG_EXIT_CODE

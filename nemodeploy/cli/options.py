@@ -1,0 +1,80 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nemodeploy.errors import BadInput
+
+if TYPE_CHECKING:
+    from nemodeploy.app.wanted import Wanted
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; all else on stderr.")
+cluster = click.option("--cluster", metavar="NAME", help="The cluster, by name or path of its file.")
+verbose = click.option("--verbose", "-v", is_flag=True, help="Say more.")
+
+
+def networked(function: Function) -> Function:
+    """--cluster, --json and --verbose."""
+    return cluster(as_json(verbose(function)))
+
+
+class Seconds(click.ParamType[float]):
+    """`90`, `90s`, `30m`, `4h` or `HH:MM:SS`, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Raises a usage error for anything else."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if match and float(match[1]) > 0:
+            return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+        clock = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", str(value))
+        if clock:
+            return int(clock[1]) * 3600.0 + int(clock[2]) * 60 + int(clock[3])
+        self.fail(f"{value!r} is not a duration; write 90s, 30m, 4h or 00:30:00", param, ctx)
+
+
+def wish(function: Function) -> Function:
+    """Everything that says what is wanted: --profile, --model, --set and so on."""
+    for option in (
+        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, such as layout.tensor_parallel=4."),
+        click.option("--time", "time_limit", metavar="TIME", help="Time limit of the job, such as 02:00:00 or 4h."),
+        click.option("--nodes", type=click.IntRange(1), help="Number of nodes."),
+        click.option("--engine", metavar="NAME", help="The server program."),
+        click.option("--model", metavar="NAME", help="Another model than the profile's own."),
+        click.option("--name", metavar="NAME", help="The deployment's name; default: the model's."),
+        click.option("--profile", required=True, envvar="NEMODEPLOY_PROFILE", metavar="NAME", help="Hardware target, by name or path."),
+    ):
+        function = option(function)
+    return function
+
+
+def resolve(*, needs_site: bool, profile: str, name: str | None, cluster: str | None, **typed: Any) -> Wanted:
+    """The plan for what was typed; `typed` are the other options of `wish`."""
+    from nemodeploy.adapters.yaml_files import parse_scalar
+    from nemodeploy.app.wanted import Wish, resolve
+
+    flags = (("model", "--model"), ("engine", "--engine"), ("nodes", "--nodes"), ("time_limit", "--time"))
+    settings = [
+        ("time" if key == "time_limit" else key, typed[key], f"flag {flag}")
+        for key, flag in flags
+        if typed.get(key) is not None
+    ]
+    for setting in typed["settings"]:
+        key, equals, value = setting.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_.-]+)*", key):
+            raise BadInput(f"--set {setting}: write KEY=VALUE", hint="--set layout.tensor_parallel=4")
+        settings.append((key, parse_scalar(value), f"flag --set {setting}"))
+    chosen = cluster or os.environ.get("NEMODEPLOY_CLUSTER")
+    wanted = resolve(Wish(profile=profile, name=name, cluster=chosen, settings=settings), os.environ, needs_site=needs_site)
+    if wanted.note:
+        click.echo(f"note: {wanted.note}", err=True)
+    return wanted

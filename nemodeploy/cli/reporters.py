@@ -1,0 +1,101 @@
+"""Telling a person or a log what goes on: a live line on a terminal, one line per change otherwise. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from nemodeploy.cli.words import clock
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from nemodeploy.app.ports import Reporter
+
+
+class PlainReporter:
+    """Lines with the seconds since the start, once per change."""
+
+    def __init__(self) -> None:
+        """The clock starts now."""
+        self.begun = time.monotonic()
+
+    def say(self, phase: str, text: str) -> None:
+        """One line."""
+        click.echo(f"{time.monotonic() - self.begun:7.1f} s  {phase:<10} {text}".rstrip(), err=True)
+
+    def live(self, phase: str, text: str) -> None:
+        """Nothing new, so nothing."""
+
+    def wants_cancel(self, token: str) -> bool:
+        """Nobody to ask: take it back."""
+        return True
+
+    def close(self) -> None:
+        """Nothing to put away."""
+
+
+class TerminalReporter:
+    """A line that keeps moving, and stays behind when the phase changes."""
+
+    def __init__(self) -> None:
+        """Import rich, which is slow, only for a terminal."""
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+        self.begun = time.monotonic()
+        self.phase, self.text = "", ""
+        self.status: Status | None = None
+
+    def say(self, phase: str, text: str) -> None:
+        """Finish the old line when the phase changes, and show the new one."""
+        if self.phase and phase != self.phase:
+            self._settle()
+        self.phase, self.text = phase, text
+        self.live(phase, text)
+
+    def live(self, phase: str, text: str) -> None:
+        """Redraw with the time that has passed."""
+        from rich.markup import escape
+
+        line = escape(self._line(phase, text))
+        if self.status is None:
+            self.status = self.console.status(line, spinner="dots")
+            self.status.start()
+        else:
+            self.status.update(line)
+
+    def wants_cancel(self, token: str) -> bool:
+        """Ask the person; a second Ctrl-C means yes."""
+        self.close()
+        try:
+            return click.confirm(f"\ncancel {token}?", default=True, err=True)
+        except (click.Abort, KeyboardInterrupt):
+            return True
+
+    def close(self) -> None:
+        """Leave the last line standing."""
+        if self.phase:
+            self._settle()
+        self.phase = ""
+
+    def _settle(self) -> None:
+        if self.status is not None:
+            self.status.stop()
+            self.status = None
+        self.console.print(self._line(self.phase, self.text), markup=False, soft_wrap=True)
+
+    def _line(self, phase: str, text: str) -> str:
+        return f"  {phase:<10} {clock(time.monotonic() - self.begun)}  {text}".rstrip()
+
+
+def reporter(*, plain: bool = False) -> PlainReporter | TerminalReporter:
+    """The one that fits where stderr goes."""
+    return PlainReporter() if plain or not sys.stderr.isatty() else TerminalReporter()
+
+
+if TYPE_CHECKING:
+    _checked: tuple[type[Reporter], ...] = (PlainReporter, TerminalReporter)

@@ -1,0 +1,90 @@
+"""nemodeploy up: from nothing to a server that has answered a prompt."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nemodeploy.cli import options, world
+from nemodeploy.cli.plan import headline
+from nemodeploy.cli.reporters import reporter
+
+if TYPE_CHECKING:
+    from nemodeploy.app.up import Up
+
+QUEUE_TIMEOUT_S = 4 * 3600.0
+
+
+@click.command("up", short_help="Start a model and wait until it has answered.")
+@options.wish
+@options.networked
+@click.option("--queue-timeout", type=options.Seconds(), help="How long to wait for nodes; default: no limit on a terminal, else 4h.")
+@click.option("--startup-timeout", type=options.Seconds(), help="How long the server may take, extended by progress.")
+@click.option("--replace", is_flag=True, help="Take a different deployment of this name down first.")
+def command(
+    as_json: bool,
+    verbose: bool,
+    queue_timeout: float | None,
+    startup_timeout: float | None,
+    replace: bool,
+    **typed: Any,
+) -> None:
+    """Start a model and return when it has answered a prompt, or when it is clear why it cannot.
+
+    A deployment of the same name that is already up and the same is adopted; there is never a second job.
+    """
+    wanted = options.resolve(needs_site=True, **typed)
+    from nemodeploy.app.up import up
+    from nemodeploy.app.wanted import secrets
+    from nemodeploy.core.readiness import Budget
+
+    kept_back = secrets(wanted.plan.secrets, os.environ)
+    for line in headline(wanted.plan):
+        click.echo(line, err=True)
+    if verbose:
+        click.echo(f"  bundle     {wanted.bundle.digest}", err=True)
+    world.interrupt_on_termination()
+    budget = Budget(
+        queue_s=queue_timeout or (None if sys.stderr.isatty() and not os.environ.get("CI") else QUEUE_TIMEOUT_S),
+        startup_s=startup_timeout or float(wanted.plan.startup_budget_s),
+    )
+    watcher = reporter(plain=as_json)
+    try:
+        with world.site(wanted.cluster) as site:
+            ports = world.ports(watcher)
+            done = up(site, ports, wanted.plan, wanted.bundle, secrets=kept_back, budget=budget, replace_other=replace)
+    finally:
+        watcher.close()
+    if as_json:
+        click.echo(json.dumps(_document(done, wanted.cluster.name)))
+    else:
+        _next_steps(wanted.plan.name)
+
+
+def _document(done: Up, cluster: str) -> dict[str, Any]:
+    from nemodeploy.app.status import SCHEMA, Deployment
+    from nemodeploy.core.readiness import State, Verdict
+
+    deployment = Deployment(cluster=cluster, endpoint_host="", seen=done.seen, verdict=Verdict(state=State.READY))
+    timings = {"queue_s": done.queue_s, "startup_s": done.startup_s, "ready_s": done.ready_s, "answer_s": done.answer_s}
+    return {
+        "schema": SCHEMA,
+        **deployment.as_json(),
+        "adopted": done.adopted,
+        "timings": timings,
+        "answer": done.answer,
+    }
+
+
+def _next_steps(name: str) -> None:
+    for line in (
+        "",
+        f'  nemodeploy generate {name} "your question"',
+        f"  nemodeploy status {name}",
+        f"  nemodeploy down {name}      gives the GPUs back",
+    ):
+        click.echo(line, err=True)

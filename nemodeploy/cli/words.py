@@ -1,0 +1,20 @@
+"""How numbers and times are shown to people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def clock(seconds: float) -> str:
+    """`00:06:41`, with days in front when there are any, as Slurm writes them."""
+    whole = int(seconds)
+    days, whole = divmod(whole, 86400)
+    text = f"{whole // 3600:02}:{whole % 3600 // 60:02}:{whole % 60:02}"
+    return f"{days}-{text}" if days else text
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns in line; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)

@@ -1,0 +1,114 @@
+"""The ports of one command, and the clusters it talks to."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from nemodeploy import __version__
+from nemodeploy.errors import BadInput, ClusterUnreachable, NemodeployError
+
+if TYPE_CHECKING:
+    from nemodeploy.app.ports import Ports, Reporter
+    from nemodeploy.app.site import Site
+    from nemodeploy.app.status import Deployment
+    from nemodeploy.core.spec import Cluster
+
+
+def ports(reporter: Reporter) -> Ports:
+    """The real clock, journal and dice."""
+    from nemodeploy.adapters import clock, resources
+    from nemodeploy.adapters.journal import Journal
+    from nemodeploy.app.ports import Ports
+
+    return Ports(
+        clock=clock.SystemClock(),
+        journal=Journal(resources.state_directory()),
+        reporter=reporter,
+        new_token=clock.new_token,
+        nonce=clock.nonce,
+        wall_clock=clock.utc_now,
+        owner=f"{getpass.getuser()}@{socket.gethostname()}",
+        version=__version__,
+    )
+
+
+@contextlib.contextmanager
+def site(cluster: Cluster) -> Iterator[Site]:
+    """A cluster, and its connection closed afterwards."""
+    from nemodeploy.adapters.clock import nonce
+    from nemodeploy.adapters.transports import connect
+    from nemodeploy.app.site import Site
+
+    transport = connect(cluster)
+    try:
+        yield Site(cluster, transport, nonce)
+    finally:
+        transport.close()
+
+
+def clusters(chosen: str | None) -> list[Cluster]:
+    """The clusters a question goes to."""
+    from nemodeploy.app.wanted import cluster, cluster_names
+
+    return [cluster(name) for name in cluster_names(chosen or os.environ.get("NEMODEPLOY_CLUSTER"))]
+
+
+def everywhere(
+    stack: contextlib.ExitStack, chosen: str | None, name: str | None = None
+) -> tuple[list[tuple[Site, Deployment]], list[tuple[str, NemodeployError]]]:
+    """What is up on every cluster that is asked, each with its connection, and which clusters did not answer."""
+    from nemodeploy.app.status import status
+
+    found: list[tuple[Site, Deployment]] = []
+    failures: list[tuple[str, NemodeployError]] = []
+    for cluster in clusters(chosen):
+        here = stack.enter_context(site(cluster))
+        try:
+            found += [(here, deployment) for deployment in status(here, name)]
+        except NemodeployError as error:
+            failures.append((cluster.name, error))
+    return found, failures
+
+
+def the_one(stack: contextlib.ExitStack, chosen: str | None, name: str) -> tuple[Site, Deployment]:
+    """The deployment of a name, wherever it is. Raises BadInput for none or several, or what kept us from looking."""
+    from nemodeploy.app.status import only
+
+    found, failures = everywhere(stack, chosen, name)
+    if not found and failures:
+        raise failures[0][1]
+    deployment = only([one for _, one in found], name)
+    return next(pair for pair in found if pair[1] is deployment)
+
+
+def unreachable(failures: list[tuple[str, NemodeployError]]) -> NemodeployError:
+    """One error for several clusters that did not answer; a single one's own."""
+    if len(failures) == 1:
+        return failures[0][1]
+    names = ", ".join(name for name, _ in failures)
+    return ClusterUnreachable(f"none of the clusters answered: {names}", detail=tuple(e.message for _, e in failures))
+
+
+def interrupt_on_termination() -> None:
+    """TERM and HUP do what Ctrl-C does."""
+
+    def raise_interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, raise_interrupt)
+
+
+def require_name(name: str) -> str:
+    """A name that a deployment can have. Raises BadInput."""
+    from nemodeploy.values import NAME
+
+    if not NAME.fullmatch(name):
+        raise BadInput(f"{name!r} is not a deployment name", hint="nemodeploy status")
+    return name

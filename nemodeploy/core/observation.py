@@ -1,0 +1,198 @@
+"""What was seen of one deployment: its run directory's files, trusted only for the epoch that Slurm reports."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nemodeploy.values import Endpoint, Epoch, Token
+
+MANIFEST_VERSION = 1
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Health:
+    """health.json: what the supervisor last said."""
+
+    epoch: Epoch
+    phase: str
+    elapsed_s: int
+    ranks_joined: int
+    ranks: int
+    generated: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exit:
+    """exit.json: how it ended. `rank` is the first that did, None when none had."""
+
+    epoch: Epoch
+    cause: str
+    rank: int | None
+    rank_status: int | None
+    status: int
+    port: int | None
+    elapsed_s: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunDirectory:
+    """The small files of one token. Missing, torn or foreign ones are None, never an error."""
+
+    token: Token
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    submitted: bool = False
+    withheld: bool = False
+    submit_status: int | None = None
+    submit_out: str = ""
+    submit_err: str = ""
+    health: Health | None = None
+    endpoint: Endpoint | None = None
+    exit: Exit | None = None
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """What was decided, as the manifest keeps it."""
+        plan = self.manifest.get("plan")
+        return plan if isinstance(plan, Mapping) else {}
+
+    @property
+    def from_newer_version(self) -> bool:
+        """Whether a newer nemodeploy wrote it, so that its words may mean something else."""
+        schema = str(self.manifest.get("schema", ""))
+        version = schema.rpartition("@")[2]
+        return version.isdigit() and int(version) > MANIFEST_VERSION
+
+
+FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "submit/sbatch.err")
+EPOCH_FILES = ("current/health.json", "current/endpoint.json", "current/exit.json")
+CAP_BYTES = 65536
+
+
+def list_script(root: str) -> str:
+    """POSIX shell: the live tokens, then all their small files by one process. `root` is shell text, quoted already."""
+    files = " ".join(f'"$d"/*/nd-*/{name}' for name in (*FILES, *EPOCH_FILES))
+    return (
+        f"d={root}/deployments; cd / || exit 1\n"
+        '[ -d "$d" ] || exit 0\n'
+        'echo "$d"; readlink "$d"/*/active 2>/dev/null; readlink "$d"/*/after.* 2>/dev/null\n'
+        'ls -d "$d"/*/nd-*/submit/go "$d"/*/nd-*/submit/withheld 2>/dev/null\n'
+        f"head -v -c {CAP_BYTES} {files} 2>/dev/null\n"
+        "exit 0\n"
+    )
+
+
+def parse_list(text: str) -> tuple[RunDirectory, ...]:
+    """Every run directory that the answer of `list_script` shows as live, by name."""
+    lines = text.splitlines()
+    if not lines:
+        return ()
+    base = lines[0]
+    contents = _split(text, base)
+    marks = set(re.findall(rf"^{re.escape(base)}/[^/]+/(nd-[a-z0-9-]+)/submit/(go|withheld)$", text, re.MULTILINE))
+    live = [_token(line) for line in lines[1:]]
+    found = {}
+    for token in filter(None, live):
+        files = contents.get(str(token))
+        if files:
+            made = {mark for name, mark in marks if name == str(token)}
+            found[str(token)] = _directory(token, files, submitted="go" in made, withheld="withheld" in made)
+    return tuple(found[key] for key in sorted(found))
+
+
+def _split(text: str, base: str) -> dict[str, dict[str, str]]:
+    """The output of `head -v`, by token and file name."""
+    parts = re.split(rf"^==> {re.escape(base)}/[^/\n]+/(nd-[a-z0-9-]+)/([\w./-]+) <==\n", text, flags=re.MULTILINE)
+    found: dict[str, dict[str, str]] = {}
+    for token, name, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        found.setdefault(token, {})[name] = body
+    return found
+
+
+def _token(line: str) -> Token | None:
+    try:
+        return Token(line.strip())
+    except ValueError:
+        return None
+
+
+def _directory(token: Token, files: Mapping[str, str], *, submitted: bool, withheld: bool) -> RunDirectory:
+    status = files.get("submit/sbatch.rc", "").strip()
+    return RunDirectory(
+        token=token,
+        manifest=_mapping(files.get("manifest.json", "")),
+        submitted=submitted,
+        withheld=withheld,
+        submit_status=int(status) if re.fullmatch(r"\d{1,3}", status) else None,
+        submit_out=files.get("submit/sbatch.out", "").strip(),
+        submit_err=files.get("submit/sbatch.err", "").strip(),
+        health=read_health(files.get("current/health.json", "")),
+        endpoint=read_endpoint(files.get("current/endpoint.json", "")),
+        exit=read_exit(files.get("current/exit.json", "")),
+    )
+
+
+def read_health(text: str) -> Health | None:
+    """health.json, or None when it is not one."""
+    data = _mapping(text)
+    epoch = Epoch.parse(data.get("epoch"))
+    if not epoch or not isinstance(data.get("phase"), str):
+        return None
+    return Health(
+        epoch=epoch,
+        phase=data["phase"][:40],
+        elapsed_s=_number(data, "elapsed_s") or 0,
+        ranks_joined=_number(data, "ranks_joined") or 0,
+        ranks=_number(data, "ranks") or 0,
+        generated=data.get("generated") is True,
+    )
+
+
+def read_endpoint(text: str) -> Endpoint | None:
+    """endpoint.json, or None when it is not one."""
+    data = _mapping(text)
+    epoch, port, host = Epoch.parse(data.get("epoch")), _number(data, "port"), str(data.get("host", ""))
+    if not epoch or not port or port > 65535 or not _HOST.fullmatch(host):
+        return None
+    return Endpoint(
+        host=host,
+        port=port,
+        protocol=str(data.get("protocol", "")),
+        model=str(data.get("model", "")),
+        epoch=epoch,
+        nonce=str(data.get("nonce", "")),
+    )
+
+
+def read_exit(text: str) -> Exit | None:
+    """exit.json, or None when it is not one."""
+    data = _mapping(text)
+    epoch = Epoch.parse(data.get("epoch"))
+    if not epoch or not isinstance(data.get("cause"), str):
+        return None
+    return Exit(
+        epoch=epoch,
+        cause=data["cause"][:40],
+        rank=_number(data, "rank"),
+        rank_status=_number(data, "rank_status"),
+        status=_number(data, "status") or 0,
+        port=_number(data, "port"),
+        elapsed_s=_number(data, "elapsed_s") or 0,
+    )
+
+
+def _mapping(text: str) -> Mapping[str, Any]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _number(data: Mapping[str, Any], key: str) -> int | None:
+    value = data.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,196 @@
+"""From what was seen to what is true: pure, total, and never more certain than the evidence."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from nemodeploy.core.observation import RunDirectory
+
+
+class State(enum.Enum):
+    """The life of a deployment."""
+
+    SUBMITTING = "SUBMITTING"
+    QUEUED = "QUEUED"
+    STARTING = "STARTING"
+    READY = "READY"
+    DEGRADED = "DEGRADED"
+    STOPPING = "STOPPING"
+    ENDED = "ENDED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Row(Protocol):
+    """What a scheduler says of a job, in the words this module needs."""
+
+    @property
+    def job_id(self) -> str:
+        """Its id."""
+
+    @property
+    def restart(self) -> int:
+        """How often it was requeued."""
+
+    @property
+    def state(self) -> str:
+        """The scheduler's own word."""
+
+    @property
+    def kind(self) -> str:
+        """waiting, running, paused, ending, ended or unknown."""
+
+    @property
+    def plain_reason(self) -> str:
+        """Why it waits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """One look at a deployment. `row` None with `answered`: the scheduler listed no such job; `forgotten`: it said
+    that it holds nothing for the job's id; `job_id` comes from the receipt."""
+
+    directory: RunDirectory
+    answered: bool
+    row: Row | None
+    job_id: str = ""
+    forgotten: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """The state, and why in a few words. `gone` only when the scheduler says that nothing is held any more."""
+
+    state: State
+    reason: str = ""
+    gone: bool = False
+
+
+CAUSES = {
+    "server_exited": "the server program ended",
+    "step_ended": "the step ended before the server did",
+    "cancelled": "cancelled",
+    "time_limit": "the time limit was near",
+    "lease_expired": "its lease ran out",
+    "revoked": "taken back by its owner",
+    "port_in_use": "the port was taken on its node",
+    "supervisor_ended": "the batch script ended",
+}
+
+
+def judge(seen: Seen) -> Verdict:
+    """What is true of a deployment, as far as can be said."""
+    if seen.directory.from_newer_version:
+        return Verdict(state=State.UNKNOWN, reason="written by a newer version of nemodeploy")
+    if not seen.answered:
+        return Verdict(state=State.UNKNOWN, reason="Slurm did not answer")
+    if seen.row is None:
+        return _judge_unlisted(seen)
+    match seen.row.kind:
+        case "waiting":
+            return Verdict(state=State.QUEUED, reason=seen.row.plain_reason)
+        case "running":
+            return _judge_running(seen, seen.row)
+        case "paused":
+            return Verdict(state=State.DEGRADED, reason=f"Slurm has it {seen.row.state}")
+        case "ending":
+            return Verdict(state=State.STOPPING, reason="Slurm is still cleaning up")
+        case "ended":
+            return Verdict(state=State.ENDED, reason=_why_ended(seen, seen.row), gone=True)
+        case _:
+            return Verdict(state=State.UNKNOWN, reason=f"Slurm says {seen.row.state}")
+
+
+def _judge_unlisted(seen: Seen) -> Verdict:
+    directory = seen.directory
+    if directory.withheld:
+        return Verdict(state=State.ENDED, reason="never submitted", gone=True)
+    if seen.job_id:
+        if seen.forgotten:
+            return Verdict(state=State.ENDED, reason=_why_ended(seen, None), gone=True)
+        return Verdict(state=State.UNKNOWN, reason=f"Slurm does not list job {seen.job_id}")
+    if directory.submit_status:
+        return Verdict(state=State.ENDED, reason="Slurm refused it", gone=True)
+    return Verdict(state=State.SUBMITTING, reason="no receipt yet" if directory.submitted else "not submitted")
+
+
+def _judge_running(seen: Seen, row: Row) -> Verdict:
+    directory = current(seen.directory, row.job_id, row.restart)
+    if directory.exit:
+        return Verdict(state=State.STOPPING, reason=CAUSES.get(directory.exit.cause, directory.exit.cause))
+    health = directory.health
+    if health is None:
+        return Verdict(state=State.STARTING, reason="the job has begun")
+    if health.phase == "stopping":
+        return Verdict(state=State.STOPPING, reason="ending its ranks")
+    if health.phase == "degraded":
+        return Verdict(state=State.DEGRADED, reason="the server does not answer")
+    if health.generated and directory.endpoint and directory.endpoint.model == seen.directory.plan.get("model"):
+        return Verdict(state=State.READY)
+    return Verdict(state=State.STARTING, reason=_phase(health.phase, health.ranks_joined, health.ranks))
+
+
+def _phase(phase: str, joined: int, ranks: int) -> str:
+    words = {"joining": f"{joined}/{ranks} ranks joined", "loading": "loading weights", "warming_up": "warming up"}
+    return words.get(phase, phase.replace("_", " "))
+
+
+def _why_ended(seen: Seen, row: Row | None) -> str:
+    ended = seen.directory.exit
+    if ended and (row is None or str(ended.epoch) == f"{row.job_id}.{row.restart}"):
+        return CAUSES.get(ended.cause, ended.cause)
+    return f"Slurm says {row.state}" if row else "Slurm no longer knows the job; it left no word of why"
+
+
+def current(directory: RunDirectory, job_id: str, restart: int) -> RunDirectory:
+    """The directory less every record of another epoch than the one Slurm reports."""
+    epoch = f"{job_id}.{restart}"
+
+    def keep(record: object) -> bool:
+        return record is not None and str(getattr(record, "epoch", "")) == epoch
+
+    return replace(
+        directory,
+        health=directory.health if keep(directory.health) else None,
+        endpoint=directory.endpoint if keep(directory.endpoint) else None,
+        exit=directory.exit if keep(directory.exit) else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """Two clocks, in seconds; None: no limit. Start-up is extended by progress, up to a stall."""
+
+    queue_s: float | None
+    startup_s: float
+    stall_s: float = 300.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clocks:
+    """When the waiting began, when the start-up began, and when it last moved; None: not yet."""
+
+    began: float
+    started: float | None = None
+    moved: float | None = None
+    mark: str = ""
+
+
+def turn(clocks: Clocks, verdict: Verdict, mark: str, now: float) -> Clocks:
+    """The clocks after a look; a changed mark (phase, ranks joined) is progress."""
+    if verdict.state is not State.STARTING:
+        return clocks
+    if clocks.started is None:
+        return replace(clocks, started=now, moved=now, mark=mark)
+    return replace(clocks, moved=now, mark=mark) if mark != clocks.mark else clocks
+
+
+def overdue(clocks: Clocks, verdict: Verdict, budget: Budget, now: float) -> str:
+    """`queue` or `startup` when that clock has run out, otherwise empty."""
+    if verdict.state in (State.SUBMITTING, State.QUEUED):
+        return "queue" if budget.queue_s is not None and now - clocks.began > budget.queue_s else ""
+    if verdict.state is State.STARTING and clocks.started is not None and clocks.moved is not None:
+        over = now - clocks.started > budget.startup_s and now - clocks.moved > min(budget.stall_s, budget.startup_s)
+        return "startup" if over else ""
+    return ""

@@ -1,0 +1,33 @@
+"""No container: the program lies on the nodes, where the cluster's `programs:` says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nemodeploy.core.spec import Spec
+
+
+class NoRuntime:
+    """Straight on the node."""
+
+    name = "none"
+    template = "runtimes/none.sh.j2"
+
+    def rules(self, spec: Spec) -> Sequence[tuple[str, str, str]]:
+        """Without a container somebody has to say where the program is."""
+        if spec.program:
+            return ()
+        what = f"runtime none needs to know where {spec.engine} lies on the nodes"
+        return ((f"programs.{spec.engine}", what, "add the words that start it to the cluster file"),)
+
+    def model_path(self, spec: Spec) -> str:
+        """The checkpoint's own path."""
+        return spec.checkpoint
+
+    def mounts(self, spec: Spec) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    def program(self, spec: Spec, inside: tuple[str, ...]) -> tuple[str, ...]:
+        """The cluster's words; those of the image mean nothing here."""
+        return spec.program

@@ -1,0 +1,1 @@
+"""Pure: how jobs are submitted and asked about, as text."""
