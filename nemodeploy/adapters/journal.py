@@ -35,7 +35,7 @@ class Journal:
                 json.dump({"schema": SCHEMA, "token": str(token), **facts}, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(new, path)
+            new.replace(path)
         except OSError as error:
             raise BadInput(
                 f"cannot write the journal {path}: {error.strerror}", hint="free the space, or set XDG_STATE_HOME"

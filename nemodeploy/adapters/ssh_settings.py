@@ -73,8 +73,8 @@ def _from_parser(ssh: Ssh) -> Mapping[str, list[str]]:
     import paramiko
 
     path = Path(ssh.config or "~/.ssh/config").expanduser()
-    found = paramiko.SSHConfig.from_path(str(path)).lookup(ssh.host) if path.is_file() else {}
-    values = {key: list(value) if isinstance(value, list) else [str(value)] for key, value in found.items()}
+    found: Mapping[str, object] = paramiko.SSHConfig.from_path(str(path)).lookup(ssh.host) if path.is_file() else {}
+    values = {key: [*map(str, value)] if isinstance(value, list) else [str(value)] for key, value in found.items()}
     values.setdefault("hostname", [ssh.host])
     values.setdefault("user", [getpass.getuser()])
     values.setdefault("identityfile", list(DEFAULT_KEYS))

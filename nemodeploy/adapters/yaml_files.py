@@ -91,7 +91,7 @@ class _Builder:
             if key in found:
                 raise self._error(key_node, f"duplicate key {key!r}")
             found[key] = self.build(value_node, (*path, key), depth + 1)
-            self.origins[*path, key] = self._origin(key_node)
+            self.origins[(*path, key)] = self._origin(key_node)
         return found
 
     def _scalar(self, node: yaml.Node) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from nemodeploy.errors import ClusterUnreachable, OutcomeUnknown
 from nemodeploy.schedulers import slurm
 from nemodeploy.schedulers.slurm import QueueRow
 from nemodeploy.values import Command, Token
+
+log = logging.getLogger("nemodeploy")
 
 LOOK_WITHIN_S = 60.0
 LOG_TAIL_BYTES = 65536
@@ -61,6 +64,7 @@ class Site:
         nonce = self.nonce()
         done = self.transport.run(Command(script=sections.script(nonce, parts), deadline_s=within_s))
         found = sections.parse(nonce, done.stdout)
+        log.debug("asked %s for %s: %d bytes", self.cluster.name, ", ".join(parts), len(done.stdout))
         missing = [name for name in parts if name not in found]
         if missing:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()

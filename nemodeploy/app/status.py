@@ -76,9 +76,7 @@ def status(site: Site, name: str | None = None) -> tuple[Deployment, ...]:
     directories: Sequence[RunDirectory] = look.named(name) if name else look.directories
     seen = [site.see(look, directory) for directory in directories]
     return tuple(
-        Deployment(
-            cluster=site.cluster.name, endpoint_host=site.cluster.endpoint_host, seen=one, verdict=judge(one)
-        )
+        Deployment(cluster=site.cluster.name, endpoint_host=site.cluster.endpoint_host, seen=one, verdict=judge(one))
         for one in seen
     )
 

@@ -88,9 +88,12 @@ def _take_script(site: Site, ports: Ports, token: Token, files: Mapping[str, str
     return f"""\
 set -u; umask 077; exec 2>&1
 root={site.root}; d=$root/deployments/{token.name}; t={token}; proven={after or "none"}
-mkdir -p "$d" "$root/archive" && chmod 700 "$root" "$d" && mkdir "$d/$t" "$d/$t/submit" && cd "$d/$t" || exit {_NOT_WRITABLE}
+mkdir -p "$d" "$root/archive" && chmod 700 "$root" "$d" || exit {_NOT_WRITABLE}
+mkdir "$d/$t" "$d/$t/submit" && cd "$d/$t" || exit {_NOT_WRITABLE}
 {uploads}
-for file in {" ".join(files)}; do [ -s "$file" ] || {{ echo "$file was not written"; rm -rf "$d/$t"; exit {_NOT_WRITABLE}; }}; done
+for file in {" ".join(files)}; do
+  [ -s "$file" ] || {{ echo "$file was not written"; cd /; rm -rf "$d/$t"; exit {_NOT_WRITABLE}; }}
+done
 live=$(readlink "$d/active")
 while [ -n "$live" ] && next=$(readlink "$d/after.$live"); do live=$next; done
 if [ -z "$live" ]; then
@@ -122,7 +125,10 @@ if mkdir submit/go 2>/dev/null; then
   ' one-shot {token} </dev/null >/dev/null 2>&1 &
 fi
 waited=0
-while [ ! -e submit/sbatch.rc ] && [ "$waited" -lt {RECEIPT_WITHIN_S * 20} ]; do sleep 0.05; waited=$((waited + 1)); done
+until [ -e submit/sbatch.rc ] || [ "$waited" -ge {RECEIPT_WITHIN_S * 20} ]; do
+  sleep 0.05
+  waited=$((waited + 1))
+done
 [ -e submit/sbatch.rc ] || exit 4
 head -c 4096 submit/sbatch.rc; echo out; head -c 4096 submit/sbatch.out; echo; echo err; head -c 8192 submit/sbatch.err
 """

@@ -103,7 +103,9 @@ def _settle(site: Site, ports: Ports, plan: Plan, bundle: Bundle, taken: Taken, 
     if verdict.gone:
         return taken.token
     if str(directory.manifest.get("digest")) == bundle.digest:
-        ports.reporter.say("adopted", f"{plan.name} is already {verdict.state.value} as {taken.token}; nothing submitted")
+        ports.reporter.say(
+            "adopted", f"{plan.name} is already {verdict.state.value} as {taken.token}; nothing submitted"
+        )
         return None
     if replace_other:
         ending.end(site, ports, taken.token, why="replacing the old one")
@@ -155,7 +157,8 @@ class _Watch:
                 look = self.site.look()
                 seen = self._seen(look)
         except ClusterUnreachable as error:
-            return self._endure(error, now)
+            self._endure(error, now)
+            return None
         self.unreachable_since = None
         if look.answered is not None:
             self._plan_next_look(now)
@@ -223,7 +226,8 @@ class _Watch:
             self._give_up()
             found = diagnose([Log(name, text) for name, text in logs.items()], None)
             raise StartupTimeout(
-                f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason}; the job is cancelled",
+                f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason}; "
+                "the job is cancelled",
                 hint=found.advice or "--startup-timeout waits longer",
                 detail=_evidence(found.line, found.log),
                 token=str(self.token),
@@ -233,7 +237,7 @@ class _Watch:
         ending.end(self.site, self.ports, self.token, why="cancelling")
 
     def _ask(self, seen: Seen, now: float) -> Up | None:
-        """The proof: a real question through the tunnel. Without an answer it is not READY yet, whatever the job says."""
+        """The proof: a real question through the tunnel. Without an answer it is not READY, whatever the job says."""
         try:
             answer = self._answer(seen)
         except asking.NoAnswer as error:

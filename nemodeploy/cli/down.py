@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,12 +13,15 @@ from nemodeploy.cli import options, world
 from nemodeploy.cli.reporters import reporter
 from nemodeploy.errors import BadInput, NemodeployError
 
+if TYPE_CHECKING:
+    from nemodeploy.app.ending import Ended
+
 
 @click.command("down", short_help="Give the GPUs back; returns when Slurm says gone.")
 @click.argument("name", required=False)
 @options.networked
 @click.option("--all", "everything", is_flag=True, help="Every deployment; asks first on a terminal.")
-def command(name: str | None, cluster: str | None, as_json: bool, verbose: bool, everything: bool) -> None:
+def command(name: str | None, cluster: str | None, as_json: bool, everything: bool) -> None:
     """End a deployment and return when Slurm holds nothing for it any more. Asking twice is fine."""
     from nemodeploy.app.down import down, tokens_of
 
@@ -29,7 +33,7 @@ def command(name: str | None, cluster: str | None, as_json: bool, verbose: bool,
         click.confirm("take every deployment down?", abort=True, err=True)
     world.interrupt_on_termination()
     failures: list[tuple[str, NemodeployError]] = []
-    gone = []
+    gone: list[Ended] = []
     watcher = reporter(plain=as_json)
     with contextlib.ExitStack() as stack:
         stack.callback(watcher.close)

@@ -17,8 +17,10 @@ TIMEOUT_S = 600.0
 @click.argument("name")
 @click.argument("prompt")
 @options.networked
-@click.option("--max-tokens", type=click.IntRange(1, 100_000), default=256, show_default=True, help="Length of the answer.")
-def command(name: str, prompt: str, cluster: str | None, as_json: bool, verbose: bool, max_tokens: int) -> None:
+@click.option(
+    "--max-tokens", type=click.IntRange(1, 100_000), default=256, show_default=True, help="Length of the answer."
+)
+def command(name: str, prompt: str, cluster: str | None, as_json: bool, max_tokens: int) -> None:
     """Send a prompt in the model's own template and print what it generates."""
     from nemodeploy.app import asking
     from nemodeploy.core.readiness import State
@@ -30,9 +32,7 @@ def command(name: str, prompt: str, cluster: str | None, as_json: bool, verbose:
         if deployment.verdict.state is not State.READY or endpoint is None:
             state = f"{deployment.verdict.state.value} {deployment.verdict.reason}".strip()
             raise PreflightFailed(f"{name} is not READY: {state}", hint=f"nemodeploy status {name}")
-        text = asking.generate(
-            site, endpoint, directory.plan, prompt, max_tokens=max_tokens, timeout_s=TIMEOUT_S
-        )
+        text = asking.generate(site, endpoint, directory.plan, prompt, max_tokens=max_tokens, timeout_s=TIMEOUT_S)
     if as_json:
         click.echo(json.dumps({"schema": "nemodeploy/generate@1", "name": name, "prompt": prompt, "text": text}))
     else:

@@ -14,8 +14,10 @@ from nemodeploy.errors import BadInput, NemodeployError
 @click.argument("name")
 @options.networked
 @click.option("-f", "--follow", is_flag=True, help="Go on as more comes, until the job ends.")
-@click.option("--tail", "lines", type=click.IntRange(0, 100_000), default=20, show_default=True, help="Lines per log file.")
-def command(name: str, cluster: str | None, as_json: bool, verbose: bool, follow: bool, lines: int) -> None:
+@click.option(
+    "--tail", "lines", type=click.IntRange(0, 100_000), default=20, show_default=True, help="Lines per log file."
+)
+def command(name: str, cluster: str | None, as_json: bool, follow: bool, lines: int) -> None:
     """Print the ends of all ranks' logs, each line after its node and rank; also of a deployment that has ended."""
     from nemodeploy.app.logs import show
 

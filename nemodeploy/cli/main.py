@@ -39,7 +39,7 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="nemodeploy")
 def cli() -> None:
-    """Large NeMo models on Slurm GPU clusters: from nothing to a server that has answered, and never a GPU left behind."""
+    """Large NeMo models on Slurm: from nothing to a server that has answered, and never a GPU left behind."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +20,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; all else on stderr.")
 cluster = click.option("--cluster", metavar="NAME", help="The cluster, by name or path of its file.")
-verbose = click.option("--verbose", "-v", is_flag=True, help="Say more.")
+
+
+def _log_calls(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Show every remote call on stderr."""
+    del ctx, param
+    if value:
+        logging.basicConfig(format="  %(message)s", stream=sys.stderr)
+        logging.getLogger("nemodeploy").setLevel(logging.DEBUG)
+
+
+verbose = click.option(
+    "--verbose", "-v", is_flag=True, expose_value=False, callback=_log_calls, help="Show every remote call."
+)
 
 
 def networked(function: Function) -> Function:
@@ -39,19 +53,31 @@ class Seconds(click.ParamType[float]):
         clock = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", str(value))
         if clock:
             return int(clock[1]) * 3600.0 + int(clock[2]) * 60 + int(clock[3])
-        self.fail(f"{value!r} is not a duration; write 90s, 30m, 4h or 00:30:00", param, ctx)
+        return self.fail(f"{value!r} is not a duration; write 90s, 30m, 4h or 00:30:00", param, ctx)
 
 
 def wish(function: Function) -> Function:
     """Everything that says what is wanted: --profile, --model, --set and so on."""
     for option in (
-        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, such as layout.tensor_parallel=4."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Any setting, such as layout.tensor_parallel=4.",
+        ),
         click.option("--time", "time_limit", metavar="TIME", help="Time limit of the job, such as 02:00:00 or 4h."),
         click.option("--nodes", type=click.IntRange(1), help="Number of nodes."),
         click.option("--engine", metavar="NAME", help="The server program."),
         click.option("--model", metavar="NAME", help="Another model than the profile's own."),
         click.option("--name", metavar="NAME", help="The deployment's name; default: the model's."),
-        click.option("--profile", required=True, envvar="NEMODEPLOY_PROFILE", metavar="NAME", help="Hardware target, by name or path."),
+        click.option(
+            "--profile",
+            required=True,
+            envvar="NEMODEPLOY_PROFILE",
+            metavar="NAME",
+            help="Hardware target, by name or path.",
+        ),
     ):
         function = option(function)
     return function
@@ -74,7 +100,9 @@ def resolve(*, needs_site: bool, profile: str, name: str | None, cluster: str | 
             raise BadInput(f"--set {setting}: write KEY=VALUE", hint="--set layout.tensor_parallel=4")
         settings.append((key, parse_scalar(value), f"flag --set {setting}"))
     chosen = cluster or os.environ.get("NEMODEPLOY_CLUSTER")
-    wanted = resolve(Wish(profile=profile, name=name, cluster=chosen, settings=settings), os.environ, needs_site=needs_site)
+    wanted = resolve(
+        Wish(profile=profile, name=name, cluster=chosen, settings=settings), os.environ, needs_site=needs_site
+    )
     if wanted.note:
         click.echo(f"note: {wanted.note}", err=True)
     return wanted

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from nemodeploy.core.plan import Plan
 
 SHOWN_SOURCES = ("model", "engine", "precision", "layout.tensor_parallel", "layout.pipeline_parallel", "nodes")
-MORE_SOURCES = ("gpus_per_node", "time", "port", "runtime", "slurm.partition", "serving.max_length", "serving.max_batch")
+MORE_SOURCES = (
+    "gpus_per_node",
+    "time",
+    "port",
+    "runtime",
+    "slurm.partition",
+    "serving.max_length",
+    "serving.max_batch",
+)
 BAR_WIDTH = 40
 
 

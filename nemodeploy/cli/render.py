@@ -18,7 +18,9 @@ EXECUTABLE = (".sh", ".sbatch")
 @options.wish
 @options.cluster
 @options.as_json
-@click.option("--output", "-o", type=click.Path(path_type=Path, file_okay=False), required=True, help="Directory to write to.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, file_okay=False), required=True, help="Directory to write to."
+)
 def command(as_json: bool, output: Path, **typed: Any) -> None:
     """Write nemo_inference.sh, nemo_inference.sbatch, submit.sh and manifest.json to a directory."""
     from nemodeploy.assembly import with_manifest

@@ -39,8 +39,13 @@ def command() -> None:
 
 
 @command.command("up")
-@click.option("--mode", type=click.Choice(("auto", "namespaces", "plain")), default="auto", show_default=True,
-              help="namespaces: every node a host of its own; plain: daemons side by side.")
+@click.option(
+    "--mode",
+    type=click.Choice(("auto", "namespaces", "plain")),
+    default="auto",
+    show_default=True,
+    help="namespaces: every node a host of its own; plain: daemons side by side.",
+)
 @options.as_json
 def up(mode: str, as_json: bool) -> None:
     """Start it, or say that it runs; returns when every node is idle."""
@@ -55,9 +60,13 @@ def up(mode: str, as_json: bool) -> None:
     new.write_text((sandbox.place.root / "cluster.yaml").read_text())
     new.replace(cluster_file)
     if state.mode == "plain" and mode == "auto":
-        click.echo("note: namespaces are refused here, so all nodes share this machine's network (loopback, munge)", err=True)
+        click.echo(
+            "note: namespaces are refused here, so all nodes share this machine's network (loopback, munge)", err=True
+        )
     if as_json:
-        click.echo(json.dumps({"schema": "nemodeploy/sandbox@1", "running": True, "mode": state.mode, "port": state.port}))
+        click.echo(
+            json.dumps({"schema": "nemodeploy/sandbox@1", "running": True, "mode": state.mode, "port": state.port})
+        )
         return
     verb = "runs already" if before else f"is up after {time.monotonic() - begun:.1f} s"
     click.echo(f"the sandbox {verb}: 5 nodes, 40 fake GPUs, cluster name sandbox ({state.mode})")

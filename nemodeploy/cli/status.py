@@ -20,7 +20,7 @@ HEADING = ("NAME", "STATE", "WHERE", "MODEL · LAYOUT", "GPUS", "UP FOR", "LEFT"
 @click.command("status", short_help="What is up, and how it is.")
 @click.argument("name", required=False)
 @options.networked
-def command(name: str | None, cluster: str | None, as_json: bool, verbose: bool) -> None:
+def command(name: str | None, cluster: str | None, as_json: bool) -> None:
     """Show every deployment, or one in detail. One question per cluster; nothing local is needed."""
     from nemodeploy.app.status import document, only
 
@@ -43,7 +43,7 @@ def command(name: str | None, cluster: str | None, as_json: bool, verbose: bool)
         return
     click.echo(table([HEADING, *map(_row, deployments)]))
     _notes(deployments)
-    if name or verbose:
+    if name:
         for deployment in deployments:
             _detail(deployment)
 

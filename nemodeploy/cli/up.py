@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from nemodeploy.app.up import Up
 
 QUEUE_TIMEOUT_S = 4 * 3600.0
+SCHEMA = "nemodeploy/up@1"
 
 
 @click.command("up", short_help="Start a model and wait until it has answered.")
 @options.wish
 @options.networked
-@click.option("--queue-timeout", type=options.Seconds(), help="How long to wait for nodes; default: no limit on a terminal, else 4h.")
+@click.option(
+    "--queue-timeout",
+    type=options.Seconds(),
+    help="How long to wait for nodes; default: no limit on a terminal, else 4h.",
+)
 @click.option("--startup-timeout", type=options.Seconds(), help="How long the server may take, extended by progress.")
 @click.option("--replace", is_flag=True, help="Take a different deployment of this name down first.")
 def command(
     as_json: bool,
-    verbose: bool,
     queue_timeout: float | None,
     startup_timeout: float | None,
     replace: bool,
@@ -45,8 +49,6 @@ def command(
     kept_back = secrets(wanted.plan.secrets, os.environ)
     for line in headline(wanted.plan):
         click.echo(line, err=True)
-    if verbose:
-        click.echo(f"  bundle     {wanted.bundle.digest}", err=True)
     world.interrupt_on_termination()
     budget = Budget(
         queue_s=queue_timeout or (None if sys.stderr.isatty() and not os.environ.get("CI") else QUEUE_TIMEOUT_S),
@@ -66,7 +68,7 @@ def command(
 
 
 def _document(done: Up, cluster: str) -> dict[str, Any]:
-    from nemodeploy.app.status import SCHEMA, Deployment
+    from nemodeploy.app.status import Deployment
     from nemodeploy.core.readiness import State, Verdict
 
     deployment = Deployment(cluster=cluster, endpoint_host="", seen=done.seen, verdict=Verdict(state=State.READY))

@@ -69,7 +69,14 @@ def decode_model(name: str, document: Document) -> Model:
 
 
 def decode_spec(
-    document: Document, *, name: str, profile: str, model: Model, cluster: str, engines: Iterable[str], runtimes: Iterable[str]
+    document: Document,
+    *,
+    name: str,
+    profile: str,
+    model: Model,
+    cluster: str,
+    engines: Iterable[str],
+    runtimes: Iterable[str],
 ) -> Spec:
     """The merged settings of a deployment. Raises BadInput with every problem at once."""
     reader = Reader.of(document)
@@ -149,14 +156,18 @@ def _slurm(reader: Reader) -> SlurmOptions:
         partition=reader.text("partition", ""),
         account=reader.text("account", ""),
         exclusive=reader.flag("exclusive"),
-        extra_args=reader.texts("extra_args", pattern=r"-[^\x00-\x1f\x7f]+", like="sbatch options, each beginning with -"),
+        extra_args=reader.texts(
+            "extra_args", pattern=r"-[^\x00-\x1f\x7f]+", like="sbatch options, each beginning with -"
+        ),
     )
 
 
 def _gpu_request(reader: Reader, gpu_type: str | None) -> str:
     """How the site asks for this GPU; without its word, Slurm's plain `--gpus-per-node`."""
     kinds = {
-        name: kind.text("request", pattern=r"--?[^\x00-\x1f\x7f]+", like="an sbatch option such as --gpus-per-node=h100:8")
+        name: kind.text(
+            "request", pattern=r"--?[^\x00-\x1f\x7f]+", like="an sbatch option such as --gpus-per-node=h100:8"
+        )
         for name, kind in reader.sections("gpus").items()
     }
     return kinds.get(gpu_type or "") or f"--gpus-per-node={reader.data.get('gpus_per_node', 1)}"

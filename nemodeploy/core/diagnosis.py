@@ -13,20 +13,40 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         "the GPU ran out of memory",
         "use more GPUs, or a smaller serving.max_batch or serving.max_length",
     ),
-    (r"Can't find |No such file or directory|FileNotFoundError", "a file is not where it was said to be", "check the paths in the cluster file"),
+    (
+        r"Can't find |No such file or directory|FileNotFoundError",
+        "a file is not where it was said to be",
+        "check the paths in the cluster file",
+    ),
     (r"Address already in use|EADDRINUSE", "the port is taken on that node", "--set port=auto"),
     (
         r"devices \* num_nodes should equal|must be a multiple of tensor_model_parallel_size",
         "the layout does not match the number of processes",
         "nemodeploy plan shows the layout",
     ),
-    (r"Could not override|is not in struct|unrecognized arguments", "the server program does not know an option", "check the image's version"),
+    (
+        r"Could not override|is not in struct|unrecognized arguments",
+        "the server program does not know an option",
+        "check the image's version",
+    ),
     (r"unrecognized option '--container-image", "pyxis is not installed there", "--set runtime=none, or ask the site"),
-    (r"pyxis: failed to import|failed to create container filesystem", "the image could not be imported", "check images: in the cluster file"),
-    (r"GPU is needed for the inference|No CUDA.capable device", "the process sees no GPU", "check gpus: in the cluster file"),
+    (
+        r"pyxis: failed to import|failed to create container filesystem",
+        "the image could not be imported",
+        "check images: in the cluster file",
+    ),
+    (
+        r"GPU is needed for the inference|No CUDA.capable device",
+        "the process sees no GPU",
+        "check gpus: in the cluster file",
+    ),
     (r"DUE TO TIME LIMIT", "the time limit was reached", "--set time=08:00:00"),
     (r"DUE TO NODE FAILURE|Node failure on", "a node failed", "run the same command again"),
-    (r"ModuleNotFoundError|ImportError", "the server program lacks a Python package", "check programs: or images: in the cluster file"),
+    (
+        r"ModuleNotFoundError|ImportError",
+        "the server program lacks a Python package",
+        "check programs: or images: in the cluster file",
+    ),
 )
 _FOLLOWERS = re.compile(r"NCCL|remote process|Connection (closed|reset)|srun: |slurmstepd")
 _SIGNS = re.compile(r"error|exception|fatal|failed|can't|cannot|killed|signal", re.IGNORECASE)
@@ -63,7 +83,11 @@ def diagnose(logs: Sequence[Log], first_rank: int | None) -> Diagnosis:
 
 
 def _last_sign(logs: Sequence[Log]) -> Diagnosis:
-    for wanted in (lambda line: _SIGNS.search(line) and not _FOLLOWERS.search(line), lambda line: _SIGNS.search(line), bool):
+    for wanted in (
+        lambda line: _SIGNS.search(line) and not _FOLLOWERS.search(line),
+        lambda line: _SIGNS.search(line),
+        bool,
+    ):
         for log in logs:
             lines = [line for line in log.text.splitlines() if line.strip() and wanted(line)]
             if lines:

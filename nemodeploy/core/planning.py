@@ -1,4 +1,4 @@
-"""Deciding: does the layout fit the model and the hardware, and what does one GPU have to hold?"""
+"""Deciding whether a layout fits the model and the hardware, and what one GPU has to hold."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def check(spec: Spec, memory: Memory, engine_rules: Sequence[tuple[str, str, str
     `engine_rules` are the engine's own complaints: dotted key, what is wrong, what to write instead.
     """
     found = [*_divisibility(spec), *engine_rules]
-    problems = [Problem(_origin(spec, tuple(key.split("."))), tuple(key.split(".")), what, so) for key, what, so in found]
+    problems = [
+        Problem(_origin(spec, tuple(key.split("."))), tuple(key.split(".")), what, so) for key, what, so in found
+    ]
     if problems:
         raise BadInput(
             f"profile {spec.profile} cannot serve {spec.model.name}: {problems[0].what}",
@@ -93,7 +95,8 @@ def check(spec: Spec, memory: Memory, engine_rules: Sequence[tuple[str, str, str
     if not memory.fits:
         need = memory.weights_gib_per_gpu + memory.kv_cache_gib_per_gpu
         raise BadInput(
-            f"{spec.model.name} does not fit: each GPU would hold {need:.1f} GiB of {memory.usable_gib_per_gpu} GiB usable",
+            f"{spec.model.name} does not fit: each GPU would have to hold {need:.1f} GiB, "
+            f"and {memory.usable_gib_per_gpu} GiB are usable",
             detail=(
                 f"weights {memory.weights_gib_per_gpu} GiB, KV cache {memory.kv_cache_gib_per_gpu} GiB, "
                 f"reserve {memory.reserve_gib_per_gpu} GiB of {memory.total_gib_per_gpu} GiB per {spec.gpu.type}",
@@ -110,7 +113,9 @@ def _divisibility(spec: Spec) -> list[tuple[str, str, str]]:
             ("layout.tensor_parallel", f"{tensor} does not divide {spec.model.heads} attention heads", "use a divisor")
         )
     if spec.model.layers % pipeline:
-        found.append(("layout.pipeline_parallel", f"{pipeline} does not divide {spec.model.layers} layers", "use a divisor"))
+        found.append(
+            ("layout.pipeline_parallel", f"{pipeline} does not divide {spec.model.layers} layers", "use a divisor")
+        )
     return found
 
 

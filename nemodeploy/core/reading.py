@@ -108,7 +108,9 @@ class Reader:
         self.complain(key, f"must be one of {', '.join(options)}, not {_shown(value)}", near(str(value), options))
         return None
 
-    def texts(self, key: str, *, pattern: str = r"[^\x00-\x1f\x7f]+", like: str = "text in one line") -> tuple[str, ...]:
+    def texts(
+        self, key: str, *, pattern: str = r"[^\x00-\x1f\x7f]+", like: str = "text in one line"
+    ) -> tuple[str, ...]:
         """A list of strings, empty when it is not there."""
         value = self._take(key, ())
         if not isinstance(value, (list, tuple)):
@@ -159,7 +161,9 @@ class Reader:
         self._note_unknown()
         if self.problems:
             lines = tuple(str(problem) for problem in self.problems)
-            raise BadInput(f"{what}: {lines[0]}" if len(lines) == 1 else f"{what} has {len(lines)} problems", detail=lines)
+            raise BadInput(
+                f"{what}: {lines[0]}" if len(lines) == 1 else f"{what} has {len(lines)} problems", detail=lines
+            )
 
     def _note_unknown(self) -> None:
         for key in self.data:

@@ -123,7 +123,7 @@ def _cut(text: str, stop: Sequence[str]) -> str:
 
 
 def _last_word(prompt: str) -> str:
-    """The last run of visible characters without special tokens: `Assistant` of `<extra_id_1>Assistant\\n`."""
+    """The last run of visible characters without special tokens: `Assistant` of `<extra_id_1>Assistant`."""
     words = re.sub(r"<[^<>\s]*>", " ", prompt).split()
     return words[-1] if words else ""
 

@@ -108,8 +108,7 @@ def _node_line(settings: Settings, node: Node) -> str:
 def gres_conf(settings: Settings) -> str:
     """Fake GPUs. Slurm insists on a device file for each: links to /dev/null satisfy it."""
     return "".join(
-        f"NodeName={node.name} Name=gpu Type={node.gpu_type} "
-        f"File={settings.place.root}/dev/nvidia[0-{node.gpus - 1}]\n"
+        f"NodeName={node.name} Name=gpu Type={node.gpu_type} File={settings.place.root}/dev/nvidia[0-{node.gpus - 1}]\n"
         for node in settings.nodes
         if node.gpus
     )

@@ -174,7 +174,7 @@ class Init:
     @staticmethod
     def _network(pid: int) -> str:
         try:
-            return os.readlink(f"/proc/{pid}/ns/net")
+            return str(Path(f"/proc/{pid}/ns/net").readlink())
         except OSError:
             return ""
 
@@ -199,8 +199,8 @@ class Init:
             sshd = Path("/usr/sbin/sshd")
             subprocess.Popen(
                 (*self._unprivileged(), str(sshd), "-i", "-e", "-f", str(self.place.root / "ssh/sshd_config")),
-                stdin=connection,
-                stdout=connection,
+                stdin=connection.fileno(),
+                stdout=connection.fileno(),
                 stderr=self.log,
                 env=self.environment,
                 start_new_session=True,
@@ -244,7 +244,7 @@ class Init:
         """A host loses power: every process on it is gone at once, except the one that keeps the host itself."""
         keeper = self.nodes[name].pid
         network = self._network(keeper)
-        for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
             if pid != keeper and self._network(pid) == network:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

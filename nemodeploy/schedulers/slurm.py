@@ -24,7 +24,20 @@ _COLUMNS = (
     ("Name", 96),
     ("NodeList", 400),
 )
-_FORBIDDEN = ("-J", "--job-name", "-a", "--array", "-d", "--dependency", "-o", "--output", "--export", "--wrap", "-W", "--wait")
+_FORBIDDEN = (
+    "-J",
+    "--job-name",
+    "-a",
+    "--array",
+    "-d",
+    "--dependency",
+    "-o",
+    "--output",
+    "--export",
+    "--wrap",
+    "-W",
+    "--wait",
+)
 _ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 
 
@@ -41,7 +54,9 @@ class Life(enum.Enum):
 
 # Source: slurm_protocol_defs.c of Slurm 26.05. What is not here is UNKNOWN, and unknown is alive.
 LIFE: Mapping[str, Life] = {
-    **dict.fromkeys(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"), Life.WAITING),
+    **dict.fromkeys(
+        ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"), Life.WAITING
+    ),
     **dict.fromkeys(("RESV_DEL_HOLD", "POWER_UP_NODE"), Life.WAITING),
     **dict.fromkeys(("RUNNING", "RESIZING", "SIGNALING", "EXPEDITING"), Life.RUNNING),
     **dict.fromkeys(("SUSPENDED", "STOPPED"), Life.PAUSED),
@@ -69,8 +84,10 @@ REASONS: Mapping[str, str] = {
     "launch failed requeued held": "its launch failed; Slurm holds it",
 }
 NEVER_HEALS = frozenset(
-    ("PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "DependencyNeverSatisfied", "AccountNotAllowed")
-    + ("JobHeldAdmin", "launch failed requeued held")
+    (
+        *("PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "DependencyNeverSatisfied"),
+        *("AccountNotAllowed", "JobHeldAdmin", "launch failed requeued held"),
+    )
 )
 
 
@@ -134,7 +151,9 @@ def queue_script() -> str:
     return (
         f"rows=$(squeue --me --noheader --states=all -O '{columns}' 2>&1); status=$?\n"
         'if [ "$status" -ne 0 ]; then printf "%s\\n" "$rows"; exit "$status"; fi\n'
-        'printf "%s\\n" "$rows" | while IFS= read -r row; do case $row in *" nd-"*) printf "%s\\n" "$row" ;; esac; done\n'
+        'printf "%s\\n" "$rows" | while IFS= read -r row; do\n'
+        '  case $row in *" nd-"*) printf "%s\\n" "$row" ;; esac\n'
+        "done\n"
     )
 
 
@@ -186,9 +205,7 @@ def is_forgotten(status: int, text: str) -> bool:
 def parse_job_id(text: str) -> str:
     """The job id in what `sbatch --parsable` printed, banners and `;cluster` around it or not; empty: none."""
     for line in reversed(text.splitlines()):
-        match = re.fullmatch(r"(\d+)(?:;[\w.-]+)?", line.strip()) or re.search(
-            r"Submitted batch job (\d+)\b", line
-        )
+        match = re.fullmatch(r"(\d+)(?:;[\w.-]+)?", line.strip()) or re.search(r"Submitted batch job (\d+)\b", line)
         if match:
             return match[1]
     return ""
@@ -199,7 +216,14 @@ def is_ambiguous(error: str) -> bool:
 
     Only a refused connection and Slurm's definite refusals are proof. Source: slurm_errno.c, Slurm 26.05.
     """
-    doubtful = ("Socket timed out", "send failure", "receive failure", "shutdown failure", "Zero Bytes", "Unexpected message")
+    doubtful = (
+        "Socket timed out",
+        "send failure",
+        "receive failure",
+        "shutdown failure",
+        "Zero Bytes",
+        "Unexpected message",
+    )
     return any(words in error for words in doubtful)
 
 

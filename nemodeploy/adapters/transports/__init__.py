@@ -15,6 +15,7 @@ def _paramiko(cluster: Cluster) -> Transport:
 
 
 def _local(cluster: Cluster) -> Transport:
+    del cluster
     from nemodeploy.adapters.transports.local import LocalTransport
 
     return LocalTransport()

@@ -18,7 +18,11 @@ class LocalTransport:
         """Run the text with `sh -s`."""
         try:
             done = subprocess.run(
-                ("sh", "-s"), input=command.script.encode(), capture_output=True, timeout=command.deadline_s, check=False
+                ("sh", "-s"),
+                input=command.script.encode(),
+                capture_output=True,
+                timeout=command.deadline_s,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise ClusterUnreachable(f"no answer within {command.deadline_s:.0f} s") from error
@@ -27,7 +31,8 @@ class LocalTransport:
     def follow(self, script: str, on_text: Callable[[bytes], None]) -> int:
         """Run the text and pass on its output."""
         with subprocess.Popen(("sh", "-s"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             process.stdin.write(script.encode())
             process.stdin.close()
             while chunk := process.stdout.read1(65536):  # type: ignore[attr-defined]

@@ -107,7 +107,7 @@ class ParamikoTransport:
 
     def _drain(self, channel: paramiko.Channel, streams: tuple[list[bytes], list[bytes]]) -> bool:
         """Take what has come on both streams. True when both have ended."""
-        ended = channel.eof_received or channel.closed
+        ended = bool(channel.eof_received or channel.closed)
         while channel.recv_ready():
             _keep(streams[0], channel.recv(65536))
         while channel.recv_stderr_ready():
@@ -142,7 +142,7 @@ class ParamikoTransport:
                 name,
                 port=settings.port,
                 username=settings.user,
-                key_filename=[str(path) for path in settings.key_files],
+                key_filename=[str(path) for path in settings.key_files],  # type: ignore[arg-type] # takes a list, too
                 allow_agent=not settings.identities_only,
                 look_for_keys=False,
                 timeout=CONNECT_WITHIN_S,
@@ -159,9 +159,11 @@ class ParamikoTransport:
         return client
 
     def _translated(self, error: Exception, settings: SshSettings) -> Exception:
-        """paramiko's errors in our words, once, here."""
+        """What paramiko raises in our words, once, here."""
         where = f"{settings.user}@{settings.host} port {settings.port}"
-        by_hand = f"ssh {'-F ' + self.cluster.ssh.config + ' ' if self.cluster.ssh.config else ''}{self.cluster.ssh.host}"
+        by_hand = (
+            f"ssh {'-F ' + self.cluster.ssh.config + ' ' if self.cluster.ssh.config else ''}{self.cluster.ssh.host}"
+        )
         if isinstance(error, paramiko.BadHostKeyException):
             return HostKeyRejected(
                 f"the host key of {where} is not the recorded one; nothing was sent",
@@ -169,7 +171,9 @@ class ParamikoTransport:
             )
         if isinstance(error, paramiko.AuthenticationException) or "No authentication methods" in str(error):
             keys = ", ".join(map(_tilde, settings.key_files)) or "none"
-            return AuthenticationFailed(f"{where} refused to let us in; keys tried: {keys}", hint=f"try by hand: {by_hand}")
+            return AuthenticationFailed(
+                f"{where} refused to let us in; keys tried: {keys}", hint=f"try by hand: {by_hand}"
+            )
         if "not found in known_hosts" in str(error):
             files = ", ".join(map(_tilde, settings.known_hosts)) or "no known_hosts file exists"
             return HostKeyRejected(

@@ -20,13 +20,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 KEYS = frozenset(
-    "gpt_model_file checkpoint_dir checkpoint_name hparams_file tensor_model_parallel_size megatron_amp_O2 "
-    "pipeline_model_parallel_size pipeline_model_parallel_split_rank server port web_server share chat prompts "
-    "trainer.devices trainer.num_nodes trainer.accelerator trainer.logger trainer.precision "
-    "inference.greedy inference.tokens_to_generate inference.add_BOS".split()
+    """
+    gpt_model_file checkpoint_dir checkpoint_name hparams_file tensor_model_parallel_size megatron_amp_O2
+    pipeline_model_parallel_size pipeline_model_parallel_split_rank server port web_server share chat prompts
+    trainer.devices trainer.num_nodes trainer.accelerator trainer.logger trainer.precision
+    inference.greedy inference.tokens_to_generate inference.add_BOS
+    """.split()
 )
 JOIN_WITHIN_S = 300.0
 CONTEXT = 4096
@@ -163,7 +166,8 @@ class Engine:
             }
         )
         text = str(answer["choices"][0]["text"])
-        ends = [text.find(end) for end in options.get("end_strings", ["<|endoftext|>"]) if end and end in text]
+        wanted = options.get("end_strings", ["<|endoftext|>"])
+        ends = [text.find(end) + len(end) for end in wanted if end and end in text]
         return text[: min(ends)] if ends else text
 
 
@@ -281,7 +285,7 @@ def main() -> None:
             "devices * num_nodes should equal tensor_model_parallel_size * pipeline_model_parallel_size"
         )
     path = overrides.values.get("gpt_model_file", "")
-    if not os.path.exists(path):
+    if not Path(path).exists():
         raise FileNotFoundError(f"Can't find {path}")
     ranks.join()
     time.sleep(float(os.environ.get("STAND_IN_LOAD_SECONDS", "0")))
