@@ -65,6 +65,7 @@ def up(
     begun = ports.clock.now()
     ours: list[Token] = []  # what this very call may have submitted, and so may take back
     try:
+        site.transport.open()
         token = _obtain(site, ports, plan, bundle, secrets, ours, replace_other)
         return _Watch(site, ports, token, budget, begun, adopted=not ours).until_ready()
     except KeyboardInterrupt:

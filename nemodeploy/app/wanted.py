@@ -44,7 +44,6 @@ class Wanted:
 
 def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> Wanted:
     """Decide everything. Without a configured cluster and without need for one, the shipped example stands in."""
-    cluster_name, cluster_document, note = _site(wish.cluster, needs_site=needs_site)
     typed = layering.from_settings(wish.settings)
     profile_document = resources.find("profiles", wish.profile)
     model_name = typed.data.get("model") or profile_document.data.get("model")
@@ -52,6 +51,7 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
         raise BadInput(f"profile {wish.profile} names no model", hint="--model NAME")
     model_document = resources.find("models", model_name)
     model = decode.decode_model(_stem(model_name), model_document)
+    cluster_name, cluster_document, note = _site(wish.cluster, needs_site=needs_site)
     merged = layering.merge(
         (
             decode.DEFAULTS,

@@ -81,8 +81,7 @@ def decode_spec(
     """The merged settings of a deployment. Raises BadInput with every problem at once."""
     reader = Reader.of(document)
     reader.ignore("model", "description", "extends")
-    gpu, layout, serving = reader.section("gpu"), reader.section("layout"), reader.section("serving")
-    gpu_type = gpu.text("type", pattern=r"[a-z0-9_.-]+", like="a GPU type such as h100")
+    gpu = _gpu(reader.section("gpu"))
     engine = reader.choice("engine", engines)
     spec = Spec(
         name=_name(name),
@@ -90,15 +89,9 @@ def decode_spec(
         model=model,
         engine=engine,
         precision=reader.choice("precision", model.precisions),
-        layout=Layout(
-            tensor_parallel=layout.integer("tensor_parallel", most=4096),
-            pipeline_parallel=layout.integer("pipeline_parallel", most=4096),
-        ),
-        serving=Serving(
-            max_length=serving.integer("max_length", most=model.context),
-            max_batch=serving.integer("max_batch", most=4096),
-        ),
-        gpu=Gpu(type=gpu_type, memory_gib=gpu.number("memory_gib")),
+        layout=_layout(reader.section("layout")),
+        serving=_serving(reader.section("serving"), model),
+        gpu=gpu,
         nodes=reader.integer("nodes", most=1024),
         gpus_per_node=reader.integer("gpus_per_node", most=64),
         time_s=_time(reader),
@@ -107,7 +100,7 @@ def decode_spec(
         grace_s=reader.integer("grace", least=1, most=600),
         cluster=_cluster(cluster, reader),
         slurm=_slurm(reader.section("slurm")),
-        gpu_request=_gpu_request(reader, gpu_type),
+        gpu_request=_gpu_request(reader, gpu.type),
         runtime=reader.choice("runtime", runtimes),
         image=_of_many(reader, "images", engine),
         checkpoint=_of_many(reader, "checkpoints", model.name),
@@ -148,6 +141,24 @@ def _cluster(name: str, reader: Reader) -> Cluster:
         ),
         root=reader.text("root", DEFAULTS.data["root"], pattern=REMOTE_PATH, like=LIKE_PATH),
         endpoint_host=reader.text("endpoint_host", "", pattern=HOST, like="a host name"),
+    )
+
+
+def _gpu(reader: Reader) -> Gpu:
+    kind = reader.text("type", pattern=r"[a-z0-9_.-]+", like="a GPU type such as h100")
+    return Gpu(type=kind, memory_gib=reader.number("memory_gib"))
+
+
+def _layout(reader: Reader) -> Layout:
+    return Layout(
+        tensor_parallel=reader.integer("tensor_parallel", most=4096),
+        pipeline_parallel=reader.integer("pipeline_parallel", most=4096),
+    )
+
+
+def _serving(reader: Reader, model: Model) -> Serving:
+    return Serving(
+        max_length=reader.integer("max_length", most=model.context), max_batch=reader.integer("max_batch", most=4096)
     )
 
 

@@ -76,8 +76,10 @@ def diagnose(logs: Sequence[Log], first_rank: int | None) -> Diagnosis:
     ordered = sorted(logs, key=lambda log: not (first_rank is not None and log.name.endswith(f".{first_rank}.log")))
     for log in ordered:
         for line in log.text.splitlines():
+            if line.startswith((" ", "\t", "srun:", "slurmstepd")):  # a traceback's own source lines, and followers
+                continue
             for pattern, meaning, advice in TABLE:
-                if re.search(pattern, line) and not line.lstrip().startswith(("srun:", "slurmstepd")):
+                if re.search(pattern, line):
                     return Diagnosis(clean(line), log.name, meaning, advice)
     return _last_sign(ordered)
 

@@ -176,7 +176,7 @@ class Reader:
 def near(word: str, known: Iterable[str]) -> str:
     """`did you mean …?` for a misspelt word, or what there is."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.65)
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"there is: {', '.join(known)}" if known else ""

@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path
 
 from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
-from nemodeploy.sandbox import configuration
+from nemodeploy.sandbox import configuration, processes
 from nemodeploy.sandbox.configuration import SSH_ALIAS, Settings
 from nemodeploy.sandbox.place import NODES, Place
 
@@ -57,7 +57,7 @@ class Sandbox:
             state = State(**json.loads(self.place.state.read_text()))
         except (OSError, ValueError, TypeError):
             return None
-        return state if self._is_ours(state.pid) else None
+        return state if state.pid in processes.marked(self.place) else None
 
     def up(self, mode: str = "auto") -> State:
         """Start a cold cluster and return when every node is idle; a running one is left as it is.
@@ -70,7 +70,7 @@ class Sandbox:
             return running
         _require_programs()
         chosen = ("namespaces" if namespaces_allowed() else "plain") if mode == "auto" else mode
-        self._end_leftovers()
+        processes.end_all(self.place)
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = listener.getsockname()[1]
         self._write_files(chosen, port)
@@ -87,7 +87,7 @@ class Sandbox:
             with contextlib.suppress(ClusterUnreachable):
                 self.command("stop")
             self._await_end(state.pid)
-        left = self._end_leftovers()
+        left = processes.end_all(self.place)
         self.place.state.unlink(missing_ok=True)
         return bool(state) or left
 
@@ -222,7 +222,7 @@ class Sandbox:
             self.place.state.write_text(json.dumps(asdict(State(process.pid, mode, 0))))
             word = ready.readline().strip()  # a line, not the end: unshare keeps its own copy open
         if word != "ready":
-            self._end_leftovers()
+            processes.end_all(self.place)
             self.place.state.unlink(missing_ok=True)
             raise PreflightFailed(
                 f"the sandbox did not start: {word or 'its first process ended'}", hint=f"see {self.place.log}"
@@ -239,44 +239,16 @@ class Sandbox:
             "LOGNAME": getpass.getuser(),
             **kept,
             "PATH": SYSTEM_PATH,
-            "SLURM_CONF": str(self.place.slurm_conf),
+            processes.MARK: str(self.place.slurm_conf),
             "PYTHONPATH": str(package),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
-    def _is_ours(self, pid: int) -> bool:
-        return pid in set(self._processes())
-
-    def _processes(self) -> Iterator[int]:
-        """Every process of this user that carries this sandbox's mark in its environment."""
-        mark = f"SLURM_CONF={self.place.slurm_conf}".encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                with contextlib.suppress(OSError):
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
-                        yield int(entry.name)
-
     def _await_end(self, pid: int, within_s: float = 5.0) -> None:
         deadline = time.monotonic() + within_s
-        while self._is_ours(pid) and time.monotonic() < deadline:
-            _reap(pid)
+        while pid in processes.marked(self.place) and time.monotonic() < deadline:
+            processes.reap(pid)
             time.sleep(0.01)
-
-    def _end_leftovers(self) -> bool:
-        """Kill whatever still carries the mark, however it was orphaned. Tells whether there was anything."""
-        found = False
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            left = [pid for pid in self._processes() if not _is_zombie(pid)]
-            if not left:
-                break
-            found = True
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                _reap(pid)
-            time.sleep(0.02)
-        return found
 
 
 def namespace_words() -> tuple[str, ...]:
@@ -340,15 +312,3 @@ def _address_of(hostname: str) -> str:
         return socket.gethostbyname(hostname)
     except OSError:
         return "127.0.0.1"
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (OSError, IndexError):
-        return True
-
-
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""How commands reach a site: four verbs, and the errors of errors.py."""
+"""How commands reach a site: five verbs, and the errors of errors.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ OUTPUT_CAP = 16 * 2**20
 
 
 class Transport(Protocol):
-    """One connection to a login host, opened at the first use and kept."""
+    """One connection to a login host, opened once and kept."""
+
+    def open(self) -> None:
+        """Connect and authenticate now, rather than at the first use; when this fails, nothing was sent."""
 
     def run(self, command: Command) -> Completed:
         """Run a POSIX shell text. Raises ClusterUnreachable when no complete answer came within its deadline."""

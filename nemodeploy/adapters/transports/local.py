@@ -14,6 +14,9 @@ from nemodeploy.values import Command, Completed
 class LocalTransport:
     """A child process of ours."""
 
+    def open(self) -> None:
+        """Nothing to open."""
+
     def run(self, command: Command) -> Completed:
         """Run the text with `sh -s`."""
         try:

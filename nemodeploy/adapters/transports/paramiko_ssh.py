@@ -38,6 +38,10 @@ class ParamikoTransport:
         self.cluster = cluster
         self._client: paramiko.SSHClient | None = None
 
+    def open(self) -> None:
+        """Connect and authenticate now."""
+        self._connected()
+
     def run(self, command: Command) -> Completed:
         """Feed the text to `sh` on its standard input and collect both streams."""
         channel = self._start(command.script)

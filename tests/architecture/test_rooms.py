@@ -1,0 +1,89 @@
+"""The house's rules, checked: who imports whom, which names stand where, and what leaves a template unquoted."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jinja2 import nodes
+
+from nemodeploy.adapters import resources
+from nemodeploy.core import rendering
+from nemodeploy.engines import ENGINES
+from nemodeploy.runtimes import RUNTIMES
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(ROOT.glob("nemodeploy/**/*.py"))
+
+
+def test_imports_go_downwards_only() -> None:
+    words = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", [*ENGINES, *(name for name in RUNTIMES if name != "none")])
+def test_a_plugins_name_stands_in_its_own_room_only(name: str) -> None:
+    at_home = {"engines", "runtimes", "programs"}
+    strangers = [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if not at_home & set(path.parts) and f'"{name}"' in path.read_text()
+    ]
+    # The built-in default names one runtime.
+    assert set(strangers) <= {"nemodeploy/core/decode.py"}
+
+
+@pytest.mark.parametrize("name", sorted(resources.templates()))
+def test_every_value_leaves_a_template_through_a_filter(name: str) -> None:
+    tree = rendering.environment(resources.templates()).parse(resources.templates()[name])
+    for output in tree.find_all(nodes.Output):
+        for node in output.nodes:
+            if not isinstance(node, nodes.TemplateData):
+                assert _is_safe(node), f"{name}:{node.lineno} lets a value out unquoted"
+
+
+def _is_safe(node: nodes.Node) -> bool:
+    if isinstance(node, nodes.Filter):
+        return node.name in rendering.FILTERS
+    if isinstance(node, nodes.CondExpr):
+        return all(_is_safe(part) for part in (node.expr1, node.expr2) if part is not None)
+    return isinstance(node, nodes.Const) and str(node.value).strip() == ""
+
+
+def test_the_lint_sees_an_unquoted_value() -> None:
+    tree = rendering.environment({}).parse("echo {{ plan.name }}")
+    values = [node for output in tree.find_all(nodes.Output) for node in output.nodes]
+    assert not all(_is_safe(node) for node in values if not isinstance(node, nodes.TemplateData))
+
+
+@pytest.mark.parametrize("module", ["paramiko", "jinja2", "rich", "yaml"])
+def test_help_is_quick_because_it_does_not_import(module: str) -> None:
+    code = (
+        "import sys\nfrom nemodeploy.cli.main import run\n"
+        f"run(['--help'], as_json=False)\nsys.exit({module!r} in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+
+
+def test_no_function_is_longer_than_50_lines_and_no_file_than_350() -> None:
+    for path in SOURCES:
+        text = path.read_text()
+        assert len(text.splitlines()) <= 350, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                documented = len((ast.get_docstring(node) or "").splitlines())
+                assert length - documented <= 50, f"{path}:{node.lineno} {node.name}"
+
+
+def test_no_mocks() -> None:
+    for path in ROOT.glob("tests/**/*.py"):
+        imports = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))
+        ]
+        assert not any("mock" in ast.unparse(node) for node in imports), path

@@ -1,0 +1,111 @@
+"""What tests share: a clean home for every test, a command to run, and one sandbox for all that need it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nemodeploy.sandbox.cluster import Sandbox
+from nemodeploy.sandbox.place import Place
+
+ROOT = Path(__file__).parents[1]
+NAME = "nemotron-4-340b-instruct"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden scripts afresh")
+
+
+@dataclass(frozen=True)
+class Home:
+    """A user's XDG directories, and the command run in them."""
+
+    path: Path
+    environment: Mapping[str, str]
+
+    def run(self, *words: str, timeout: float = 90, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "nemodeploy", *words],
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "nemodeploy", *words],
+            env={**self.environment, **more},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config/nemodeploy"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state/nemodeploy"
+
+    def cluster(self, name: str, **changes: Any) -> str:
+        """A cluster file like the sandbox's with some keys changed; returns its path."""
+        document = yaml.safe_load((self.config / "clusters/sandbox.yaml").read_text())
+        path = self.path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**document, **changes}))
+        return str(path)
+
+
+def make_home(path: Path, **more: str) -> Home:
+    names = ("PATH", "USER", "LOGNAME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    xdg = {f"XDG_{kind.upper()}_HOME": str(path / kind) for kind in ("config", "state", "data", "cache")}
+    return Home(path, {**kept, "HOME": str(path), "PYTHONPATH": str(ROOT), **xdg, **more})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Somebody who has no cluster."""
+    return make_home(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def sandbox_place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("sandbox") / "it")
+
+
+@pytest.fixture(scope="session")
+def sandbox(sandbox_place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """One running cluster for the whole session."""
+    if not shutil.which("slurmctld", path="/usr/sbin:/usr/bin"):
+        pytest.fail("Slurm is not installed; scripts/test installs it")
+    home = make_home(tmp_path_factory.mktemp("owner"), NEMODEPLOY_SANDBOX_DIR=str(sandbox_place.root))
+    done = home.run("sandbox", "up")
+    assert done.returncode == 0, done.stderr
+    yield Sandbox(sandbox_place)
+    assert home.run("sandbox", "down").returncode == 0
+
+
+@pytest.fixture
+def site(sandbox: Sandbox, tmp_path: Path) -> Iterator[Home]:
+    """Somebody who has the sandbox as a cluster; nothing of theirs is left behind."""
+    home = make_home(tmp_path, NEMODEPLOY_SANDBOX_DIR=str(sandbox.place.root))
+    clusters = home.config / "clusters"
+    clusters.mkdir(parents=True)
+    shutil.copy(sandbox.place.root / "cluster.yaml", clusters / "sandbox.yaml")
+    yield home
+    home.run("down", "--all")
+    assert sandbox.exec("squeue", "--noheader").stdout == "", "a job was left behind"

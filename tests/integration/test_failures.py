@@ -1,0 +1,247 @@
+"""What goes wrong, in front of a user: one message, what to do, the right code, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nemodeploy.sandbox.cluster import Sandbox
+from nemodeploy.sandbox.configuration import SSH_ALIAS
+from tests.conftest import NAME, Home
+
+pytestmark = pytest.mark.sandbox
+
+
+def refused(site: Home, code: int, *words: str, cluster: str = "sandbox") -> str:
+    done = site.run("up", "--profile", "h100x16", "--cluster", cluster, *words)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def variant(site: Home, name: str, **replaced: str) -> str:
+    """A cluster file whose ssh configuration differs from the sandbox's."""
+    original = Path(_ssh_config(site)).read_text()
+    for old, new in replaced.items():
+        key = next(line for line in original.splitlines() if line.strip().startswith(old + " "))
+        original = original.replace(key, f"    {old} {new}")
+    path = site.path / f"{name}.ssh"
+    path.write_text(original)
+    return site.cluster(name, ssh={"host": SSH_ALIAS, "config": str(path)})
+
+
+def _ssh_config(site: Home) -> str:
+    return f"{site.environment['NEMODEPLOY_SANDBOX_DIR']}/ssh/config"
+
+
+def wait_for(site: Home, state: str, within_s: float = 60) -> dict[str, Any]:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        found: list[dict[str, Any]] = json.loads(site.run("status", "--json").stdout)["deployments"]
+        if found and found[0]["state"] == state:
+            return found[0]
+        time.sleep(0.5)
+    raise AssertionError(f"never {state}: {found}")
+
+
+def test_a_rank_that_dies_ends_the_job_and_the_log_line_is_shown(site: Home, sandbox: Sandbox) -> None:
+    assert site.run("up", "--profile", "h100x16").returncode == 0
+    sandbox.exec("kill", "-KILL", str(_pid_of_rank(sandbox, 5)))
+    ended = wait_for(site, "ENDED", 30)
+    assert ended["reason"] == "the server program ended"
+    assert ended["endpoint"] is None
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+    assert site.run("generate", NAME, "hello").returncode == 12
+
+
+def _pid_of_rank(sandbox: Sandbox, rank: int) -> int:
+    """All nodes share the login host's process list, so it is found by its environment."""
+    script = (
+        "for p in /proc/[0-9]*; do "
+        f"tr '\\0' '\\n' <$p/environ 2>/dev/null | grep -qx SLURM_PROCID={rank} && "
+        "tr '\\0' ' ' <$p/cmdline | grep -q gpt_model_file && echo ${p#/proc/}; done"
+    )
+    return int(sandbox.exec("sh", "-c", script).stdout.split()[-1])
+
+
+def test_a_rank_that_dies_during_the_start_up_is_exit_30(site: Home, sandbox: Sandbox) -> None:
+    slow = site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "60"})
+    starting = site.start("up", "--profile", "h100x16", "--cluster", slow)
+    assert starting.stderr is not None
+    for line in starting.stderr:
+        if "loading" in line:
+            break
+    sandbox.exec("kill", "-KILL", str(_pid_of_rank(sandbox, 9)))
+    rest = starting.communicate(timeout=60)[1]
+    assert starting.returncode == 30, rest
+    assert "the server program ended (rank 9)" in rest
+    assert "exit 137" in rest
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+def test_a_node_that_dies_is_never_called_ready_again(site: Home, sandbox: Sandbox) -> None:
+    assert site.run("up", "--profile", "a100x16").returncode == 0
+    sandbox.kill_node("a100-2")
+    try:
+        ended = wait_for(site, "ENDED", 90)
+        assert ended["endpoint"] is None
+    finally:
+        sandbox.start_node("a100-2")
+        deadline = time.monotonic() + 60
+        while sandbox.node_states()["a100-2"] != "idle" and time.monotonic() < deadline:
+            time.sleep(0.5)
+    assert sandbox.node_states()["a100-2"] == "idle"
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+def test_a_wrong_key_is_exit_10(site: Home, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
+    text = refused(site, 10, cluster=variant(site, "stranger", IdentityFile=str(tmp_path / "other")))
+    assert "refused to let us in" in text
+    assert "try by hand: ssh -F" in text
+
+
+def test_an_unknown_host_key_is_exit_10_and_nothing_is_sent(site: Home, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("")
+    text = refused(site, 10, cluster=variant(site, "unknown", UserKnownHostsFile=str(tmp_path / "empty")))
+    assert "is unknown" in text
+    assert (tmp_path / "empty").read_text() == ""
+
+
+def test_a_changed_host_key_is_exit_10(site: Home, sandbox: Sandbox, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
+    host = (sandbox.place.root / "ssh/known_hosts").read_text().split()[0]
+    (tmp_path / "known").write_text(f"{host} {(tmp_path / 'other.pub').read_text()}")
+    text = refused(site, 10, cluster=variant(site, "changed", UserKnownHostsFile=str(tmp_path / "known")))
+    assert "is not the recorded one; nothing was sent" in text
+
+
+def test_a_refused_connection_is_exit_11_with_how_to_start_the_sandbox(site: Home) -> None:
+    text = refused(site, 11, cluster=variant(site, "gone", Port="1"))
+    assert "cannot connect" in text
+    assert "try  nemodeploy sandbox up" in text
+    done = site.run("status", "--cluster", str(site.path / "gone.yaml"))
+    assert done.returncode == 11
+
+
+def test_slurms_refusal_is_exit_20_in_slurms_words(site: Home, sandbox: Sandbox) -> None:
+    text = refused(site, 20, "--set", "slurm.partition=nosuch")
+    assert "Invalid partition name specified" in text
+    assert "set slurm.partition" in text
+    assert "nothing is up" in site.run("status").stdout
+    assert sandbox.exec("squeue", "--noheader", "--states=all", "--name=nd-x").stdout == ""
+
+
+def test_more_time_than_the_partition_allows_is_refused_at_once(site: Home) -> None:
+    text = refused(site, 20, "--set", "slurm.partition=short", "--time", "2h")
+    assert "Requested time limit is invalid" in text
+
+
+def test_a_missing_server_program_is_exit_30_with_the_line_that_says_so(site: Home) -> None:
+    cluster = site.cluster("missing", programs={"nemo-eval": ["/nonexistent/python", "/nonexistent/server.py"]})
+    text = refused(site, 30, cluster=cluster)
+    assert "/nonexistent/python: No such file or directory" in text
+    assert "check the paths in the cluster file" in text
+
+
+def test_a_server_that_dies_at_start_shows_its_own_last_words(site: Home) -> None:
+    cluster = site.cluster("lost", checkpoints={NAME: "/nonexistent/model"})
+    text = refused(site, 30, cluster=cluster)
+    assert "FileNotFoundError: Can't find /nonexistent/model" in text
+    assert "exit 1" in text
+
+
+def test_a_server_that_ends_well_but_unasked_is_a_failure_too(site: Home, sandbox: Sandbox) -> None:
+    cluster = site.cluster("brief", programs={"nemo-eval": ["/bin/true"]})
+    text = refused(site, 30, cluster=cluster)
+    assert "the server program ended" in text
+    assert "Slurm says FAILED" in text
+    assert "exit 0" in text
+
+
+def test_a_taken_port_is_said_before_any_weights_are_loaded(site: Home, sandbox: Sandbox) -> None:
+    listener = "import socket,time; s=socket.create_server(('0.0.0.0',1424)); time.sleep(60)"
+    squatter = sandbox.exec(
+        "sbatch", "--parsable", "-w", "h100-1", "--mem=100", f'--wrap=/usr/bin/env python3 -c "{listener}"'
+    ).stdout.strip()
+    try:
+        deadline = time.monotonic() + 20
+        while "RUNNING" not in sandbox.exec("squeue", "-h", "-o", "%T").stdout and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(0.5)
+        shared = ("--set", "slurm.exclusive=false")
+        text = refused(site, 30, *shared)
+        assert "port 1424 is in use" in text
+        assert "try  --set port=auto" in text
+        done = site.run("up", "--profile", "h100x16", *shared, "--set", "port=auto")
+        assert done.returncode == 0, done.stderr
+    finally:
+        sandbox.exec("scancel", squatter)
+        site.run("down", "--all")
+
+
+@pytest.mark.parametrize("root", ["/proc/nemodeploy", "/dev/null/x"])
+def test_a_run_directory_that_cannot_be_made_is_exit_12(site: Home, root: str) -> None:
+    text = refused(site, 12, cluster=site.cluster("readonly", root=root))
+    assert "cannot make the run directory" in text
+    assert "set root:" in text
+
+
+def test_a_secret_that_is_not_set_is_exit_2_before_any_connection(site: Home) -> None:
+    text = refused(
+        site, 2, cluster=site.cluster("secretive", secrets=["HF_TOKEN"], ssh={"host": "127.0.0.1", "port": 1})
+    )
+    assert "HF_TOKEN" in text
+
+
+def test_a_secret_reaches_the_program_and_no_file_that_stays(site: Home, sandbox: Sandbox) -> None:
+    cluster = site.cluster(
+        "secretive", secrets=["HF_TOKEN"], programs={"nemo-eval": ["/bin/sh", "-c", "sleep 1; exit 4"]}
+    )
+    canary = "canary-5f1d'\"$x"
+    done = site.run("up", "--profile", "h200x8", "--cluster", cluster, "--verbose", HF_TOKEN=canary)
+    assert done.returncode == 30
+    found = subprocess.run(
+        ["grep", "-rlF", "canary-5f1d", str(sandbox.place.root), str(site.path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.stdout == ""
+    assert "canary" not in done.stderr + done.stdout
+
+
+def test_a_controller_that_stalls_is_unknown_not_gone(site: Home, sandbox: Sandbox) -> None:
+    assert site.run("up", "--profile", "h200x8").returncode == 0
+    sandbox.signal_daemon("slurmctld", signal.SIGSTOP)
+    try:
+        done = site.run("status", "--json")
+        assert json.loads(done.stdout)["deployments"][0]["state"] == "UNKNOWN"
+    finally:
+        sandbox.signal_daemon("slurmctld", signal.SIGCONT)
+    assert wait_for(site, "READY")["name"] == NAME
+
+
+def test_a_submission_that_times_out_is_found_and_not_repeated(site: Home, sandbox: Sandbox) -> None:
+    starting = None
+    sandbox.signal_daemon("slurmctld", signal.SIGSTOP)
+    try:
+        starting = site.start("up", "--profile", "h200x8", "--json")
+        time.sleep(12)
+    finally:
+        sandbox.signal_daemon("slurmctld", signal.SIGCONT)
+    out, error = starting.communicate(timeout=90)
+    assert starting.returncode == 0, error
+    assert json.loads(out)["state"] == "READY"
+    assert (
+        len(sandbox.exec("squeue", "--noheader", "--states=all", "-n", json.loads(out)["token"]).stdout.splitlines())
+        == 1
+    )

@@ -1,0 +1,204 @@
+"""The whole walk on a real Slurm, over real SSH, with a server that really generates."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import time
+
+import pytest
+
+from nemodeploy.sandbox.cluster import Sandbox
+from tests.conftest import NAME, Home
+
+pytestmark = pytest.mark.sandbox
+
+
+def up(site: Home, *words: str, **more: str) -> dict[str, object]:
+    done = site.run("up", "--profile", "h100x16", "--json", *words, **more)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, object] = json.loads(done.stdout)
+    return document
+
+
+def deployments(site: Home, *words: str) -> list[dict[str, object]]:
+    done = site.run("status", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, object]] = json.loads(done.stdout)["deployments"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("profile", "gpus", "nodes"),
+    [("h100x16", 16, ["h100-1", "h100-2"]), ("a100x16", 16, ["a100-1", "a100-2"]), ("h200x8", 8, ["h200-1"])],
+)
+def test_up_status_generate_logs_down(site: Home, sandbox: Sandbox, profile: str, gpus: int, nodes: list[str]) -> None:
+    done = site.run("up", "--profile", profile, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["answer"] == "The capital of France is Paris."
+    assert (document["gpus"], document["nodes"], document["state"]) == (gpus, nodes, "READY")
+    assert document["endpoint"] == {
+        **{"url": f"http://{nodes[0]}:1424", "protocol": "nemo-generate"},
+        "model": NAME,
+    }
+    assert set(document["timings"]) >= {"queue_s", "startup_s", "ready_s"}
+
+    table = site.run("status")
+    assert "READY" in table.stdout
+    assert "stand-in" in table.stdout
+
+    answer = site.run("generate", NAME, "What is the capital of Japan?")
+    assert answer.stdout == "The capital of Japan is Tokyo.\n"
+
+    logs = site.run("logs", NAME).stdout
+    assert f"{nodes[-1]}.{gpus - 1} | Initializing distributed: GLOBAL_RANK: {gpus - 1}" in logs
+
+    gone = site.run("down", NAME)
+    assert gone.returncode == 0, gone.stderr
+    assert f"(job {document['job_id']})" in gone.stdout
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+    assert site.run("down", NAME).returncode == 0
+    assert "still" not in site.run("status").stdout
+    assert "Initializing distributed" in site.run("logs", NAME).stdout, "logs of an ended deployment stay readable"
+
+
+def test_another_laptop_sees_and_ends_the_same(site: Home, sandbox: Sandbox) -> None:
+    document = up(site)
+    shutil.rmtree(site.state)
+    (seen,) = deployments(site)
+    assert (seen["token"], seen["state"], seen["job_id"]) == (document["token"], "READY", document["job_id"])
+    assert site.run("down", NAME).returncode == 0
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+def test_up_again_adopts_and_submits_nothing(site: Home, sandbox: Sandbox) -> None:
+    first, second = up(site), up(site)
+    assert second["adopted"] is True
+    assert second["token"] == first["token"]
+    assert len(sandbox.exec("squeue", "--noheader").stdout.splitlines()) == 1
+
+
+def test_a_different_one_of_the_same_name_is_refused_or_replaces(site: Home) -> None:
+    first = up(site)
+    done = site.run("up", "--profile", "h100x16", "--time", "01:00:00")
+    assert done.returncode == 12
+    assert "time_s: 3600 here, 14400 there" in done.stderr
+    second = up(site, "--time", "01:00:00", "--replace")
+    assert second["token"] != first["token"]
+    assert [seen["token"] for seen in deployments(site)] == [second["token"]]
+
+
+def test_two_at_once_give_one_job(site: Home, sandbox: Sandbox) -> None:
+    both = [site.start("up", "--profile", "h100x16", "--json") for _ in range(2)]
+    documents = [json.loads(process.communicate(timeout=90)[0]) for process in both]
+    assert documents[0]["token"] == documents[1]["token"]
+    assert sorted(document["adopted"] for document in documents) == [False, True]
+    assert len(sandbox.exec("squeue", "--noheader").stdout.splitlines()) == 1
+
+
+def test_two_names_live_side_by_side_and_down_all_ends_both(site: Home, sandbox: Sandbox) -> None:
+    up(site, "--name", "one")
+    assert site.run("up", "--profile", "a100x16", "--name", "two").returncode == 0
+    assert sorted(str(seen["name"]) for seen in deployments(site)) == ["one", "two"]
+    assert [seen["name"] for seen in deployments(site, "two")] == ["two"]
+    assert site.run("down", "--all").returncode == 0
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+def test_the_scripts_run_by_hand_as_well(site: Home, sandbox: Sandbox) -> None:
+    directory = sandbox.place.shared / "by-hand"
+    assert site.run("render", "--profile", "h200x8", "--output", str(directory)).returncode == 0
+    job_id = sandbox.exec("sh", str(directory / "submit.sh")).stdout.strip()
+    assert job_id.isdigit()
+    endpoint = directory / "current/endpoint.json"
+    deadline = time.monotonic() + 30
+    while not endpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert json.loads(endpoint.read_text())["epoch"] == f"{job_id}.0"
+    sandbox.exec("scancel", job_id)
+    while sandbox.exec("squeue", "--noheader").stdout and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not endpoint.exists(), "the endpoint is withdrawn before the server stops"
+
+
+def test_no_login_environment_reaches_the_ranks(site: Home, sandbox: Sandbox) -> None:
+    program = sandbox.place.shared / "show.sh"
+    program.write_text('#!/bin/sh\nenv | cut -d= -f1 | sort >"$SLURM_SUBMIT_DIR/env.$SLURM_PROCID"\nexit 3\n')
+    cluster = site.cluster("show", programs={"nemo-eval": ["/bin/sh", str(program)]})
+    (site.path / ".bashrc").write_text("export SECRET_OF_THE_LOGIN_SHELL=1\n")
+    done = site.run("up", "--profile", "h200x8", "--cluster", cluster)
+    assert done.returncode == 30, done.stderr
+    (seen,) = (sandbox.place.shared / "nemodeploy/archive").glob("*/env.0")
+    names = set(seen.read_text().split())
+    strangers = {name for name in names if not name.startswith(("SLURM", "CUDA", "ROCR", "GPU_", "ZE_", "PMI"))}
+    assert strangers <= {
+        *("HOME", "USER", "LOGNAME", "PATH", "PWD", "SHELL", "SHLVL", "TMPDIR", "LC_ALL", "OMP_NUM_THREADS", "_"),
+        *("OLDPWD", "SRUN_DEBUG"),
+    }
+
+
+def test_ctrl_c_in_the_queue_takes_the_job_back(site: Home, sandbox: Sandbox) -> None:
+    up(site, "--name", "first")
+    waiting = site.start("up", "--profile", "h100x16", "--name", "second")
+    assert waiting.stderr is not None
+    for line in waiting.stderr:
+        if " queued " in line:
+            break
+    waiting.send_signal(signal.SIGINT)
+    rest = waiting.communicate(timeout=60)[1]
+    assert waiting.returncode == 40, rest
+    assert "verified gone" in rest
+    assert len(sandbox.exec("squeue", "--noheader").stdout.splitlines()) == 1
+
+
+def test_termination_in_the_start_up_takes_the_job_back(site: Home, sandbox: Sandbox) -> None:
+    slow = site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "60"})
+    starting = site.start("up", "--profile", "h100x16", "--cluster", slow)
+    assert starting.stderr is not None
+    for line in starting.stderr:
+        if "loading" in line:
+            break
+    starting.send_signal(signal.SIGTERM)
+    rest = starting.communicate(timeout=60)[1]
+    assert starting.returncode == 40, rest
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+def test_ctrl_c_before_anything_was_submitted(site: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mute = site.cluster("mute", ssh={"host": "127.0.0.1", "port": silent.getsockname()[1]})
+        stuck = site.start("up", "--profile", "h100x16", "--cluster", mute)
+        silent.accept()
+        stuck.send_signal(signal.SIGINT)
+        error = stuck.communicate(timeout=30)[1]
+    assert stuck.returncode == 130, error
+    assert "nothing was submitted" in error
+
+
+def test_the_queue_timeout_cancels_verifies_and_says_so(site: Home, sandbox: Sandbox) -> None:
+    up(site, "--name", "first")
+    done = site.run("up", "--profile", "h100x16", "--name", "second", "--queue-timeout", "2s")
+    assert done.returncode == 31
+    assert "no nodes within 2 s (Resources: waiting for free nodes)" in done.stderr
+    assert len(sandbox.exec("squeue", "--noheader").stdout.splitlines()) == 1
+
+
+def test_the_start_up_timeout_cancels_verifies_and_says_so(site: Home, sandbox: Sandbox) -> None:
+    slow = site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "60"})
+    done = site.run("up", "--profile", "h100x16", "--cluster", slow, "--startup-timeout", "3s")
+    assert done.returncode == 32, done.stderr
+    assert "loading weights" in done.stderr
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+def test_follow_ends_with_the_job(site: Home) -> None:
+    up(site)
+    following = site.start("logs", NAME, "--follow")
+    time.sleep(1.5)
+    assert site.run("down", NAME).returncode == 0
+    text = following.communicate(timeout=30)[0]
+    assert following.returncode == 0
+    assert "PUT /generate" in text

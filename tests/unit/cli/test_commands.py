@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Home
+
+
+def test_help_names_every_command_and_code(home: Home) -> None:
+    done = home.run("--help")
+    assert done.returncode == 0
+    for word in ("up", "status", "generate", "logs", "down", "plan", "render", "sandbox", "50 unknown"):
+        assert word in done.stdout
+
+
+def test_plan_says_what_and_where_from(home: Home) -> None:
+    done = home.run("plan", "--profile", "h100x16", "--set", "layout.tensor_parallel=8", "--json")
+    plan = json.loads(done.stdout)
+    assert plan["schema"] == "nemodeploy/plan@1"
+    assert plan["layout"] == {
+        "tensor_parallel": 8,
+        "pipeline_parallel": 2,
+        "nodes": 2,
+        "gpus_per_node": 8,
+        "tasks_per_node": 8,
+        "gpus": 16,
+    }
+    assert plan["sources"]["layout.tensor_parallel"] == "flag --set layout.tensor_parallel=8"
+    assert plan["sources"]["layout.pipeline_parallel"] == "configs/profiles/h100x16.yaml:8"
+    assert plan["memory"]["fits"] is True
+    assert plan["ports"] == {"http": 1424}
+    assert "shipped example" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("profile", "tensor", "pipeline", "nodes"), [("h200x8", 8, 1, 1), ("h100x16", 8, 2, 2), ("a100x16", 8, 2, 2)]
+)
+def test_the_cards_hardware_is_planned_as_the_card_means(
+    home: Home, profile: str, tensor: int, pipeline: int, nodes: int
+) -> None:
+    layout = json.loads(home.run("plan", "--profile", profile, "--json").stdout)["layout"]
+    assert (layout["tensor_parallel"], layout["pipeline_parallel"], layout["nodes"]) == (tensor, pipeline, nodes)
+
+
+def test_the_environment_stands_between_files_and_flags(home: Home) -> None:
+    words = ("plan", "--profile", "h100x16", "--json")
+    plan = json.loads(home.run(*words, NEMODEPLOY_TIME="01:00:00", NEMODEPLOY_SLURM__PARTITION="short").stdout)
+    assert plan["time_s"] == 3600
+    assert plan["sources"]["slurm.partition"] == "environment NEMODEPLOY_SLURM__PARTITION"
+    plan = json.loads(home.run(*words, "--time", "2h", NEMODEPLOY_TIME="01:00:00").stdout)
+    assert (plan["time_s"], plan["sources"]["time"]) == (7200, "flag --time")
+
+
+def test_render_writes_what_submit_would_send(home: Home, tmp_path: Path) -> None:
+    done = home.run("render", "--profile", "h100x16", "--output", str(tmp_path / "out"))
+    assert done.returncode == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"nemo_inference.sh", "nemo_inference.sbatch", "submit.sh", "manifest.json"}
+
+
+BAD = (
+    (("plan", "--profile", "h100x8"), "unknown profile 'h100x8'", "h100x16"),
+    (("plan", "--profile", "h100x16", "--model", "nemotron-340b"), "unknown model", "nemotron-4-340b-instruct"),
+    (("plan",), "Missing option '--profile'", "nemodeploy plan --help"),
+    (("plan", "--profile", "h100x16", "--set", "layout"), "write KEY=VALUE", "--set layout.tensor_parallel=4"),
+    (("plan", "--profile", "h100x16", "--set", "layout.tensor_paralel=8"), "unknown key", "tensor_parallel"),
+    (("plan", "--profile", "h100x16", "--nodes", "1"), "TP 8 x PP 2 is 16 ranks", "must equal"),
+    (("plan", "--profile", "h100x16", "--name", "Bad_Name"), "deployment name 'Bad_Name'", "--name NAME"),
+    (("plan", "--profile", "h100x16", "--time", "forever"), "not a finite time", "HH:MM:SS"),
+    (("plan", "--profile", "h100x16", "--set", "model=5"), "names no model", "--model"),
+    (("up", "--profile", "h100x16"), "no cluster is configured", "nemodeploy sandbox up"),
+    (("status",), "no cluster is configured", "nemodeploy sandbox up"),
+    (("down",), "say which deployment", "nemodeploy down NAME"),
+    (("down", "Nope!"), "is not a deployment name", "nemodeploy status"),
+    (("frobnicate",), "No such command", "--help"),
+    (("up", "--profile", "h100x16", "--queue-timeout", "soon"), "is not a duration", "90s"),
+)
+
+
+@pytest.mark.parametrize(("words", "what", "instead"), BAD, ids=[" ".join(words) for words, _, _ in BAD])
+def test_bad_input_is_one_message_and_exit_code_2(home: Home, words: tuple[str, ...], what: str, instead: str) -> None:
+    done = home.run(*words)
+    assert done.returncode == 2
+    assert what in done.stderr
+    assert instead in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_failure_with_json_is_one_document_on_stdout(home: Home) -> None:
+    done = home.run("up", "--profile", "nosuch", "--json")
+    document = json.loads(done.stdout)
+    assert document["schema"] == "nemodeploy/error@1"
+    assert (document["exit_code"], done.returncode) == (2, 2)
+    assert "nosuch" in document["error"]
+
+
+def test_a_sandbox_that_was_never_started_is_said_so(home: Home) -> None:
+    done = home.run("sandbox", "status")
+    assert done.returncode == 11
+    assert "nemodeploy sandbox up" in done.stderr
+
+
+def test_own_profiles_and_paths_are_found(home: Home, tmp_path: Path) -> None:
+    (home.config / "profiles").mkdir(parents=True)
+    text = (Path(__file__).parents[3] / "configs/profiles/h100x16.yaml").read_text()
+    (home.config / "profiles/mine.yaml").write_text(text.replace("04:00:00", "01:00:00"))
+    assert json.loads(home.run("plan", "--profile", "mine", "--json").stdout)["time_s"] == 3600
+    path = tmp_path / "other.yaml"
+    path.write_text(text)
+    assert json.loads(home.run("plan", "--profile", str(path), "--json").stdout)["profile"] == "other"
+
+
+def test_lists_of_profiles_and_models(home: Home) -> None:
+    assert "h100x16" in home.run("profiles").stdout
+    assert "nemotron-4-340b-instruct" in home.run("models").stdout
+    names = [row["name"] for row in json.loads(home.run("profiles", "--json").stdout)["profiles"]]
+    assert {"h100x16", "a100x16", "h200x8"} <= set(names)
+
+
+def test_a_bug_says_so_and_leaves_a_report(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import nemodeploy.adapters.resources as r\nr.find = lambda *a: 1 / 0\n")
+    done = home.run("plan", "--profile", "h100x16", PYTHONPATH=f"{tmp_path}:{home.environment['PYTHONPATH']}")
+    assert done.returncode == 1
+    assert "this is a bug in nemodeploy: ZeroDivisionError" in done.stderr
+    assert "Traceback" not in done.stderr
+    (report,) = (home.state / "reports").iterdir()
+    assert "ZeroDivisionError" in report.read_text()

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nemodeploy.adapters import resources
+from nemodeploy.adapters.yaml_files import parse
+from nemodeploy.core import decode
+from nemodeploy.core.layering import merge
+from nemodeploy.core.spec import Spec
+from nemodeploy.errors import BadInput
+
+SETTINGS = """
+gpu: {type: h100, memory_gib: 79.6}
+nodes: 2
+gpus_per_node: 8
+engine: nemo-eval
+layout: {tensor_parallel: 8, pipeline_parallel: 2}
+ssh: {host: login}
+checkpoints: {nemotron-4-340b-instruct: /models/340b}
+images: {nemo-eval: "nvcr.io#nvidia/nemo:24.01.framework"}
+"""
+
+
+def spec(more: str = "", name: str = "demo") -> Spec:
+    model = decode.decode_model("nemotron-4-340b-instruct", resources.find("models", "nemotron-4-340b-instruct"))
+    document = merge((decode.DEFAULTS, parse(SETTINGS, "base.yaml"), parse(more, "mine.yaml")))
+    return decode.decode_spec(
+        document,
+        name=name,
+        profile="h100x16",
+        model=model,
+        cluster="site",
+        engines=("nemo-eval",),
+        runtimes=("pyxis", "none"),
+    )
+
+
+def problems(more: str) -> str:
+    with pytest.raises(BadInput) as caught:
+        spec(more)
+    return "\n".join(caught.value.detail)
+
+
+def test_a_whole_deployment_is_read() -> None:
+    found = spec()
+    assert (found.nodes, found.layout.pipeline_parallel, found.time_s, found.port) == (2, 2, 14400, 1424)
+    assert found.cluster.ssh.host == "login"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("04:00:00", 14400), ("1-00:00:00", 86400), ("90m", 5400), ("4h", 14400), ("2d", 172800), ("00:30:00", 1800)],
+)
+def test_times_are_read_as_slurm_writes_them(text: str, seconds: int) -> None:
+    assert decode.parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "60", "UNLIMITED", "25:61:00", "-1", "4:00", "1:2:3:4", "00:00:00"])
+def test_what_is_not_a_finite_time_is_refused(text: str) -> None:
+    assert decode.parse_time(text) == 0
+
+
+@pytest.mark.parametrize(
+    ("yaml_text", "expected"),
+    [
+        ("nodez: 2", "did you mean nodes?"),
+        ("time: 60", "time: must be"),
+        ('time: "UNLIMITED"', "not a finite time"),
+        ("nodes: 0", "a whole number from 1"),
+        ("nodes: true", "a whole number from 1"),
+        ("engine: nemoeval", "did you mean nemo-eval?"),
+        ("layout: 8", "must be a mapping"),
+        ("ssh: {host: 'a b'}", "a host name"),
+        ("root: relative/path", "an absolute path"),
+        ("env: {A-B: x}", "is not a name"),
+        ("mounts: [relative:/x]", "/source:/target"),
+        ("precision: fp8", "must be one of bf16"),
+        ("port: 80", "from 1024"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_to_write(yaml_text: str, expected: str) -> None:
+    text = problems(yaml_text)
+    assert expected in text
+    assert "mine.yaml:1" in text
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    text = problems("nodes: 0\nengine: x\ncolour: red\n")
+    assert "mine.yaml:1:1  nodes" in text
+    assert "mine.yaml:2:1  engine" in text
+    assert "mine.yaml:3:1  colour" in text
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", "a-", "a_b", "x" * 41, "a/b", "a b"])
+def test_a_name_that_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(BadInput, match="deployment name"):
+        spec(name=name)
+
+
+def test_whole_numbers_in_env_are_text() -> None:
+    assert spec("env: {OMP_NUM_THREADS: 1, A: b}").environment == {"OMP_NUM_THREADS": "1", "A": "b"}
+
+
+def test_port_auto_means_a_free_one() -> None:
+    assert spec("port: auto").port is None
+
+
+def test_a_sites_own_gpu_request_is_used() -> None:
+    assert spec('gpus: {h100: {request: "--gres=gpu:8"}}').gpu_request == "--gres=gpu:8"
+    assert spec().gpu_request == "--gpus-per-node=8"
+
+
+def test_every_shipped_file_is_read() -> None:
+    kinds: list[tuple[str, Any]] = [(kind, resources.names(kind)) for kind in ("profiles", "models")]
+    assert all(resources.find(kind, name).data for kind, names in kinds for name in names)

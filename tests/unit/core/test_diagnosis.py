@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from nemodeploy.core.diagnosis import Log, clean, diagnose
+
+
+def test_the_rank_that_ended_first_is_asked_first() -> None:
+    logs = [
+        Log("a.0.log", "NCCL WARN remote process exited\n"),
+        Log("a.3.log", "loading\nFileNotFoundError: Can't find /model\n"),
+    ]
+    found = diagnose(logs, 3)
+    assert found.log == "a.3.log"
+    assert found.line == "FileNotFoundError: Can't find /model"
+    assert "not where it was said to be" in found.meaning
+
+
+def test_a_known_cause_in_another_rank_beats_a_follower() -> None:
+    logs = [Log("a.0.log", "Connection closed by remote peer\n"), Log("b.9.log", "CUDA out of memory. Tried\n")]
+    assert diagnose(logs, 0).meaning == "the GPU ran out of memory"
+
+
+def test_a_tracebacks_source_lines_are_not_its_message() -> None:
+    text = "    raise FileNotFoundError(f\"Can't find {path}\")\nFileNotFoundError: Can't find /model\n"
+    assert diagnose([Log("a.0.log", text)], 0).line == "FileNotFoundError: Can't find /model"
+
+
+def test_an_unknown_failure_shows_its_last_error_line() -> None:
+    found = diagnose([Log("a.0.log", "fine\nValueError: strange\nfine again\n")], 0)
+    assert (found.line, found.meaning) == ("ValueError: strange", "")
+
+
+def test_no_logs_no_guess() -> None:
+    assert diagnose([], None).line == ""
+
+
+def test_a_log_line_cannot_reach_the_terminal() -> None:
+    assert clean("\x1b[31mred\x1b[0m\x07 \x9b2J" + "x" * 400).startswith("red 2J" + "x")
+    assert len(clean("y" * 1000)) < 310

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nemodeploy.core import observation
+from nemodeploy.values import Token
+
+TOKEN = Token.make("demo", milliseconds=1, entropy=2)
+HEALTH = '{"schema":"nemodeploy/health@1","epoch":"7.0","elapsed_s":3,"phase":"loading","ranks_joined":16,"ranks":16}'
+
+
+def tree(root: Path, token: Token = TOKEN, **files: str) -> None:
+    directory = root / "deployments/demo" / str(token)
+    (directory / "submit").mkdir(parents=True)
+    (directory / "epochs/7.0").mkdir(parents=True)
+    (directory / "current").symlink_to("epochs/7.0")
+    for name, text in files.items():
+        (directory / name.replace("__", "/").replace("_json", ".json").replace("_rc", ".rc")).write_text(text)
+    (directory.parent / "active").symlink_to(str(token))
+
+
+def listing(root: Path) -> tuple[observation.RunDirectory, ...]:
+    script = observation.list_script(str(root))
+    done = subprocess.run(["sh", "-s"], input=script, capture_output=True, text=True, check=True)
+    return observation.parse_list(done.stdout)
+
+
+def test_a_run_directory_is_read_back(tmp_path: Path) -> None:
+    tree(
+        tmp_path, manifest_json=json.dumps({"plan": {"model": "m"}}), current__health_json=HEALTH, submit__sbatch_rc="0"
+    )
+    (tmp_path / f"deployments/demo/{TOKEN}/submit/go").mkdir()
+    found = listing(tmp_path)[0]
+    assert (found.token, found.plan["model"], found.submitted, found.submit_status) == (TOKEN, "m", True, 0)
+    assert found.health
+    assert (found.health.phase, found.health.ranks_joined, str(found.health.epoch)) == ("loading", 16, "7.0")
+    assert found.endpoint is None
+
+
+def test_nothing_there_is_nothing(tmp_path: Path) -> None:
+    assert listing(tmp_path / "nowhere") == ()
+
+
+def test_a_successor_is_live_too(tmp_path: Path) -> None:
+    later = Token.make("demo", milliseconds=9, entropy=2)
+    tree(tmp_path, manifest_json="{}")
+    directory = tmp_path / "deployments/demo"
+    (directory / str(later)).mkdir()
+    (directory / str(later) / "manifest.json").write_text("{}")
+    (directory / f"after.{TOKEN}").symlink_to(str(later))
+    assert [found.token for found in listing(tmp_path)] == [TOKEN, later]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '"text"', '{"epoch": 7}', '{"epoch": "7.0"}', '{"epoch":"x.y","phase":"p"}', "\x00", "[" * 9999],
+)
+def test_torn_or_foreign_health_is_no_health(text: str) -> None:
+    assert observation.read_health(text) is None
+
+
+@pytest.mark.parametrize("host", ["", "a b", "$(reboot)", "-x", "h" * 300])
+def test_an_endpoint_with_a_strange_host_is_none(host: str) -> None:
+    text = json.dumps({"epoch": "7.0", "host": host, "port": 1424})
+    assert observation.read_endpoint(text) is None
+
+
+@pytest.mark.parametrize("port", [0, -1, 70000, "1424", None, True])
+def test_an_endpoint_with_a_strange_port_is_none(port: object) -> None:
+    assert observation.read_endpoint(json.dumps({"epoch": "7.0", "host": "h", "port": port})) is None
+
+
+def test_a_newer_manifest_is_known_as_such(tmp_path: Path) -> None:
+    tree(tmp_path, manifest_json='{"schema": "nemodeploy/manifest@2"}')
+    assert listing(tmp_path)[0].from_newer_version

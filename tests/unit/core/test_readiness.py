@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from nemodeploy.core.observation import Exit, Health, RunDirectory
+from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict, judge, overdue, turn
+from nemodeploy.schedulers.slurm import LIFE, Life, QueueRow
+from nemodeploy.values import Endpoint, Epoch, Token
+
+TOKEN = Token.make("demo", milliseconds=1, entropy=2)
+EPOCH = Epoch("7", 0)
+
+
+def row(state: str, reason: str = "None", restart: int = 0) -> QueueRow:
+    return QueueRow(
+        job_id="7",
+        restart=restart,
+        state=state,
+        reason=reason,
+        elapsed_s=1,
+        left_s=9,
+        start="",
+        name=str(TOKEN),
+        nodes="a",
+    )
+
+
+def health(phase: str = "serving", generated: bool = True, epoch: Epoch = EPOCH) -> Health:
+    return Health(epoch=epoch, phase=phase, elapsed_s=1, ranks_joined=3, ranks=16, generated=generated)
+
+
+def endpoint(epoch: Epoch = EPOCH, model: str = "m") -> Endpoint:
+    return Endpoint(host="a", port=1424, protocol="p", model=model, epoch=epoch, nonce="n")
+
+
+def directory(**facts: Any) -> RunDirectory:
+    return RunDirectory(token=TOKEN, manifest={"plan": {"model": "m"}}, submitted=True, **facts)
+
+
+@dataclass(frozen=True)
+class Case:
+    says: str
+    seen: Seen
+    state: State
+    gone: bool = False
+
+
+def seen(row: QueueRow | None, answered: bool = True, **facts: Any) -> Seen:
+    job_id = facts.pop("job_id", "7" if row else "")
+    return Seen(
+        directory=directory(**{key: value for key, value in facts.items() if key != "forgotten"}),
+        answered=answered,
+        row=row,
+        job_id=job_id,
+        forgotten=facts.get("forgotten", False),
+    )
+
+
+OLD = Epoch("7", 0)
+ENDED = Exit(epoch=EPOCH, cause="server_exited", rank=3, rank_status=1, status=1, port=1424, elapsed_s=5)
+CASES = (
+    Case("a failed question is not an answer", seen(None, answered=False, job_id="7"), State.UNKNOWN),
+    Case("an absent row is not an end", seen(None, job_id="7"), State.UNKNOWN),
+    Case("Slurm's own word that it forgot the job is", seen(None, job_id="7", forgotten=True), State.ENDED, True),
+    Case("no receipt, no row", seen(None), State.SUBMITTING),
+    Case("withheld before it was submitted", seen(None, withheld=True), State.ENDED, True),
+    Case("refused by sbatch", seen(None, submit_status=1), State.ENDED, True),
+    Case("pending", seen(row("PENDING", "Priority")), State.QUEUED),
+    Case("running says nothing", seen(row("RUNNING")), State.STARTING),
+    Case("an open port says nothing", seen(row("RUNNING"), health=health("listening", False)), State.STARTING),
+    Case("generated, but no endpoint", seen(row("RUNNING"), health=health()), State.STARTING),
+    Case("generated, with an endpoint", seen(row("RUNNING"), health=health(), endpoint=endpoint()), State.READY),
+    Case("another model answers", seen(row("RUNNING"), health=health(), endpoint=endpoint(model="x")), State.STARTING),
+    Case(
+        "records of the run before a requeue",
+        seen(row("RUNNING", restart=1), health=health(epoch=OLD), endpoint=endpoint(OLD)),
+        State.STARTING,
+    ),
+    Case("queued again after a requeue", seen(row("PENDING"), health=health(), endpoint=endpoint()), State.QUEUED),
+    Case("misses", seen(row("RUNNING"), health=health("degraded"), endpoint=endpoint()), State.DEGRADED),
+    Case("its supervisor is ending it", seen(row("RUNNING"), health=health("stopping", False)), State.STOPPING),
+    Case("exit.json, but Slurm still has it", seen(row("RUNNING"), exit=ENDED), State.STOPPING),
+    Case("completing is not gone", seen(row("COMPLETING"), exit=ENDED), State.STOPPING),
+    Case("suspended", seen(row("SUSPENDED"), health=health(), endpoint=endpoint()), State.DEGRADED),
+    Case("failed", seen(row("FAILED"), exit=ENDED), State.ENDED, True),
+    Case("a state nobody knows is alive", seen(row("FLYING")), State.UNKNOWN),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.says)
+def test_what_is_seen_is_judged(case: Case) -> None:
+    verdict = judge(case.seen)
+    assert (verdict.state, verdict.gone) == (case.state, case.gone)
+
+
+def test_only_an_end_is_gone() -> None:
+    assert all(judge(case.seen).state is State.ENDED for case in CASES if judge(case.seen).gone)
+
+
+def test_every_slurm_state_gets_a_verdict() -> None:
+    for state, life in LIFE.items():
+        assert (judge(seen(row(state))).gone) == (life is Life.ENDED)
+
+
+def test_a_newer_versions_directory_is_unknown() -> None:
+    newer = RunDirectory(token=TOKEN, manifest={"schema": "nemodeploy/manifest@9"})
+    assert judge(Seen(directory=newer, answered=True, row=row("RUNNING"), job_id="7")).state is State.UNKNOWN
+
+
+def test_the_reason_for_an_end_is_the_jobs_own_word() -> None:
+    assert judge(seen(row("FAILED"), exit=ENDED)).reason == "the server program ended"
+    assert judge(seen(row("TIMEOUT"))).reason == "Slurm says TIMEOUT"
+
+
+STARTING = Verdict(state=State.STARTING)
+QUEUED = Verdict(state=State.QUEUED)
+BUDGET = Budget(queue_s=100.0, startup_s=60.0, stall_s=20.0)
+
+
+def test_queue_time_is_not_start_up_time() -> None:
+    clocks = turn(Clocks(began=0.0), QUEUED, "", 99.0)
+    assert overdue(clocks, QUEUED, BUDGET, 99.0) == ""
+    assert overdue(clocks, QUEUED, BUDGET, 101.0) == "queue"
+    clocks = turn(clocks, STARTING, "a", 101.0)
+    assert overdue(clocks, STARTING, BUDGET, 150.0) == ""
+
+
+def test_start_up_is_extended_by_progress_and_ended_by_a_stall() -> None:
+    clocks = turn(Clocks(began=0.0), STARTING, "1/16 ranks", 0.0)
+    clocks = turn(clocks, STARTING, "9/16 ranks", 55.0)
+    assert overdue(clocks, STARTING, BUDGET, 70.0) == ""
+    clocks = turn(clocks, STARTING, "9/16 ranks", 70.0)
+    assert overdue(clocks, STARTING, BUDGET, 76.0) == "startup"
+
+
+def test_no_queue_limit_waits_for_ever() -> None:
+    assert overdue(Clocks(began=0.0), QUEUED, Budget(queue_s=None, startup_s=1.0), 1e9) == ""

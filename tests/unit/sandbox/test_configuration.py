@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from nemodeploy.adapters.yaml_files import parse
+from nemodeploy.core.decode import decode_cluster
+from nemodeploy.sandbox import configuration
+from nemodeploy.sandbox.configuration import Settings
+from nemodeploy.sandbox.place import NODES, Place
+
+
+def settings(*ports: int) -> Settings:
+    return Settings(
+        place=Place(Path("/s")),
+        user="me",
+        nodes=NODES,
+        first_job_id=7,
+        path="/usr/bin",
+        ports=ports,
+        hostname="here",
+        address="127.0.0.1",
+    )
+
+
+def test_every_shipped_profile_finds_its_nodes() -> None:
+    text = configuration.slurm_conf(settings())
+    assert text.count("Gres=gpu:h100:8") == 2
+    assert text.count("Gres=gpu:a100:8") == 2
+    assert text.count("Gres=gpu:h200:8") == 1
+
+
+def test_in_namespaces_nodes_have_addresses_and_no_munge() -> None:
+    text = configuration.slurm_conf(settings())
+    assert "NodeName=h100-1 NodeAddr=10.213.0.11" in text
+    assert "auth/none" in text
+
+
+def test_side_by_side_daemons_need_munge_and_the_loopback() -> None:
+    text = configuration.slurm_conf(settings(1, 2, 3, 4, 5, 6))
+    assert "auth/munge" in text
+    assert "NoInAddrAny" in text
+    assert "NodeHostname=here NodeAddr=127.0.0.1 Port=2" in text
+
+
+def test_no_line_is_given_twice() -> None:
+    keys = [line.partition("=")[0] for line in configuration.slurm_conf(settings()).splitlines() if line]
+    repeated = {key for key in keys if keys.count(key) > 1}
+    assert repeated == {"NodeName", "PartitionName"}
+
+
+def test_the_cluster_file_is_one_like_any_sites() -> None:
+    text = configuration.cluster_file(settings(), python="/p y/python", program="/x.py", model="/m.gguf")
+    cluster = decode_cluster("sandbox", parse(text, "cluster.yaml"))
+    assert cluster.ssh.host == "nemodeploy-sandbox"
+    assert cluster.notice.startswith("stand-in")
+    assert parse(text, "f").data["programs"] == {"nemo-eval": ["/p y/python", "/x.py"]}

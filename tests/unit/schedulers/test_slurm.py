@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from nemodeploy.schedulers import slurm
+from tests.unit.core.test_decode import spec
+
+WIDTHS = [width for _, width in slurm._COLUMNS]
+
+
+def line(*cells: str) -> str:
+    return "".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True))
+
+
+RUNNING = line("48213", "0", "RUNNING", "None", "1:12:00", "2:48:00", "2026-11-21T08:00:00", "nd-a-0", "h100-[1-2]")
+
+
+def test_a_row_is_read_by_its_columns() -> None:
+    row = slurm.parse_queue(RUNNING)[0]
+    assert (row.job_id, row.state, row.elapsed_s, row.left_s, row.nodes) == (
+        "48213",
+        "RUNNING",
+        4320,
+        10080,
+        "h100-[1-2]",
+    )
+
+
+def test_banners_are_no_rows() -> None:
+    assert slurm.parse_queue("Welcome to dgx!\n\n***\n" + RUNNING)[0].job_id == "48213"
+    assert slurm.parse_queue("slurm_load_jobs error: Unable to contact slurm controller") == ()
+
+
+@pytest.mark.parametrize("suffix", ["", "*", "~", "#", "$", "@", "^", "+", "-"])
+def test_flags_behind_a_state_are_taken_off(suffix: str) -> None:
+    text = line("7", "1", f"PENDING{suffix}", "Priority", "0:00", "4:00:00", "N/A", "nd-a-0", "(Priority)")
+    row = slurm.parse_queue(text)[0]
+    assert (row.state, row.restart, row.start, row.nodes) == ("PENDING", 1, "", "")
+
+
+def test_reasons_with_spaces_stay_whole() -> None:
+    text = line("7", "0", "PENDING", "launch failed requeued held", "0:00", "1:00", "N/A", "nd-a-0", "")
+    row = slurm.parse_queue(text)[0]
+    assert row.reason == "launch failed requeued held"
+    assert row.reason in slurm.NEVER_HEALS
+
+
+def test_an_unknown_state_is_unknown() -> None:
+    assert slurm.parse_queue(RUNNING.replace("RUNNING", "FLYING "))[0].life is slurm.Life.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0:00", 0), ("1:12:00", 4320), ("2-01:00:00", 176400), ("INVALID", None), ("UNLIMITED", None), ("", None)],
+)
+def test_elapsed_times(text: str, seconds: int | None) -> None:
+    assert slurm.parse_elapsed(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "job_id"),
+    [
+        ("12", "12"),
+        ("12;dgx", "12"),
+        ("Submitted batch job 12 on cluster dgx", "12"),
+        ("--> Verifying valid submit host...OK\n--> that is fine\n12;c\n", "12"),
+        ("info: 4 is a number\n", ""),
+        ("", ""),
+    ],
+)
+def test_job_ids_are_found_in_what_sbatch_prints(text: str, job_id: str) -> None:
+    assert slurm.parse_job_id(text) == job_id
+
+
+def test_only_slurms_own_word_is_proof_of_absence() -> None:
+    assert slurm.is_forgotten(1, "slurm_load_jobs error: Invalid job id specified")
+    assert not slurm.is_forgotten(1, "slurm_load_jobs error: Unable to contact slurm controller")
+    assert not slurm.is_forgotten(0, "")
+
+
+def test_a_timed_out_submission_is_in_doubt_and_a_refusal_is_not() -> None:
+    assert slurm.is_ambiguous("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation")
+    assert not slurm.is_ambiguous("sbatch: error: Batch job submission failed: Invalid partition name specified")
+
+
+def test_the_sites_words_come_as_arguments() -> None:
+    wanted = spec("slurm: {partition: gpu, account: nlp, extra_args: [--qos=high]}")
+    words = slurm.Slurm().submit_words(wanted)
+    assert words == ("--partition=gpu", "--account=nlp", "--gpus-per-node=8", "--qos=high")
+
+
+def test_options_that_are_ours_are_refused() -> None:
+    wanted = spec("slurm: {extra_args: [--job-name=x, --qos=high]}")
+    assert [what for _, what, _ in slurm.Slurm().rules(wanted)] == ["--job-name=x is set by nemodeploy itself"]
