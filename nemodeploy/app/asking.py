@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
 
+from nemodeploy.adapters.http import exchange
 from nemodeploy.app.site import Site
 from nemodeploy.core.spec import Prompting
 from nemodeploy.engines import ENGINES
 from nemodeploy.engines.base import Engine
 from nemodeploy.errors import ClusterUnreachable, PreflightFailed
 from nemodeploy.values import Endpoint, HttpRequest, Reply
-
-CAP_BYTES = 16 * 2**20
 
 
 class NoAnswer(PreflightFailed):
@@ -68,16 +67,11 @@ def _send(
 ) -> tuple[int, str]:
     host = str(plan.get("endpoint_host") or endpoint.host)
     stream = site.transport.tunnel(host, endpoint.port)
-    stream.settimeout(timeout_s)
-    connection = http.client.HTTPConnection(host, endpoint.port, timeout=timeout_s)
-    connection.sock = stream
     try:
-        connection.request(request.method, request.path, request.body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, response.read(CAP_BYTES).decode(errors="replace")
+        return exchange(stream, host, request, timeout_s=timeout_s)
     except TimeoutError as error:
         raise NoAnswer(f"the server did not answer within {timeout_s:.0f} s") from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         raise ClusterUnreachable(f"the connection to the server broke: {error}") from error
     finally:
-        connection.close()
+        stream.close()

@@ -16,8 +16,8 @@ from tests.conftest import NAME, Home
 pytestmark = pytest.mark.sandbox
 
 
-def up(site: Home, *words: str, **more: str) -> dict[str, object]:
-    done = site.run("up", "--profile", "h100x16", "--json", *words, **more)
+def up(site: Home, *words: str) -> dict[str, object]:
+    done = site.run("up", "--profile", "h100x16", "--json", *words)
     assert done.returncode == 0, done.stderr
     document: dict[str, object] = json.loads(done.stdout)
     return document
@@ -40,10 +40,8 @@ def test_up_status_generate_logs_down(site: Home, sandbox: Sandbox, profile: str
     document = json.loads(done.stdout)
     assert document["answer"] == "The capital of France is Paris."
     assert (document["gpus"], document["nodes"], document["state"]) == (gpus, nodes, "READY")
-    assert document["endpoint"] == {
-        **{"url": f"http://{nodes[0]}:1424", "protocol": "nemo-generate"},
-        "model": NAME,
-    }
+    url = f"http://{nodes[0]}:1424"
+    assert document["endpoint"] == {"url": url, "protocol": "nemo-generate", "model": NAME}
     assert set(document["timings"]) >= {"queue_s", "startup_s", "ready_s"}
 
     table = site.run("status")

@@ -1,0 +1,1 @@
+"""Benchmarks anyone can run on one machine; README.md says what each shows."""

@@ -1,0 +1,67 @@
+# Shared by scripts/demo and scripts/test: what a bare Debian 12+ or Ubuntu 22.04+ needs. POSIX sh; sourced.
+set -eu
+cd "$(dirname "$0")/.."
+venv=${NEMODEPLOY_VENV:-$PWD/.venv}
+
+say() { printf '== %s\n' "$*" >&2; }
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null 2>&1; then
+    sudo "$@"
+  else
+    say "this needs root or sudo: $*"
+    exit 1
+  fi
+}
+
+# PROGRAM:PACKAGE ...: install the packages whose program is not there.
+need_programs() {
+  missing=
+  for pair in "$@"; do
+    PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+  done
+  [ -n "$missing" ] || return 0
+  say "installing:$missing"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  # Word splitting is meant: one word a package.
+  # shellcheck disable=SC2086
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+need_cluster_programs() {
+  need_programs slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge sshd:openssh-server \
+    ssh:openssh-client ip:iproute2 unshare:util-linux
+}
+
+# A Python of at least 3.10 that can make virtual environments; the system's own before any other.
+find_python() {
+  for candidate in "${NEMODEPLOY_PYTHON:-}" /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.10; do
+    [ -n "$candidate" ] || continue
+    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+      python=$candidate
+      return 0
+    fi
+  done
+  return 1
+}
+
+# EXTRAS: the virtual environment with this checkout in it; made afresh only when pyproject.toml has changed.
+need_environment() {
+  if ! find_python; then
+    say "installing Python"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+      python3 python3-venv ca-certificates >/dev/null
+    find_python || { say "no Python of at least 3.10 could be found"; exit 1; }
+  fi
+  stamp="$(cksum <pyproject.toml) $1 $PWD"
+  if [ "$(cat "$venv/nemodeploy.stamp" 2>/dev/null)" != "$stamp" ]; then
+    say "installing nemodeploy[$1] into $venv"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[$1]"
+    printf '%s\n' "$stamp" >"$venv/nemodeploy.stamp"
+  fi
+}

@@ -1,0 +1,97 @@
+"""The parsers, held against what a real Slurm says."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import pytest
+
+from nemodeploy.core.rendering import quote_for_shell
+from nemodeploy.sandbox.cluster import Sandbox
+from nemodeploy.schedulers import slurm
+
+pytestmark = pytest.mark.sandbox
+TOKEN = "nd-contract-01m7ykpr9z67k4g5wp74nrf1nm"
+
+
+def ask(sandbox: Sandbox, script: str) -> subprocess.CompletedProcess[str]:
+    return sandbox.exec("sh", "-s", stdin=script)
+
+
+def submit(sandbox: Sandbox, *options: str, wrap: str = "sleep 30") -> str:
+    done = sandbox.exec("sbatch", "--parsable", f"--job-name={TOKEN}", "--output=/dev/null", *options, f"--wrap={wrap}")
+    assert done.returncode == 0, done.stderr
+    job_id = slurm.parse_job_id(done.stdout)
+    assert job_id
+    return job_id
+
+
+def row(sandbox: Sandbox, job_id: str) -> slurm.QueueRow:
+    done = ask(sandbox, slurm.queue_script())
+    assert done.returncode == 0
+    return next(row for row in slurm.parse_queue(done.stdout) if row.job_id == job_id)
+
+
+def await_state(sandbox: Sandbox, job_id: str, *states: str) -> slurm.QueueRow:
+    deadline = time.monotonic() + 30
+    while (found := row(sandbox, job_id)).state not in states:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found
+
+
+def test_a_job_is_followed_from_the_queue_to_its_end(sandbox: Sandbox) -> None:
+    job_id = submit(sandbox, "-N2", "--time=00:10:00")
+    running = await_state(sandbox, job_id, "RUNNING")
+    assert running.name == TOKEN
+    assert running.nodes
+    assert running.left_s is not None
+    assert 500 < running.left_s <= 600
+    assert ask(sandbox, slurm.cancel_script(job_id, gently=False)).returncode == 0
+    ended = await_state(sandbox, job_id, "CANCELLED")
+    assert ended.life is slurm.Life.ENDED
+
+
+def test_a_held_job_waits_with_slurms_reason(sandbox: Sandbox) -> None:
+    job_id = submit(sandbox, "--hold")
+    held = row(sandbox, job_id)
+    assert (held.life, held.reason) == (slurm.Life.WAITING, "JobHeldUser")
+    assert held.plain_reason == "JobHeldUser: held by the user"
+    ask(sandbox, slurm.cancel_script(job_id, gently=False))
+
+
+def test_a_requeued_job_has_a_new_epoch(sandbox: Sandbox) -> None:
+    job_id = submit(sandbox, "--requeue")
+    await_state(sandbox, job_id, "RUNNING")
+    sandbox.exec("scontrol", "requeue", job_id)
+    deadline = time.monotonic() + 30
+    while row(sandbox, job_id).restart != 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert row(sandbox, job_id).restart == 1
+    ask(sandbox, slurm.cancel_script(job_id, gently=False))
+
+
+def test_other_jobs_are_not_listed(sandbox: Sandbox) -> None:
+    other = sandbox.exec(
+        "sbatch", "--parsable", "--job-name=theirs", "--output=/dev/null", "--wrap=true"
+    ).stdout.strip()
+    assert other not in ask(sandbox, slurm.queue_script()).stdout
+
+
+def test_an_id_that_slurm_never_had_is_forgotten(sandbox: Sandbox) -> None:
+    done = ask(sandbox, slurm.forgotten_script("1"))
+    assert slurm.is_forgotten(done.returncode, done.stdout)
+    job_id = submit(sandbox, "--hold")
+    known = ask(sandbox, slurm.forgotten_script(job_id))
+    assert not slurm.is_forgotten(known.returncode, known.stdout)
+    ask(sandbox, slurm.cancel_script(job_id, gently=False))
+
+
+def test_any_word_reaches_sbatch_byte_for_byte(sandbox: Sandbox) -> None:
+    word = 'it\'s "a" $HOME `x` \\ #; | * é'
+    script = f"sbatch --parsable --hold --output=/dev/null {quote_for_shell('--comment=' + word)} --wrap=true"
+    job_id = ask(sandbox, script).stdout.strip()
+    seen = sandbox.exec("squeue", "--noheader", "-j", job_id, "-o", "%k").stdout.rstrip("\n")
+    sandbox.exec("scancel", job_id)
+    assert seen == word

@@ -1,0 +1,116 @@
+"""Every transport keeps the same promises, tried against a real sshd."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from nemodeploy.adapters import yaml_files
+from nemodeploy.adapters.transports import TRANSPORTS
+from nemodeploy.adapters.transports.base import Transport
+from nemodeploy.core.decode import decode_cluster
+from nemodeploy.errors import ClusterUnreachable
+from nemodeploy.sandbox.cluster import Sandbox
+from nemodeploy.values import Command
+
+pytestmark = pytest.mark.sandbox
+
+
+@pytest.fixture(params=sorted(TRANSPORTS))
+def transport(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[Transport]:
+    cluster = decode_cluster("sandbox", yaml_files.load(sandbox.place.root / "cluster.yaml"))
+    made = TRANSPORTS[request.param](cluster)
+    yield made
+    made.close()
+
+
+def run(transport: Transport, script: str, deadline_s: float = 30) -> tuple[int, str, str]:
+    done = transport.run(Command(script=script, deadline_s=deadline_s))
+    return done.status, done.stdout, done.stderr
+
+
+def test_status_and_both_streams_come_back_apart(transport: Transport) -> None:
+    assert run(transport, "echo out; echo err >&2; exit 3\n") == (3, "out\n", "err\n")
+
+
+def test_the_text_is_run_by_a_posix_shell_in_the_c_locale(transport: Transport) -> None:
+    status, out, _ = run(transport, "printf '%s' \"$0\"; cd /; sort --version >/dev/null && echo\n")
+    assert status == 0
+    assert out.strip().endswith("sh")
+
+
+def test_a_text_may_be_long_and_hold_anything(transport: Transport) -> None:
+    body = "é'\"$`\\ \t" * 20_000
+    status, out, _ = run(transport, f"cat <<'EOF_1'\n{body}\nEOF_1\n")
+    assert (status, out) == (0, body + "\n")
+
+
+def test_two_full_streams_do_not_block_each_other(transport: Transport) -> None:
+    script = "head -c 5000000 /dev/zero | tr '\\0' a & head -c 5000000 /dev/zero | tr '\\0' b >&2; wait\n"
+    status, out, err = run(transport, script)
+    assert (status, len(out), len(err)) == (0, 5_000_000, 5_000_000)
+
+
+def test_a_command_that_hangs_is_given_up_at_its_deadline(transport: Transport) -> None:
+    with pytest.raises(ClusterUnreachable, match="no answer within 1 s"):
+        run(transport, "sleep 20\n", deadline_s=1)
+    assert run(transport, "echo again\n")[1] == "again\n"
+
+
+def test_output_is_capped_and_the_rest_thrown_away(transport: Transport) -> None:
+    status, out, _ = run(transport, "head -c 40000000 /dev/zero | tr '\\0' a\n", deadline_s=60)
+    assert status == 0
+    assert 1_000_000 < len(out) <= 17 * 2**20
+
+
+def test_follow_hands_text_over_as_it_comes(transport: Transport) -> None:
+    chunks: list[bytes] = []
+    first = threading.Event()
+
+    def take(chunk: bytes) -> None:
+        chunks.append(chunk)
+        first.set()
+
+    status = transport.follow("echo one; sleep 0.5; echo two; exit 4\n", take)
+    assert (status, b"".join(chunks)) == (4, b"one\ntwo\n")
+    assert len(chunks) > 1
+
+
+def test_a_tunnel_carries_bytes_to_where_the_login_host_reaches(transport: Transport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        script = (
+            "python3 -c \"import socket,time; s=socket.create_server(('127.0.0.1', 0)); "
+            'print(s.getsockname()[1], flush=True); c,_=s.accept(); c.sendall(c.recv(9)[::-1])"\n'
+        )
+        found: list[bytes] = []
+        ready = threading.Event()
+
+        def take(chunk: bytes) -> None:
+            found.append(chunk)
+            ready.set()
+
+        echo = threading.Thread(target=transport.follow, args=(script, take))
+        echo.start()
+        assert ready.wait(20)
+        port = int(found[0])
+        stream = transport.tunnel("127.0.0.1", port)
+        stream.sendall(b"abc")
+        assert stream.recv(9) == b"cba"
+        stream.close()
+        echo.join(20)
+
+
+def test_a_closed_port_is_unreachable(transport: Transport) -> None:
+    with pytest.raises(ClusterUnreachable):
+        transport.tunnel("127.0.0.1", 1)
+
+
+def test_open_and_close_may_be_called_twice(transport: Transport) -> None:
+    transport.open()
+    transport.open()
+    transport.close()
+    transport.close()
