@@ -72,6 +72,8 @@ class Init:
 
     def _become_login_host(self) -> None:
         self._run("hostname", "login")
+        with contextlib.suppress(PermissionError):
+            Path("/etc/hosts").touch()  # a minimal installation has none, and a mount needs something to lie on
         self._run("mount", "--bind", str(self.place.root / "etc/hosts"), "/etc/hosts")
         if os.geteuid() == 0 and not self._mapped():
             self._run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
