@@ -33,6 +33,8 @@ need_programs() {
 need_cluster_programs() {
   need_programs slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge sshd:openssh-server \
     ssh:openssh-client ip:iproute2 unshare:util-linux
+  # llama.cpp's wheel takes the OpenMP library from the system.
+  [ -n "$(find /usr/lib /lib -name 'libgomp.so.1' 2>/dev/null | head -n 1)" ] || need_programs no-such-program:libgomp1
 }
 
 # A Python of at least 3.10 that can make virtual environments; the system's own before any other.

@@ -14,6 +14,11 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         "use more GPUs, or a smaller serving.max_batch or serving.max_length",
     ),
     (
+        r"cannot open shared object file",
+        "a system library is missing on the node",
+        "install it there, or run the server in its container",
+    ),
+    (
         r"Can't find |No such file or directory|FileNotFoundError",
         "a file is not where it was said to be",
         "check the paths in the cluster file",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import getpass
 import importlib.util
 import json
@@ -27,7 +28,7 @@ from nemodeploy.sandbox.place import NODES, Place
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INSTALL = (
     "apt-get install -y --no-install-recommends "
-    "slurmctld slurmd slurm-client munge openssh-server openssh-client iproute2"
+    "slurmctld slurmd slurm-client munge openssh-server openssh-client iproute2 libgomp1"
 )
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "sshd", "ssh", "ssh-keygen", "ip", "unshare", "setpriv", "mount")
 GPU_FILES = 8
@@ -273,6 +274,10 @@ def namespaces_allowed() -> bool:
 
 def _require_programs() -> None:
     missing = [name for name in NEEDED if not shutil.which(name, path=SYSTEM_PATH)]
+    try:
+        ctypes.CDLL("libgomp.so.1")  # llama.cpp's wheel takes it from the system
+    except OSError:
+        missing.append("libgomp.so.1")
     if missing:
         raise PreflightFailed(
             f"the sandbox needs Slurm and an SSH server on this machine; not found: {', '.join(missing)}",

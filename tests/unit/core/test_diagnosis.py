@@ -24,6 +24,11 @@ def test_a_tracebacks_source_lines_are_not_its_message() -> None:
     assert diagnose([Log("a.0.log", text)], 0).line == "FileNotFoundError: Can't find /model"
 
 
+def test_a_missing_library_is_not_a_missing_file() -> None:
+    line = "ImportError: libgomp.so.1: cannot open shared object file: No such file or directory"
+    assert diagnose([Log("a.0.log", line)], 0).meaning == "a system library is missing on the node"
+
+
 def test_an_unknown_failure_shows_its_last_error_line() -> None:
     found = diagnose([Log("a.0.log", "fine\nValueError: strange\nfine again\n")], 0)
     assert (found.line, found.meaning) == ("ValueError: strange", "")
