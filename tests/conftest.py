@@ -100,6 +100,15 @@ def sandbox(sandbox_place: Place, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture
+def hosts(sandbox: Sandbox) -> Sandbox:
+    """The sandbox where its nodes are hosts of their own; skipped where the kernel refuses namespaces."""
+    state = sandbox.state()
+    if state is None or state.mode != "namespaces":
+        pytest.skip("namespaces are refused here, so nodes are no hosts")
+    return sandbox
+
+
+@pytest.fixture
 def site(sandbox: Sandbox, tmp_path: Path) -> Iterator[Home]:
     """Somebody who has the sandbox as a cluster; nothing of theirs is left behind."""
     home = make_home(tmp_path, NEMODEPLOY_SANDBOX_DIR=str(sandbox.place.root))

@@ -47,7 +47,7 @@ def identifier(value: object) -> str:
 
 def comment(value: object) -> str:
     """Text that stays on its comment line."""
-    return re.sub(r"[^\x20-\x7e\u00a0-\uffff]", " ", str(value))
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))
 
 
 FILTERS: Mapping[str, Callable[[object], str]] = {

@@ -168,6 +168,7 @@ class Sandbox:
     def _write_configuration(self, mode: str, port: int) -> None:
         root, plain = self.place.root, mode == "plain"
         hostname = socket.gethostname()
+        address = _address_of(hostname) if plain else ""
         settings = Settings(
             place=self.place,
             user=getpass.getuser(),
@@ -176,7 +177,8 @@ class Sandbox:
             path=SYSTEM_PATH,
             ports=tuple(_free_ports(1 + len(NODES))) if plain else (),
             hostname=hostname,
-            address=_address_of(hostname) if plain else "",
+            address=address or "127.0.0.1",
+            resolves=bool(address),
         )
         self._write_keys(port)
         texts = {
@@ -313,7 +315,8 @@ def _free_ports(count: int) -> Iterator[int]:
 
 
 def _address_of(hostname: str) -> str:
+    """What the machine's name resolves to; empty when it does not."""
     try:
         return socket.gethostbyname(hostname)
     except OSError:
-        return "127.0.0.1"
+        return ""

@@ -16,7 +16,7 @@ class Settings:
 
     `user` is the account everything runs as. `ports` is empty in a namespaced sandbox, where every daemon has its own
     host; in a plain one it holds slurmctld's port and then one for each node. `hostname` is this machine's, and
-    `address` what it resolves to.
+    `address` what it resolves to, if it does.
     """
 
     place: Place
@@ -26,7 +26,8 @@ class Settings:
     path: str
     ports: tuple[int, ...] = ()
     hostname: str = ""
-    address: str = ""
+    address: str = "127.0.0.1"
+    resolves: bool = True
 
     @property
     def plain(self) -> bool:
@@ -91,10 +92,10 @@ PartitionName=short Nodes=ALL MaxTime=00:30:00 State=UP
 def _controller(settings: Settings) -> str:
     if not settings.plain:
         return f"SlurmctldHost=login({LOGIN_ADDRESS})"
-    return (
-        f"SlurmctldHost={settings.hostname}({settings.address})\nSlurmctldPort={settings.ports[0]}\n"
-        "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"
-    )
+    lines = [f"SlurmctldHost={settings.hostname}({settings.address})", f"SlurmctldPort={settings.ports[0]}"]
+    if settings.resolves:  # the daemons then listen on the address of the machine's name, and on no other
+        lines.append("CommunicationParameters=NoInAddrAny,NoCtldInAddrAny")
+    return "\n".join(lines)
 
 
 def _node_line(settings: Settings, node: Node) -> str:

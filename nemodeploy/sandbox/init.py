@@ -221,6 +221,8 @@ class Init:
             connection.sendall(json.dumps(reply).encode() + b"\n")
 
     def _obey(self, verb: str, target: str, number: int) -> None:
+        if verb.endswith("-node") and (self.mode == "plain" or target not in self.nodes):
+            raise RuntimeError("no such host" if self.mode == "namespaces" else "in plain mode nodes are not hosts")
         match verb:
             case "stop":
                 self.stopping = True

@@ -87,7 +87,8 @@ def test_a_rank_that_dies_during_the_start_up_is_exit_30(site: Home, sandbox: Sa
     assert sandbox.exec("squeue", "--noheader").stdout == ""
 
 
-def test_a_node_that_dies_is_never_called_ready_again(site: Home, sandbox: Sandbox) -> None:
+def test_a_node_that_dies_is_never_called_ready_again(site: Home, hosts: Sandbox) -> None:
+    sandbox = hosts
     assert site.run("up", "--profile", "a100x16").returncode == 0
     sandbox.kill_node("a100-2")
     try:

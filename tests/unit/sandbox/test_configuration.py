@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from nemodeploy.adapters.yaml_files import parse
@@ -40,6 +41,12 @@ def test_side_by_side_daemons_need_munge_and_the_loopback() -> None:
     assert "auth/munge" in text
     assert "NoInAddrAny" in text
     assert "NodeHostname=here NodeAddr=127.0.0.1 Port=2" in text
+
+
+def test_a_machine_whose_name_does_not_resolve_cannot_bind_to_it() -> None:
+    text = configuration.slurm_conf(replace(settings(1, 2, 3, 4, 5, 6), resolves=False))
+    assert "NoInAddrAny" not in text
+    assert "auth/munge" in text
 
 
 def test_no_line_is_given_twice() -> None:

@@ -1,1 +1,0 @@
-"""Benchmarks anyone can run on one machine; README.md says what each shows."""

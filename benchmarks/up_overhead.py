@@ -1,0 +1,75 @@
+"""What `nemodeploy up` costs over doing the same by hand.
+
+In one run, alternately: (a) `nemodeploy up` to READY; (b) `ssh` and `sbatch` of the same rendered files, and a curl
+loop every 0.2 s until the first generated text. Prints both and their ratio.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from common import Bench, Sandboxed, arguments
+
+NAME = "bench"
+LOOP = """
+cd {directory} && sh submit.sh >job || exit 1
+until curl -s -X PUT -H 'Content-Type: application/json' --max-time 30 http://{host}:1424/generate -d @ask.json \
+  | grep -q '"sentences"'; do sleep 0.2; done
+"""
+
+
+def by_hand(bench: Sandboxed, bundle: Path, number: int) -> float:
+    """Seconds from the copy of the files to the first generated text; takes the job back afterwards, untimed."""
+    directory = f"{bench.place.shared}/hand-{number}"
+    begun = time.monotonic()
+    archive = subprocess.run(["tar", "-C", str(bundle), "-c", "."], capture_output=True, check=True).stdout
+    unpack = f"mkdir {shlex.quote(directory)} && tar -C {shlex.quote(directory)} -x"
+    subprocess.run([*bench.ssh, unpack], input=archive, check=True)
+    script = LOOP.format(directory=shlex.quote(directory), host="h200-1")
+    subprocess.run([*bench.ssh, "sh", "-s"], input=script.encode(), check=True)
+    took = time.monotonic() - begun
+    done = "cat {0}/job; scancel $(cat {0}/job); while squeue -h | grep -q .; do sleep 0.2; done".format(directory)
+    subprocess.run([*bench.ssh, done], check=True, capture_output=True)
+    return took
+
+
+def by_nemodeploy(bench: Sandboxed) -> float:
+    """Seconds of the whole command, its start included; down afterwards, untimed."""
+    begun = time.monotonic()
+    bench.nemodeploy("up", "--profile", "h200x8", "--name", NAME)
+    took = time.monotonic() - begun
+    bench.nemodeploy("down", NAME)
+    return took
+
+
+def main() -> int:
+    """Run the pairs and say whether the goal is met."""
+    options = arguments(__doc__ or "")
+    pairs = 3 if options.quick else 8
+    rows: list[tuple[float, float]] = []
+    with Sandboxed() as bench:
+        bundle = bench.home / "bundle"
+        bench.nemodeploy("render", "--profile", "h200x8", "--name", NAME, "--output", str(bundle))
+        ask = {"sentences": ["What is the capital of France?"], "tokens_to_generate": 24, "greedy": True}
+        (bundle / "ask.json").write_text(json.dumps(ask))
+        by_nemodeploy(bench)  # warm caches, uncounted
+        for number in range(pairs):
+            rows.append((by_nemodeploy(bench), by_hand(bench, bundle, number)))
+    ours, theirs = (statistics.median(column) for column in zip(*rows, strict=True))
+    report = Bench("up_overhead", quick=options.quick, counts={"pairs": pairs})
+    report.figure("nemodeploy_up_s", round(ours, 2), "nemodeploy up to READY, median seconds")
+    report.figure("by_hand_s", round(theirs, 2), "ssh + sbatch + curl loop by hand, median seconds")
+    report.figure("ratio", round(ours / theirs, 3), "ratio")
+    report.figure("extra_s", round(ours - theirs, 2), "seconds more than by hand")
+    report.goal("at most 1.05 times by hand plus 1 s", ours <= theirs * 1.05 + 1.0)
+    return report.print(as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
