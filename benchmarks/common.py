@@ -27,6 +27,7 @@ class Sandboxed:
     """A home and a sandbox of the benchmark's own."""
 
     def __init__(self) -> None:
+        """Make the home; the sandbox starts with the `with` block."""
         self.directory = tempfile.TemporaryDirectory(prefix="nemodeploy-bench-")
         self.home = Path(self.directory.name)
         self.place = Place(self.home / "sandbox")
@@ -67,6 +68,7 @@ class Bench:
     """The figures of one run, as a table and as one JSON object."""
 
     def __init__(self, name: str, *, quick: bool, counts: dict[str, int]) -> None:
+        """Begin an empty report."""
         self.document: dict[str, object] = {"benchmark": name, "quick": quick, "counts": counts}
         self.lines: list[str] = [f"{name}  {counts}{'  (quick)' if quick else ''}"]
         self.goals: list[tuple[str, bool]] = []

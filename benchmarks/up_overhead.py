@@ -34,7 +34,7 @@ def by_hand(bench: Sandboxed, bundle: Path, number: int) -> float:
     script = LOOP.format(directory=shlex.quote(directory), host="h200-1")
     subprocess.run([*bench.ssh, "sh", "-s"], input=script.encode(), check=True)
     took = time.monotonic() - begun
-    done = "cat {0}/job; scancel $(cat {0}/job); while squeue -h | grep -q .; do sleep 0.2; done".format(directory)
+    done = f"scancel $(cat {directory}/job); while squeue -h | grep -q .; do sleep 0.2; done"
     subprocess.run([*bench.ssh, done], check=True, capture_output=True)
     return took
 

@@ -11,7 +11,8 @@ from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.values import Token
 
 GIVE_UP_AFTER_S = 180.0
-PACE_S = (0.3, 0.7, 1.0, 2.0, 4.0)
+# Somebody waits: Slurm is asked at 0, 1, 2, 4 and 8 s, then four times a minute.
+PACE_S = (1.0, 1.0, 2.0, 4.0)
 SLOW_PACE_S = 15.0
 
 
@@ -44,12 +45,12 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") 
                 site.cancel(token, seen.job_id, gently=not hard)
         except ClusterUnreachable as error:
             problem, verdict = error.message, Verdict(state=State.UNKNOWN, reason=error.message)
-            pace = [SLOW_PACE_S]
+            pace = []
         text = f"{verdict.state.value} {verdict.reason}".strip()
         if text != last:
             ports.reporter.say("stopping", f"{why} · {text}")
             last = text
-        ports.clock.sleep(pace.pop(0) if pace else SLOW_PACE_S / 3)
+        ports.clock.sleep(pace.pop(0) if pace else SLOW_PACE_S)
     raise unknown_outcome(token, site.cluster, problem)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nemodeploy.adapters.transports.base import Transport
@@ -93,23 +93,30 @@ class Site:
         )
 
     def see(self, look: Look, directory: RunDirectory) -> Seen:
-        """One deployment out of a look; asks once more only for a job that Slurm did not list."""
-        row = current_row(look.rows.get(str(directory.token), ()))
-        job_id = row.job_id if row else slurm.parse_job_id(directory.submit_out)
-        lost = row is None and bool(look.answered) and bool(job_id)
-        return Seen(
-            directory=directory,
-            answered=bool(look.answered),
-            row=row,
-            job_id=job_id,
-            forgotten=self._forgotten(job_id) if lost else False,
+        """One deployment out of a look."""
+        return self.see_all(look, (directory,))[0]
+
+    def see_all(self, look: Look, directories: Sequence[RunDirectory]) -> tuple[Seen, ...]:
+        """Deployments out of a look; asks once more, for all together, when Slurm did not list some of their jobs."""
+        rows = [current_row(look.rows.get(str(directory.token), ())) for directory in directories]
+        jobs = [
+            row.job_id if row else slurm.parse_job_id(directory.submit_out)
+            for row, directory in zip(rows, directories, strict=True)
+        ]
+        lost = [job for row, job in zip(rows, jobs, strict=True) if row is None and look.answered and job]
+        forgotten = self._forgotten(lost) if lost else frozenset()
+        return tuple(
+            Seen(directory=directory, answered=bool(look.answered), row=row, job_id=job, forgotten=job in forgotten)
+            for directory, row, job in zip(directories, rows, jobs, strict=True)
         )
 
-    def _forgotten(self, job_id: str) -> bool:
-        """Slurm's word, twice, that it holds nothing for a job."""
-        question = slurm.forgotten_script(job_id)
-        answers = self.ask({"first": question, "second": f"sleep 1\n{question}"})
-        return all(slurm.is_forgotten(part.status, part.text) for part in answers.values())
+    def _forgotten(self, jobs: Sequence[str]) -> frozenset[str]:
+        """Those of which Slurm says, twice, that it holds nothing for them."""
+        questions = {f"{job}.{time}": slurm.forgotten_script(job) for time in ("first", "second") for job in jobs}
+        questions[f"{jobs[0]}.second"] = f"sleep 1\n{questions[f'{jobs[0]}.second']}"
+        answers = self.ask(questions, within_s=LOOK_WITHIN_S + 20.0 * len(jobs))
+        said = {name for name, part in answers.items() if slurm.is_forgotten(part.status, part.text)}
+        return frozenset(job for job in jobs if {f"{job}.first", f"{job}.second"} <= said)
 
     def cancel(self, token: Token, job_id: str, *, gently: bool) -> Section:
         """Take a job back: the mark that keeps a late start from serving, then the signal."""

@@ -74,10 +74,9 @@ def status(site: Site, name: str | None = None) -> tuple[Deployment, ...]:
     """Every live deployment of a cluster, or those of one name."""
     look = site.look()
     directories: Sequence[RunDirectory] = look.named(name) if name else look.directories
-    seen = [site.see(look, directory) for directory in directories]
     return tuple(
         Deployment(cluster=site.cluster.name, endpoint_host=site.cluster.endpoint_host, seen=one, verdict=judge(one))
-        for one in seen
+        for one in site.see_all(look, directories)
     )
 
 

@@ -131,6 +131,7 @@ class _Watch:
         self.looks = [self.submitted_at + offset for offset in FIRST_LOOKS_S]
         self.last_row: QueueRow | None = None
         self.unreachable_since: float | None = None
+        self.news = ""
         self.said = ""
 
     def until_ready(self) -> Up:
@@ -154,7 +155,7 @@ class _Watch:
         try:
             look = self.site.look(controller=now >= self.looks[0])
             seen = self._seen(look)
-            if look.answered is None and self._row_is_stale(seen):
+            if self._brings_news(seen) and look.answered is None:
                 look = self.site.look()
                 seen = self._seen(look)
         except ClusterUnreachable as error:
@@ -174,13 +175,15 @@ class _Watch:
         directory = look.directory(self.token)
         return Seen(directory=directory, answered=True, row=row, job_id=row.job_id if row else "")
 
-    def _row_is_stale(self, seen: Seen) -> bool:
-        """Whether the job itself says something newer than what Slurm was last heard to say."""
-        health, ended, row = seen.directory.health, seen.directory.exit, self.last_row
-        if row is None:
-            return health is not None
-        fresh = health is not None and str(health.epoch) == f"{row.job_id}.{row.restart}"
-        return bool(ended) or (row.kind == "waiting" and health is not None) or (health is not None and not fresh)
+    def _brings_news(self, seen: Seen) -> bool:
+        """Whether the job itself has begun or ended since it was last read; Slurm is then asked as at the start."""
+        health, ended = seen.directory.health, seen.directory.exit
+        news = f"{health.epoch if health else ''} {ended.cause if ended else ''}"
+        if news == self.news:
+            return False
+        self.news = news
+        self.looks = [self.ports.clock.now() + offset for offset in FIRST_LOOKS_S[1:]]
+        return True
 
     def _plan_next_look(self, now: float) -> None:
         self.looks = [due for due in self.looks if due > now] or [now + LATER_LOOKS_S]
@@ -198,7 +201,7 @@ class _Watch:
         now = self.ports.clock.now()
         before, self.clocks = self.clocks, readiness.turn(self.clocks, verdict, verdict.reason, now)
         if before.started is None and self.clocks.started is not None:
-            self.looks = [now + LATER_LOOKS_S]
+            self.looks = [now + LATER_LOOKS_S]  # the run directory tells the rest
         if verdict.state is State.READY:
             return self._ask(seen, now)
         if verdict.gone:

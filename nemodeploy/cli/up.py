@@ -12,6 +12,7 @@ import click
 from nemodeploy.cli import options, world
 from nemodeploy.cli.plan import headline
 from nemodeploy.cli.reporters import reporter
+from nemodeploy.cli.words import clock
 
 if TYPE_CHECKING:
     from nemodeploy.app.up import Up
@@ -47,7 +48,12 @@ def command(
     from nemodeploy.core.readiness import Budget
 
     kept_back = secrets(wanted.plan.secrets, os.environ)
-    for line in headline(wanted.plan):
+    memory = wanted.plan.memory
+    budget_line = (
+        f"  plan       weights {memory.weights_gib_per_gpu:.1f} GiB + KV cache {memory.kv_cache_gib_per_gpu:.1f} GiB "
+        f"of {memory.total_gib_per_gpu:.1f} GiB per GPU, at most {clock(wanted.plan.time_s)}"
+    )
+    for line in (*headline(wanted.plan), budget_line):
         click.echo(line, err=True)
     world.interrupt_on_termination()
     budget = Budget(

@@ -132,8 +132,9 @@ def _judge_running(seen: Seen, row: Row) -> Verdict:
 
 
 def _phase(phase: str, joined: int, ranks: int) -> str:
-    words = {"joining": f"{joined}/{ranks} ranks joined", "loading": "loading weights", "warming_up": "warming up"}
-    return words.get(phase, phase.replace("_", " "))
+    words = {"joining": "joining", "loading": "loading weights", "warming_up": "warming up", "listening": "listening"}
+    count = f" · {joined}/{ranks} ranks joined" if ranks and phase in words else ""
+    return words.get(phase, phase.replace("_", " ")) + count
 
 
 def _why_ended(seen: Seen, row: Row | None) -> str:

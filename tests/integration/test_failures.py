@@ -178,7 +178,7 @@ def test_a_taken_port_is_said_before_any_weights_are_loaded(site: Home, sandbox:
         while "RUNNING" not in sandbox.exec("squeue", "-h", "-o", "%T").stdout and time.monotonic() < deadline:
             time.sleep(0.2)
         time.sleep(0.5)
-        shared = ("--set", "slurm.exclusive=false")
+        shared = ("--set", "slurm.exclusive=false", "--set", "port=1424")
         text = refused(site, 30, *shared)
         assert "port 1424 is in use" in text
         assert "try  --set port=auto" in text

@@ -1,0 +1,305 @@
+"""The use cases against a login host whose Slurm commands are small scripts: the transport and the shell are real."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from nemodeploy.adapters.journal import Journal
+from nemodeploy.adapters.transports.local import LocalTransport
+from nemodeploy.app import ending, submitting
+from nemodeploy.app.ports import Ports
+from nemodeploy.app.site import Site
+from nemodeploy.app.submitting import Submitted, Taken
+from nemodeploy.app.up import up
+from nemodeploy.app.wanted import Wanted, Wish, resolve
+from nemodeploy.core.readiness import Budget, State, judge
+from nemodeploy.errors import OutcomeUnknown, PreflightFailed, QueueTimeout, SubmissionRefused
+from nemodeploy.schedulers import slurm
+from nemodeploy.values import Token
+
+WIDTHS = dict(slurm._COLUMNS)
+
+
+class TurnedClock:
+    """A clock that only moves when somebody sleeps on it."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class Listener:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, phase: str, text: str) -> None:
+        self.lines.append(f"{phase} {text}")
+
+    def live(self, phase: str, text: str) -> None:
+        pass
+
+    def wants_cancel(self, token: str) -> bool:
+        return True
+
+
+class Login:
+    """A login host: its shared directory, and what its Slurm says."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path, self.shared = path, path / "shared"
+        (path / "bin").mkdir()
+        monkeypatch.setenv("PATH", f"{path / 'bin'}:{os.environ['PATH']}")
+        cluster = path / "here.yaml"
+        cluster.write_text(
+            f"ssh: {{host: localhost}}\ntransport: local\nroot: {self.shared}\nruntime: none\n"
+            "programs: {nemo-eval: [python3, server.py]}\ncheckpoints: {nemotron-4-340b-instruct: /models/340b}\n"
+        )
+        self.wanted = self.want(cluster)
+        self.clock, self.listener = TurnedClock(), Listener()
+        self.count = 0
+        self.slurm(sbatch="echo 77", squeue="exit 0", scancel="exit 0")
+
+    @staticmethod
+    def want(cluster: Path, **settings: object) -> Wanted:
+        flags = [(key, value, "test") for key, value in settings.items()]
+        return resolve(Wish(profile="h100x16", name="demo", cluster=str(cluster), settings=flags), {}, needs_site=True)
+
+    def slurm(self, **commands: str) -> None:
+        for name, body in commands.items():
+            file = self.path / "bin" / name
+            file.write_text(f'#!/bin/sh\necho "$0 $*" >>{self.path}/calls\n{body}\n')
+            file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+    def row(self, job_id: str, state: str, token: Token, reason: str = "None") -> None:
+        cells = {"JobID": job_id, "RestartCnt": "0", "State": state, "Reason": reason, "Name": str(token)}
+        (self.path / "row").write_text(
+            "".join(cells.get(name, "").ljust(width) for name, width in WIDTHS.items()) + "\n"
+        )
+        self.slurm(squeue=f'case "$*" in *--jobs*) echo "{job_id} {state}" ;; *) cat {self.path}/row ;; esac')
+
+    def site(self) -> Site:
+        return Site(self.wanted.cluster, LocalTransport(), self.nonce)
+
+    def nonce(self) -> str:
+        self.count += 1
+        return f"nonce{self.count}"
+
+    def token(self, name: str) -> Token:
+        self.count += 1
+        return Token.make(name, milliseconds=self.count, entropy=self.count)
+
+    def ports(self) -> Ports:
+        return Ports(
+            clock=self.clock,
+            journal=Journal(self.path / "state"),
+            reporter=self.listener,
+            new_token=self.token,
+            nonce=self.nonce,
+            wall_clock=lambda: "2026-11-21T00:00:00Z",
+            owner="me@here",
+            version="0",
+        )
+
+    def submit(self, **more: Token | None) -> Submitted | Taken:
+        token = self.token("demo")
+        return submitting.take_and_submit(
+            self.site(), self.ports(), token, self.wanted.plan, self.wanted.bundle, secrets={}, after=more.get("after")
+        )
+
+    def submissions(self) -> int:
+        calls = (self.path / "calls").read_text() if (self.path / "calls").exists() else ""
+        return calls.count("/sbatch ")
+
+    def notes(self) -> Mapping[str, str]:
+        return {path.stem: path.read_text() for path in (self.path / "state/journal").glob("*.json")}
+
+
+@pytest.fixture
+def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Login:
+    return Login(tmp_path, monkeypatch)
+
+
+def accepted(login: Login) -> Token:
+    result = login.submit()
+    assert isinstance(result, Submitted)
+    return result.token
+
+
+def test_a_submission_leaves_what_the_job_needs(login: Login) -> None:
+    token = accepted(login)
+    directory = login.shared / "deployments/demo" / str(token)
+    assert (directory / "submit/sbatch.rc").read_text() == "0\n"
+    assert (directory / "nemo_inference.sbatch").read_text() == login.wanted.bundle.files["nemo_inference.sbatch"]
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert (manifest["token"], manifest["owner"], manifest["digest"]) == (
+        str(token),
+        "me@here",
+        login.wanted.bundle.digest,
+    )
+    assert (directory.parent / "active").readlink() == Path(str(token))
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert "submitted" in login.notes()[str(token)]
+
+
+def test_a_taken_name_is_not_submitted_again(login: Login) -> None:
+    token = accepted(login)
+    assert login.submit() == Taken(token=token)
+    assert login.submissions() == 1
+    assert (
+        len(
+            [
+                entry
+                for entry in (login.shared / "deployments/demo").iterdir()
+                if entry.is_dir() and not entry.is_symlink()
+            ]
+        )
+        == 1
+    )
+
+
+def test_a_proven_end_is_followed_by_exactly_one(login: Login) -> None:
+    old = accepted(login)
+    new = login.submit(after=old)
+    assert isinstance(new, Submitted)
+    assert login.submit(after=old) == Taken(token=new.token)
+    assert (login.shared / "archive" / str(old)).is_dir()
+    assert (login.shared / "deployments/demo/active").readlink() == Path(str(new.token))
+
+
+def test_a_link_that_was_set_back_still_leads_to_the_last(login: Login) -> None:
+    old = accepted(login)
+    new = login.submit(after=old)
+    active = login.shared / "deployments/demo/active"
+    active.unlink()
+    active.symlink_to(str(old))
+    assert login.submit() == Taken(token=new.token)
+
+
+def test_a_refusal_is_in_slurms_words_and_leaves_nothing_live(login: Login) -> None:
+    login.slurm(
+        sbatch="echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2; exit 1"
+    )
+    with pytest.raises(SubmissionRefused, match="Invalid partition name specified"):
+        login.submit()
+    assert login.site().look().directories == ()
+    assert login.notes() == {}
+
+
+def test_no_sbatch_at_all_is_a_preflight_failure(login: Login) -> None:
+    login.slurm(sbatch="exit 127")
+    with pytest.raises(PreflightFailed, match="sbatch is not found"):
+        login.submit()
+
+
+def test_a_lost_reply_is_looked_up_by_name_and_adopted(login: Login) -> None:
+    login.slurm(sbatch="echo 'Socket timed out on send/recv operation' >&2; exit 1")
+    token = Token.make("demo", milliseconds=1, entropy=1)
+    login.row("78", "PENDING", token)
+    login.count = 0
+    result = login.submit()
+    assert result == Submitted(token=token, job_id="78")
+    assert login.submissions() == 1
+
+
+def test_a_lost_reply_that_nobody_can_find_is_unknown_and_never_repeated(login: Login) -> None:
+    login.slurm(sbatch="echo 'Socket timed out on send/recv operation' >&2; exit 1")
+    with pytest.raises(OutcomeUnknown, match="may be queued or running"):
+        login.submit()
+    assert login.submissions() == 1
+
+
+def test_withholding_keeps_everyone_from_submitting(login: Login) -> None:
+    site, token = login.site(), login.token("demo")
+    assert site.withhold(token)
+    assert site.withhold(token)
+    late = submitting.take_and_submit
+    with pytest.raises(PreflightFailed):
+        late(site, login.ports(), token, login.wanted.plan, login.wanted.bundle, secrets={})
+    assert login.submissions() == 0
+
+
+def test_a_submitted_token_cannot_be_withheld(login: Login) -> None:
+    assert not login.site().withhold(accepted(login))
+
+
+def test_an_absent_row_is_unknown_until_slurm_says_it_holds_nothing(login: Login) -> None:
+    token = accepted(login)
+    site = login.site()
+    look = site.look()
+    assert judge(site.see(look, look.directory(token))).state is State.UNKNOWN
+    login.slurm(
+        squeue='case "$*" in *--jobs*) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;; esac'
+    )
+    look = site.look()
+    assert judge(site.see(look, look.directory(token))).gone
+
+
+def test_a_controller_that_does_not_answer_is_unknown(login: Login) -> None:
+    token = accepted(login)
+    login.slurm(squeue="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    site = login.site()
+    look = site.look()
+    assert look.answered is False
+    assert judge(site.see(look, look.directory(token))).state is State.UNKNOWN
+
+
+def gone_when_cancelled(login: Login) -> None:
+    """Slurm lists the row until scancel was called, and then says that it holds nothing."""
+    cancelled = login.path / "cancelled"
+    login.slurm(scancel=f"touch {cancelled}")
+    gone = 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1'
+    login.slurm(
+        squeue=f'if [ -e {cancelled} ]; then case "$*" in *--jobs*) {gone} ;; esac; else cat {login.path}/row; fi'
+    )
+
+
+def test_ending_goes_on_until_slurm_says_gone(login: Login) -> None:
+    token = accepted(login)
+    login.row("77", "PENDING", token)
+    gone_when_cancelled(login)
+    ended = ending.end(login.site(), login.ports(), token)
+    assert (ended.job_id, ended.submitted) == ("77", True)
+    assert (login.shared / "archive" / str(token)).is_dir()
+
+
+def test_ending_that_cannot_be_shown_is_unknown_with_the_token(login: Login) -> None:
+    token = accepted(login)
+    login.row("77", "COMPLETING", token)
+    with pytest.raises(OutcomeUnknown) as caught:
+        ending.end(login.site(), login.ports(), token)
+    assert caught.value.token == str(token)
+    assert "nemodeploy status demo" in caught.value.hint
+
+
+def test_a_watcher_asks_the_controller_at_most_four_times_a_minute(login: Login) -> None:
+    token = Token.make("demo", milliseconds=1, entropy=1)
+    login.row("77", "PENDING", token, "Priority")
+    gone_when_cancelled(login)
+    budget = Budget(queue_s=600.0, startup_s=60.0)
+    with pytest.raises(QueueTimeout, match="no nodes within 600 s"):
+        up(login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
+    asked = (login.path / "calls").read_text().count("squeue --me")
+    assert 40 <= asked <= 5 + 600 / 15 + 5
+    assert any("queued Priority: other jobs come first" in line for line in login.listener.lines)
+
+
+def test_a_queue_reason_that_never_heals_ends_the_wait_at_once(login: Login) -> None:
+    login.row("77", "PENDING", Token.make("demo", milliseconds=1, entropy=1), "PartitionTimeLimit")
+    gone_when_cancelled(login)
+    budget = Budget(queue_s=None, startup_s=60.0)
+    with pytest.raises(QueueTimeout, match="would have waited for ever: PartitionTimeLimit"):
+        up(login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
+    assert login.clock.time < 10
