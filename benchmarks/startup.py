@@ -30,12 +30,12 @@ def installed_mb(directory: Path) -> float:
     """Size of a fresh environment with nemodeploy and its dependencies, in MB of 10^6 bytes."""
     venv.create(directory, with_pip=True)
     python = str(directory / "bin/python")
-    quiet = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", str(ROOT))
+    quiet = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(ROOT))
     subprocess.run([python, *quiet], check=True, capture_output=True)
     (packages,) = directory.glob("lib/python*/site-packages")
     entries = [entry for entry in packages.iterdir() if not entry.name.startswith(NOT_COUNTED)]
     files = [file for entry in entries for file in ([entry] if entry.is_file() else entry.rglob("*"))]
-    return sum(file.stat().st_size for file in files if file.is_file() and "__pycache__" not in file.parts) / 1e6
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
 
 def sandbox_seconds(bench: Sandboxed) -> float:
