@@ -133,9 +133,10 @@ class Site:
         return self.ask({"go": script})["go"].status == 0
 
     def archive(self, token: Token) -> None:
-        """Move a verified-ended token out of sight; its logs stay readable."""
-        script = f"mkdir -p {self.root}/archive && mv {self.directory(token)} {self.root}/archive/ 2>/dev/null"
-        self.ask({"archive": f"{script}; exit 0"})
+        """Move a verified-ended token out of sight; its logs stay readable, its secrets do not stay."""
+        directory = self.directory(token)
+        script = f"rm -f {directory}/secrets.env; mkdir -p {self.root}/archive && mv {directory} {self.root}/archive/"
+        self.ask({"archive": f"{script} 2>/dev/null; exit 0"})
 
     def last_answer(self, token: Token) -> str:
         """The raw answer of the last generation that the job itself asked for: status, newline, body."""

@@ -48,12 +48,13 @@ def take_and_submit(
     secrets: Mapping[str, Secret],
     after: Token | None = None,
 ) -> Submitted | Taken:
-    """Take the deployment's name with a fresh token and submit. `after`: a token of that name which is proven gone.
+    """Take the deployment's name with a token that the journal knows, and submit.
+
+    `after`: a token of that name which is proven gone.
 
     Raises PreflightFailed (no run directory), SubmissionRefused, ClusterUnreachable (nothing submitted) or
     OutcomeUnknown.
     """
-    ports.journal.note(token, cluster=site.cluster.name, digest=bundle.digest, step="intent", at=ports.wall_clock())
     facts = {"token": str(token), "owner": ports.owner, "version": ports.version, "created_at": ports.wall_clock()}
     files = {**bundle.files, "manifest.json": manifest(plan, bundle, **facts)}
     if secrets:
@@ -102,7 +103,7 @@ elif [ "$live" = "$proven" ] || [ ! -d "$d/$live" ]; then
   # Exactly one successor can be made for a token, so two clients cannot both follow it.
   if ln -sT "$t" "$d/after.$live"; then
     ln -sT "$t" "$d/active.$t" && mv -T "$d/active.$t" "$d/active"
-    [ ! -d "$d/$live" ] || mv "$d/$live" "$root/archive/"
+    [ ! -d "$d/$live" ] || {{ rm -f "$d/$live/secrets.env"; mv "$d/$live" "$root/archive/"; }}
     exit 0
   fi
 fi
@@ -170,6 +171,12 @@ def _refusal_hint(error: str) -> str:
         ("node configuration", "no node of the partition has that many GPUs; compare with sinfo on the login host"),
     )
     return next((hint for word, hint in hints if word in error.lower()), "")
+
+
+def finish(site: Site, ports: Ports, token: Token) -> Submitted:
+    """Submit a token that has the name but no receipt, unless somebody is at it; then wait for theirs."""
+    answer = site.ask({"receipt": _receipt_script(site, token)}, within_s=RECEIPT_WITHIN_S + 60.0)["receipt"]
+    return read_receipt(site, ports, token, answer.text)
 
 
 def recover(site: Site, ports: Ports, token: Token, error: ClusterUnreachable) -> Submitted:

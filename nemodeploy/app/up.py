@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from nemodeploy.app import asking, ending
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Look, Site, unknown_outcome
-from nemodeploy.app.submitting import Submitted, Taken, take_and_submit
+from nemodeploy.app.submitting import Submitted, Taken, finish, take_and_submit
 from nemodeploy.assembly import difference
 from nemodeploy.core import readiness
 from nemodeploy.core.diagnosis import Log, diagnose
@@ -65,7 +65,6 @@ def up(
     begun = ports.clock.now()
     ours: list[Token] = []  # what this very call may have submitted, and so may take back
     try:
-        site.transport.open()
         token = _obtain(site, ports, plan, bundle, secrets, ours, replace_other)
         return _Watch(site, ports, token, budget, begun, adopted=not ours).until_ready()
     except KeyboardInterrupt:
@@ -84,8 +83,9 @@ def _obtain(
     """A token of this name that is submitted; `ours` is empty afterwards when it was there before us."""
     after: Token | None = None
     for _ in range(8):
-        ours[:] = [ports.new_token(plan.name)]
-        result = take_and_submit(site, ports, ours[0], plan, bundle, secrets=secrets, after=after)
+        token = _intend(site, ports, plan, bundle)
+        ours[:] = [token]
+        result = take_and_submit(site, ports, token, plan, bundle, secrets=secrets, after=after)
         if isinstance(result, Submitted):
             ports.reporter.say("submitted", f"job {result.job_id} ({result.token})")
             return result.token
@@ -94,6 +94,18 @@ def _obtain(
         if after is None:
             return result.token
     raise PreflightFailed(f"the name {plan.name} changes hands faster than we can follow", hint="try again")
+
+
+def _intend(site: Site, ports: Ports, plan: Plan, bundle: Bundle) -> Token:
+    """A fresh token, written down before any network; then the connection. When that fails, nothing was sent."""
+    token = ports.new_token(plan.name)
+    ports.journal.note(token, cluster=site.cluster.name, digest=bundle.digest, step="intent", at=ports.wall_clock())
+    try:
+        site.transport.open()
+    except BaseException:
+        ports.journal.forget(token)
+        raise
+    return token
 
 
 def _settle(site: Site, ports: Ports, plan: Plan, bundle: Bundle, taken: Taken, replace_other: bool) -> Token | None:
@@ -107,6 +119,8 @@ def _settle(site: Site, ports: Ports, plan: Plan, bundle: Bundle, taken: Taken, 
         ports.reporter.say(
             "adopted", f"{plan.name} is already {verdict.state.value} as {taken.token}; nothing submitted"
         )
+        if verdict.state is State.SUBMITTING:
+            finish(site, ports, taken.token)  # its client may be gone; whoever makes submit/go submits
         return None
     if replace_other:
         ending.end(site, ports, taken.token, why="replacing the old one")
@@ -114,7 +128,7 @@ def _settle(site: Site, ports: Ports, plan: Plan, bundle: Bundle, taken: Taken, 
     lines = difference(json.loads(manifest(plan, bundle))["plan"], directory.plan)
     raise PreflightFailed(
         f"{plan.name} is already {verdict.state.value} on {site.cluster.name}, and it is a different one",
-        detail=lines[:10],
+        detail=lines[:10] or ("the same settings, but other scripts: made by another version of nemodeploy",),
         hint=f"--replace takes it down first; --name NAME starts another; nemodeploy down {plan.name}",
         token=str(taken.token),
     )

@@ -25,8 +25,10 @@ class Pyxis:
             what = f"{spec.image!r} would be looked for on Docker Hub by enroot before version 4"
             instead = spec.image.replace("/", "#", 1)
             found.append((f"images.{spec.engine}", what, f"write {instead}"))
-        if any(mark in spec.checkpoint for mark in ",:"):
-            found.append((f"checkpoints.{spec.model.name}", "pyxis cannot mount a path with , or :", "another path"))
+        paths = ((f"checkpoints.{spec.model.name}", spec.checkpoint), ("root", spec.cluster.root))
+        found += [
+            (key, "pyxis cannot mount a path with , or :", "another path") for key, path in paths if set(path) & {*",:"}
+        ]
         return found
 
     def model_path(self, spec: Spec) -> str:

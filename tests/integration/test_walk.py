@@ -93,6 +93,16 @@ def test_a_different_one_of_the_same_name_is_refused_or_replaces(site: Home) -> 
     assert [seen["token"] for seen in deployments(site)] == [second["token"]]
 
 
+def test_a_root_that_is_hard_to_quote_works(site: Home, sandbox: Sandbox) -> None:
+    odd = site.cluster("odd", root=str(sandbox.place.shared / "it's $HOME; (a) *"))
+    done = site.run("up", "--profile", "h200x8", "--cluster", odd)
+    assert done.returncode == 0, done.stderr
+    assert "rank 0" not in site.run("status", "--cluster", odd).stderr
+    assert "PUT /generate" in site.run("logs", NAME, "--cluster", odd).stdout
+    assert site.run("down", NAME, "--cluster", odd).returncode == 0
+    assert "PUT /generate" in site.run("logs", NAME, "--cluster", odd).stdout
+
+
 def test_two_at_once_give_one_job(site: Home, sandbox: Sandbox) -> None:
     both = [site.start("up", "--profile", "h100x16", "--json") for _ in range(2)]
     documents = [json.loads(process.communicate(timeout=90)[0]) for process in both]

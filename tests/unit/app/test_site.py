@@ -19,9 +19,9 @@ from nemodeploy.app.submitting import Submitted, Taken
 from nemodeploy.app.up import up
 from nemodeploy.app.wanted import Wanted, Wish, resolve
 from nemodeploy.core.readiness import Budget, State, judge
-from nemodeploy.errors import OutcomeUnknown, PreflightFailed, QueueTimeout, SubmissionRefused
+from nemodeploy.errors import BadInput, OutcomeUnknown, PreflightFailed, QueueTimeout, SubmissionRefused
 from nemodeploy.schedulers import slurm
-from nemodeploy.values import Token
+from nemodeploy.values import Secret, Token
 
 WIDTHS = dict(slurm._COLUMNS)
 
@@ -115,6 +115,7 @@ class Login:
 
     def submit(self, **more: Token | None) -> Submitted | Taken:
         token = self.token("demo")
+        self.ports().journal.note(token, step="intent")
         return submitting.take_and_submit(
             self.site(), self.ports(), token, self.wanted.plan, self.wanted.bundle, secrets={}, after=more.get("after")
         )
@@ -168,6 +169,45 @@ def test_a_taken_name_is_not_submitted_again(login: Login) -> None:
         )
         == 1
     )
+
+
+def test_a_client_that_died_before_sbatch_is_finished_by_the_next(login: Login) -> None:
+    token = accepted(login)
+    directory = login.shared / "deployments/demo" / str(token)
+    for name in ("sbatch.rc", "sbatch.out", "sbatch.err"):
+        (directory / "submit" / name).unlink()
+    (directory / "submit/go").rmdir()
+    assert submitting.finish(login.site(), login.ports(), token) == Submitted(token=token, job_id="77")
+    assert submitting.finish(login.site(), login.ports(), token) == Submitted(token=token, job_id="77")
+    assert login.submissions() == 2, "once by the client that died, once by the next, and not a third time"
+
+
+def test_no_journal_no_network(login: Login) -> None:
+    (login.path / "state").write_text("a file where the directory should be")
+    opened = []
+
+    class Watched(LocalTransport):
+        def open(self) -> None:
+            opened.append(True)
+
+    site = Site(login.wanted.cluster, Watched(), login.nonce)
+    budget = Budget(queue_s=1.0, startup_s=1.0)
+    with pytest.raises(BadInput, match="cannot write the journal"):
+        up(site, login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
+    assert opened == []
+    assert login.submissions() == 0
+
+
+def test_a_secret_does_not_stay_when_the_job_never_ran(login: Login) -> None:
+    login.slurm(sbatch="echo 'sbatch: error: Invalid qos specification' >&2; exit 1")
+    secrets = {"HF_TOKEN": Secret("canary")}
+    token = login.token("demo")
+    with pytest.raises(SubmissionRefused):
+        submitting.take_and_submit(
+            login.site(), login.ports(), token, login.wanted.plan, login.wanted.bundle, secrets=secrets
+        )
+    assert (login.shared / "archive" / str(token) / "manifest.json").exists()
+    assert not (login.shared / "archive" / str(token) / "secrets.env").exists()
 
 
 def test_a_proven_end_is_followed_by_exactly_one(login: Login) -> None:
