@@ -132,8 +132,14 @@ def _judge_running(seen: Seen, row: Row) -> Verdict:
 
 
 def _phase(phase: str, joined: int, ranks: int) -> str:
-    words = {"joining": "joining", "loading": "loading weights", "warming_up": "warming up", "listening": "listening"}
-    count = f" · {joined}/{ranks} ranks joined" if ranks and phase in words else ""
+    words = {
+        "starting": "starting the ranks",
+        "joining": "joining",
+        "loading": "loading weights",
+        "warming_up": "warming up",
+        "listening": "listening",
+    }
+    count = f" · {joined}/{ranks} ranks joined" if joined and phase in words else ""
     return words.get(phase, phase.replace("_", " ")) + count
 
 

@@ -42,12 +42,12 @@ class NemoEval:
         found = []
         if tensor * pipeline != gpus:
             what = f"TP {tensor} x PP {pipeline} is {tensor * pipeline} ranks, but {spec.nodes} nodes x "
-            found.append(
-                ("layout", f"{what}{spec.gpus_per_node} GPUs are {gpus}", "TP x PP must equal nodes x gpus_per_node")
-            )
+            best = min(spec.gpus_per_node, spec.model.kv_heads)
+            instead = f"--set layout.tensor_parallel={best} --set layout.pipeline_parallel={max(gpus // best, 1)}"
+            found.append(("layout", f"{what}{spec.gpus_per_node} GPUs are {gpus}", instead))
         if spec.model.kv_heads % tensor:
             what = f"{tensor} does not divide {spec.model.kv_heads} KV heads"
-            found.append(("layout.tensor_parallel", what, f"at most {spec.model.kv_heads}"))
+            found.append(("layout.tensor_parallel", what, f"use a divisor of {spec.model.kv_heads}"))
         return found
 
     def arguments(self, spec: Spec, model_path: str) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ BAD = (
     (("plan",), "Missing option '--profile'", "nemodeploy plan --help"),
     (("plan", "--profile", "h100x16", "--set", "layout"), "write KEY=VALUE", "--set layout.tensor_parallel=4"),
     (("plan", "--profile", "h100x16", "--set", "layout.tensor_paralel=8"), "unknown key", "tensor_parallel"),
-    (("plan", "--profile", "h100x16", "--nodes", "1"), "TP 8 x PP 2 is 16 ranks", "must equal"),
+    (("plan", "--profile", "h100x16", "--nodes", "1"), "TP 8 x PP 2 is 16 ranks", "--set layout.pipeline_parallel=1"),
     (("plan", "--profile", "h100x16", "--name", "Bad_Name"), "deployment name 'Bad_Name'", "--name NAME"),
     (("plan", "--profile", "h100x16", "--time", "forever"), "not a finite time", "HH:MM:SS"),
     (("plan", "--profile", "h100x16", "--set", "model=5"), "names no model", "--model"),
