@@ -45,6 +45,11 @@ class Plan:
     notices: tuple[str, ...]
     sources: Mapping[str, str]
 
+    @property
+    def warning_s(self) -> int:
+        """How long before the time limit the job is told, in seconds; Slurm may be up to 60 s early."""
+        return min(120, self.time_s // 4)
+
     def as_json(self) -> dict[str, Any]:
         """The document of `plan --json`."""
         plain = asdict(self)
