@@ -5,6 +5,7 @@
     ├── AuthenticationFailed        10
     │   └── HostKeyRejected         10
     ├── ClusterUnreachable          11   transient; nothing was submitted
+    │   └── ForwardingRefused       11   the site lets nobody through to its nodes
     ├── PreflightFailed             12
     ├── SubmissionRefused           20
     ├── JobEnded                    30   the job ended before READY
@@ -58,6 +59,10 @@ class ClusterUnreachable(NemodeployError):
 
     exit_code = 11
     transient = True
+
+
+class ForwardingRefused(ClusterUnreachable):
+    """The login host answered, and refuses to forward connections at all."""
 
 
 class PreflightFailed(NemodeployError):

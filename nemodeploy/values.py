@@ -104,11 +104,6 @@ class Endpoint:
     epoch: Epoch
     nonce: str
 
-    @property
-    def url(self) -> str:
-        """As seen from the cluster's login node."""
-        return f"http://{self.host}:{self.port}"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpRequest:

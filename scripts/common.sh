@@ -58,12 +58,20 @@ need_environment() {
       python3 python3-venv ca-certificates >/dev/null
     find_python || { say "no Python of at least 3.10 could be found"; exit 1; }
   fi
-  stamp="$(cksum <pyproject.toml) $1 $PWD"
-  if [ "$(cat "$venv/nemodeploy.stamp" 2>/dev/null)" != "$stamp" ]; then
-    say "installing nemodeploy[$1] into $venv"
-    rm -rf "$venv"
-    "$python" -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[$1]"
-    printf '%s\n' "$stamp" >"$venv/nemodeploy.stamp"
-  fi
+  stamp="$(cksum <pyproject.toml) $PWD"
+  case $(cat "$venv/nemodeploy.stamp" 2>/dev/null) in
+    "$stamp $1" | "$stamp $1",*) ;; # these extras, or these and more
+    *)
+      if [ -d "$venv" ] && [ -n "$(ls -A "$venv")" ] && [ ! -e "$venv/nemodeploy.stamp" ]; then
+        say "$venv is not ours; name another directory with NEMODEPLOY_VENV"
+        exit 1
+      fi
+      say "installing nemodeploy[$1] into $venv"
+      rm -rf "$venv"
+      "$python" -m venv "$venv"
+      : >"$venv/nemodeploy.stamp"
+      "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[$1]"
+      printf '%s\n' "$stamp $1" >"$venv/nemodeploy.stamp"
+      ;;
+  esac
 }

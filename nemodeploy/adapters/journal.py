@@ -41,6 +41,11 @@ class Journal:
                 f"cannot write the journal {path}: {error.strerror}", hint="free the space, or set XDG_STATE_HOME"
             ) from error
 
+    def add(self, token: Token, **facts: str) -> None:
+        """The same once something was sent: a journal that cannot be written changes nothing any more."""
+        with contextlib.suppress(BadInput):
+            self.note(token, **facts)
+
     def forget(self, token: Token) -> None:
         """The token is verified gone."""
         with contextlib.suppress(OSError):

@@ -16,7 +16,6 @@ from nemodeploy.core.reading import near
 from nemodeploy.errors import BadInput
 
 _PACKAGE = Path(__file__).parents[1]
-KINDS = ("profiles", "models", "clusters")
 
 
 def shipped(kind: str) -> Path:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from nemodeploy.app import ending
 from nemodeploy.app.ending import Ended
 from nemodeploy.app.ports import Ports
-from nemodeploy.app.site import Site
+from nemodeploy.app.site import Site, unknown_outcome
+from nemodeploy.errors import NemodeployError
 from nemodeploy.values import Token
 
 
@@ -17,6 +18,15 @@ def tokens_of(site: Site, name: str | None) -> tuple[Token, ...]:
     return tuple(directory.token for directory in (look.named(name) if name else look.directories))
 
 
-def down(site: Site, ports: Ports, tokens: Sequence[Token]) -> tuple[Ended, ...]:
-    """End every token, one after the other. Raises OutcomeUnknown for the first that cannot be shown to be gone."""
-    return tuple(ending.end(site, ports, token) for token in tokens)
+def down(site: Site, ports: Ports, tokens: Sequence[Token]) -> tuple[list[Ended], list[NemodeployError]]:
+    """End every token, one after the other; one that cannot be shown to be gone does not save the others."""
+    gone, failures = [], []
+    for token in tokens:
+        try:
+            gone.append(ending.end(site, ports, token))
+        except NemodeployError as error:
+            failures.append(error)
+        except KeyboardInterrupt:
+            failures.append(unknown_outcome(token, site.cluster, "interrupted while taking it down"))
+            break
+    return gone, failures

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core.readiness import Seen, State, Verdict, judge
-from nemodeploy.errors import ClusterUnreachable
+from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable
 from nemodeploy.values import Token
 
 GIVE_UP_AFTER_S = 180.0
+NO_SHOW_AFTER_S = 60.0
 # Somebody waits: Slurm is asked at 0, 1, 2, 4 and 8 s, then four times a minute.
 PACE_S = (1.0, 1.0, 2.0, 4.0)
 SLOW_PACE_S = 15.0
@@ -36,13 +37,15 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") 
         try:
             seen = _see(site, token)
             verdict = judge(seen)
-            ended = _conclude(site, ports, seen, verdict)
+            ended = _conclude(site, ports, seen, verdict, waited_s=ports.clock.now() - begun)
             if ended:
                 return ended
             grace_s = float(seen.directory.plan.get("grace_s", 10)) + 15.0
             hard = hard or verdict.state is State.QUEUED or ports.clock.now() - begun > grace_s
             if seen.job_id and (hard or verdict.state is not State.STOPPING):
                 site.cancel(token, seen.job_id, gently=not hard)
+        except AuthenticationFailed as error:
+            raise unknown_outcome(token, site.cluster, error.message) from error
         except ClusterUnreachable as error:
             problem, verdict = error.message, Verdict(state=State.UNKNOWN, reason=error.message)
             pace = []
@@ -59,15 +62,20 @@ def _see(site: Site, token: Token) -> Seen:
     return site.see(look, look.directory(token))
 
 
-def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict) -> Ended | None:
+def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, waited_s: float) -> Ended | None:
     """The proof, if this look gives one."""
     token = seen.directory.token
     if verdict.gone:
         site.archive(token)
         ports.journal.forget(token)
         return Ended(token=token, job_id=seen.job_id, submitted=bool(seen.job_id))
-    if verdict.state is State.SUBMITTING and not seen.job_id and site.withhold(token):
-        site.archive(token)
-        ports.journal.forget(token)
-        return Ended(token=token, job_id="", submitted=False)
-    return None
+    if verdict.state is not State.SUBMITTING or seen.job_id:
+        return None
+    if not site.withhold(token):
+        # Somebody was about to run sbatch and nothing came of it. A job that appears all the same ends at once.
+        site.revoke(token)
+        if waited_s < NO_SHOW_AFTER_S:
+            return None
+    site.archive(token)
+    ports.journal.forget(token)
+    return Ended(token=token, job_id="", submitted=False)

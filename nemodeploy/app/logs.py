@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nemodeploy.app.site import Site
 from nemodeploy.core.diagnosis import clean
-from nemodeploy.errors import BadInput
+from nemodeploy.errors import BadInput, ClusterUnreachable
 
 TAIL_LINES = 20
 
@@ -21,6 +21,8 @@ def show(site: Site, name: str, say: Callable[[str], None], *, lines: int = TAIL
     prefix.flush()
     if status == 3:
         raise BadInput(f"no deployment named {name!r} on {site.cluster.name}", hint="nemodeploy status")
+    if status:
+        raise ClusterUnreachable(f"the connection to {site.cluster.name} broke", hint="run the same command again")
 
 
 def _script(site: Site, name: str, lines: int, follow: bool) -> str:
@@ -38,8 +40,11 @@ fi
     return (
         find
         + f"""\
-waited=0; until ls current/logs/*.log >/dev/null 2>&1 || [ -e current/exit.json ]; do sleep 0.5; done; sleep 0.5
-( until [ -e current/exit.json ] || [ ! -e . ]; do sleep 1; done ) & watcher=$!
+here=$(pwd -P)
+over() {{ [ -e current/exit.json ] || [ ! -d "$here" ] || ! kill -0 "$client" 2>/dev/null; }}
+client=$PPID # sshd's process for this connection: when it is gone, so are we
+until ls current/logs/*.log >/dev/null 2>&1 || over; do sleep 0.5; done; sleep 0.5
+( until over; do sleep 1; done ) & watcher=$!
 tail -v -n {int(lines)} --pid="$watcher" --follow=name --retry current/logs/*.log slurm-*.log 2>/dev/null
 exit 0
 """

@@ -29,7 +29,6 @@ class Look:
     """One answer: whether Slurm answered (None: was not asked), its rows by job name, the live run directories."""
 
     answered: bool | None
-    complaint: str
     rows: Mapping[str, tuple[QueueRow, ...]]
     directories: tuple[RunDirectory, ...]
 
@@ -87,9 +86,8 @@ class Site:
                 rows[row.name] = (*rows.get(row.name, ()), row)
         return Look(
             answered=queue.status == 0 if queue else None,
-            complaint=queue.text.strip() if queue and queue.status else "",
             rows=rows,
-            directories=observation.parse_list(answer["files"].text),
+            directories=_with_strays(observation.parse_list(answer["files"].text), rows),
         )
 
     def see(self, look: Look, directory: RunDirectory) -> Seen:
@@ -120,15 +118,19 @@ class Site:
 
     def cancel(self, token: Token, job_id: str, *, gently: bool) -> Section:
         """Take a job back: the mark that keeps a late start from serving, then the signal."""
-        mark = f": >{self.directory(token)}/revoked\n" if gently else ":\n"
-        return self.ask({"cancel": f"{mark}{slurm.cancel_script(job_id, gently=gently)}"})["cancel"]
+        mark = f"touch {self.directory(token)}/revoked 2>/dev/null"
+        return self.ask({"cancel": f"{mark}\n{slurm.cancel_script(job_id, gently=gently)}"})["cancel"]
+
+    def revoke(self, token: Token) -> None:
+        """Leave the mark by which a job that starts later ends at once."""
+        self.ask({"revoke": f"touch {self.directory(token)}/revoked 2>/dev/null; exit 0"})
 
     def withhold(self, token: Token) -> bool:
         """Take `submit/go` so that nobody can submit any more. True is proof that nothing was submitted."""
         script = (
             f"umask 077; mkdir -p {self.directory(token)}/submit && cd {self.directory(token)} || exit 1\n"
             "[ ! -e submit/withheld ] || exit 0\n"
-            ": >revoked; mkdir submit/go 2>/dev/null && : >submit/withheld\n"
+            "mkdir submit/go 2>/dev/null && touch submit/withheld revoked\n"
         )
         return self.ask({"go": script})["go"].status == 0
 
@@ -150,6 +152,16 @@ class Site:
             f"tail -v -c {LOG_TAIL_BYTES} current/logs/*.log slurm-*.log submit/sbatch.err 2>/dev/null\nexit 0\n"
         )
         return split_tails(self.ask({"logs": script})["logs"].text)
+
+
+def _with_strays(
+    listed: tuple[RunDirectory, ...], rows: Mapping[str, tuple[QueueRow, ...]]
+) -> tuple[RunDirectory, ...]:
+    """Jobs of ours that are alive without a run directory that we can see: no less real for that."""
+    known = {str(directory.token) for directory in listed}
+    names = [name for name, found in rows.items() if any(row.kind != "ended" for row in found) and name not in known]
+    strays = filter(None, map(observation.read_token, names))
+    return (*listed, *(RunDirectory(token=token, submitted=True) for token in strays))
 
 
 def current_row(rows: tuple[QueueRow, ...]) -> QueueRow | None:

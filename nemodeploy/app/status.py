@@ -21,7 +21,6 @@ class Deployment:
     """One line of `status`: what was seen, and what it means."""
 
     cluster: str
-    endpoint_host: str
     seen: Seen
     verdict: Verdict
 
@@ -67,7 +66,8 @@ class Deployment:
         endpoint = self.seen.directory.endpoint
         if endpoint is None or self.verdict.state is not State.READY:
             return None
-        return {"url": endpoint.url, "protocol": endpoint.protocol, "model": endpoint.model}
+        host = self.seen.directory.plan.get("endpoint_host") or endpoint.host
+        return {"url": f"http://{host}:{endpoint.port}", "protocol": endpoint.protocol, "model": endpoint.model}
 
 
 def status(site: Site, name: str | None = None) -> tuple[Deployment, ...]:
@@ -75,8 +75,7 @@ def status(site: Site, name: str | None = None) -> tuple[Deployment, ...]:
     look = site.look()
     directories: Sequence[RunDirectory] = look.named(name) if name else look.directories
     return tuple(
-        Deployment(cluster=site.cluster.name, endpoint_host=site.cluster.endpoint_host, seen=one, verdict=judge(one))
-        for one in site.see_all(look, directories)
+        Deployment(cluster=site.cluster.name, seen=one, verdict=judge(one)) for one in site.see_all(look, directories)
     )
 
 

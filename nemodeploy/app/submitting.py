@@ -14,7 +14,13 @@ from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core import sections
 from nemodeploy.core.plan import Bundle, Plan, manifest
-from nemodeploy.errors import ClusterUnreachable, NemodeployError, PreflightFailed, SubmissionRefused
+from nemodeploy.errors import (
+    AuthenticationFailed,
+    ClusterUnreachable,
+    NemodeployError,
+    PreflightFailed,
+    SubmissionRefused,
+)
 from nemodeploy.schedulers import slurm
 from nemodeploy.values import Secret, Token
 
@@ -89,7 +95,7 @@ def _take_script(site: Site, ports: Ports, token: Token, files: Mapping[str, str
     return f"""\
 set -u; umask 077; exec 2>&1
 root={site.root}; d=$root/deployments/{token.name}; t={token}; proven={after or "none"}
-mkdir -p "$d" "$root/archive" && chmod 700 "$root" "$d" || exit {_NOT_WRITABLE}
+mkdir -p "$d" "$root/archive" && chmod 700 "$root/deployments" "$root/archive" "$d" || exit {_NOT_WRITABLE}
 mkdir "$d/$t" "$d/$t/submit" && cd "$d/$t" || exit {_NOT_WRITABLE}
 {uploads}
 for file in {" ".join(files)}; do
@@ -108,7 +114,8 @@ elif [ "$live" = "$proven" ] || [ ! -d "$d/$live" ]; then
   fi
 fi
 cd /; rm -rf "$d/$t"
-live=$(readlink "$d/active"); while next=$(readlink "$d/after.$live"); do live=$next; done
+live=$(readlink "$d/active"); [ -n "$live" ] || {{ echo "no symbolic link can be made in $d"; exit {_NOT_WRITABLE}; }}
+while next=$(readlink "$d/after.$live"); do live=$next; done
 echo "$live"; exit {_TAKEN}
 """
 
@@ -126,7 +133,7 @@ if mkdir submit/go 2>/dev/null; then
   ' one-shot {token} </dev/null >/dev/null 2>&1 &
 fi
 waited=0
-until [ -e submit/sbatch.rc ] || [ "$waited" -ge {RECEIPT_WITHIN_S * 20} ]; do
+until [ -e submit/sbatch.rc ] || [ -e submit/withheld ] || [ "$waited" -ge {RECEIPT_WITHIN_S * 20} ]; do
   sleep 0.05
   waited=$((waited + 1))
 done
@@ -142,12 +149,17 @@ def read_receipt(site: Site, ports: Ports, token: Token, text: str) -> Submitted
     status = int(status_text) if status_text.strip().isdigit() else None
     job_id = slurm.parse_job_id(out)
     if status == 0 and job_id:
-        ports.journal.note(token, cluster=site.cluster.name, step="submitted", job_id=job_id, at=ports.wall_clock())
+        ports.journal.add(token, cluster=site.cluster.name, step="submitted", job_id=job_id, at=ports.wall_clock())
         return Submitted(token=token, job_id=job_id)
-    if status in (None, 0) or slurm.is_ambiguous(error):
-        return _look_up(site, ports, token, error or "sbatch did not answer")
+    if status != 127 and (status is None or not slurm.was_refused(status, error)):
+        return _look_up(site, ports, token, error or "sbatch gave no answer")
     site.archive(token)
     ports.journal.forget(token)
+    if slurm.is_unreachable(error):
+        raise ClusterUnreachable(
+            f"Slurm's controller on {site.cluster.name} does not answer; nothing was submitted",
+            hint="nemodeploy up again when sinfo on the login host works",
+        )
     if status == 127:
         raise PreflightFailed(
             f"sbatch is not found on the login host of {site.cluster.name}", hint="is this a Slurm login node?"
@@ -189,6 +201,8 @@ def recover(site: Site, ports: Ports, token: Token, error: ClusterUnreachable) -
         except ClusterUnreachable as again:
             error = again
             continue
+        except AuthenticationFailed as refused:
+            raise unknown_outcome(token, site.cluster, refused.message) from refused
         if answer.status == 3 and site.withhold(token):  # the name was not taken, and now nobody can submit
             ports.journal.forget(token)
             raise error
@@ -200,11 +214,14 @@ def _look_up(site: Site, ports: Ports, token: Token, why: str) -> Submitted:
     """sbatch gave no clear answer: ask the queue for the token, patiently; never submit again here."""
     for pause in (0.0, 5.0, 10.0, 15.0):
         ports.clock.sleep(pause)
-        look = site.look()
-        rows = look.rows.get(str(token), ())
+        try:
+            rows = site.look().rows.get(str(token), ())
+        except (ClusterUnreachable, AuthenticationFailed) as error:
+            why = error.message
+            continue
         if rows:
             job_id = min((row.job_id for row in rows), key=int)
-            ports.journal.note(token, cluster=site.cluster.name, step="found", job_id=job_id, at=ports.wall_clock())
+            ports.journal.add(token, cluster=site.cluster.name, step="found", job_id=job_id, at=ports.wall_clock())
             _repair_receipt(site, token, job_id)
             return Submitted(token=token, job_id=job_id)
     raise unknown_outcome(token, site.cluster, " ".join(why.split()))

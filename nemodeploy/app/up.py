@@ -12,12 +12,15 @@ from nemodeploy.app.site import Look, Site, unknown_outcome
 from nemodeploy.app.submitting import Submitted, Taken, finish, take_and_submit
 from nemodeploy.assembly import difference
 from nemodeploy.core import readiness
-from nemodeploy.core.diagnosis import Log, diagnose
+from nemodeploy.core.diagnosis import Diagnosis, Log, diagnose
+from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.plan import Bundle, Plan, manifest
 from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict
 from nemodeploy.errors import (
+    AuthenticationFailed,
     CancelledByUser,
     ClusterUnreachable,
+    ForwardingRefused,
     InterruptedBeforeSubmission,
     JobEnded,
     OutcomeUnknown,
@@ -36,6 +39,7 @@ QUICK_FOR_S = 30.0
 UNREACHABLE_FOR_S = 600.0
 ANSWER_TOKENS = 48
 ANSWER_WITHIN_S = 300.0
+ASK_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +70,10 @@ def up(
     ours: list[Token] = []  # what this very call may have submitted, and so may take back
     try:
         token = _obtain(site, ports, plan, bundle, secrets, ours, replace_other)
-        return _Watch(site, ports, token, budget, begun, adopted=not ours).until_ready()
+        try:
+            return _Watch(site, ports, token, budget, begun, adopted=not ours).until_ready()
+        except (ClusterUnreachable, AuthenticationFailed) as error:  # too late for "nothing was submitted"
+            raise unknown_outcome(token, site.cluster, error.message) from error
     except KeyboardInterrupt:
         raise _interrupted(site, ports, plan.name, ours) from None
 
@@ -90,7 +97,7 @@ def _obtain(
             ports.reporter.say("submitted", f"job {result.job_id} ({result.token})")
             return result.token
         ours.clear()
-        after = _settle(site, ports, plan, bundle, result, replace_other)
+        after = _settle(site, ports, plan, bundle, result, ours, replace_other)
         if after is None:
             return result.token
     raise PreflightFailed(f"the name {plan.name} changes hands faster than we can follow", hint="try again")
@@ -108,18 +115,24 @@ def _intend(site: Site, ports: Ports, plan: Plan, bundle: Bundle) -> Token:
     return token
 
 
-def _settle(site: Site, ports: Ports, plan: Plan, bundle: Bundle, taken: Taken, replace_other: bool) -> Token | None:
+def _settle(
+    site: Site, ports: Ports, plan: Plan, bundle: Bundle, taken: Taken, ours: list[Token], replace_other: bool
+) -> Token | None:
     """The name is taken: None to adopt its token, or the token once it is proven gone."""
     look = site.look()
     directory = look.directory(taken.token)
     verdict = readiness.judge(site.see(look, directory))
     if verdict.gone:
         return taken.token
+    if verdict.state is State.STOPPING:
+        ending.end(site, ports, taken.token, why="waiting for the old one")
+        return taken.token
     if str(directory.manifest.get("digest")) == bundle.digest:
         ports.reporter.say(
             "adopted", f"{plan.name} is already {verdict.state.value} as {taken.token}; nothing submitted"
         )
         if verdict.state is State.SUBMITTING:
+            ours[:] = [taken.token]
             finish(site, ports, taken.token)  # its client may be gone; whoever makes submit/go submits
         return None
     if replace_other:
@@ -143,8 +156,9 @@ class _Watch:
         self.submitted_at = ports.clock.now()
         self.clocks = Clocks(began=self.submitted_at)
         self.looks = [self.submitted_at + offset for offset in FIRST_LOOKS_S]
-        self.last_row: QueueRow | None = None
-        self.unreachable_since: float | None = None
+        self.last = Seen(directory=RunDirectory(token=token), answered=False, row=None)
+        self.unknown_since: float | None = None
+        self.ask_again_at = 0.0
         self.news = ""
         self.said = ""
 
@@ -173,21 +187,30 @@ class _Watch:
                 look = self.site.look()
                 seen = self._seen(look)
         except ClusterUnreachable as error:
-            self._endure(error, now)
+            self._endure(error.message, now)
+            self.ports.clock.sleep(LATER_LOOKS_S)  # a pause before each new connection
             return None
-        self.unreachable_since = None
         if look.answered is not None:
             self._plan_next_look(now)
+        if seen.answered:
+            self.unknown_since = None
+        else:
+            self._endure("Slurm does not answer", now)
         return seen
 
     def _seen(self, look: Look) -> Seen:
-        if look.answered is not None:
-            seen = self.site.see(look, look.directory(self.token))
-            self.last_row = seen.row if isinstance(seen.row, QueueRow) else None
-            return seen
-        row = self.last_row
+        """The directory as it is now, and Slurm's word as it was last heard; a failed question stays one."""
         directory = look.directory(self.token)
-        return Seen(directory=directory, answered=True, row=row, job_id=row.job_id if row else "")
+        if look.answered is None:
+            return replace(self.last, directory=directory)
+        seen = self.site.see(look, directory)
+        self.last = seen if look.answered else replace(self.last, directory=directory, answered=False)
+        return self.last
+
+    @property
+    def _row(self) -> QueueRow | None:
+        row = self.last.row
+        return row if isinstance(row, QueueRow) else None
 
     def _brings_news(self, seen: Seen) -> bool:
         """Whether the job itself has begun or ended since it was last read; Slurm is then asked as at the start."""
@@ -202,70 +225,86 @@ class _Watch:
     def _plan_next_look(self, now: float) -> None:
         self.looks = [due for due in self.looks if due > now] or [now + LATER_LOOKS_S]
 
-    def _endure(self, error: ClusterUnreachable, now: float) -> None:
-        """A failed question is not an answer: keep asking, with a pause before each new connection."""
-        if self.unreachable_since is None:
-            self.unreachable_since = now
-        if now - self.unreachable_since > UNREACHABLE_FOR_S:
-            raise unknown_outcome(self.token, self.site.cluster, error.message) from error
-        self._say("unknown", error.message)
-        self.ports.clock.sleep(LATER_LOOKS_S)
+    def _endure(self, why: str, now: float) -> None:
+        """A failed question is not an answer: keep asking, for a while."""
+        if self.unknown_since is None:
+            self.unknown_since = now
+        if now - self.unknown_since > UNREACHABLE_FOR_S:
+            raise unknown_outcome(self.token, self.site.cluster, why)
+        self._say("unknown", why)
 
     def _act(self, seen: Seen, verdict: Verdict) -> Up | None:
         now = self.ports.clock.now()
         before, self.clocks = self.clocks, readiness.turn(self.clocks, verdict, verdict.reason, now)
         if before.started is None and self.clocks.started is not None:
             self.looks = [now + LATER_LOOKS_S]  # the run directory tells the rest
-        if verdict.state is State.READY:
-            return self._ask(seen, now)
         if verdict.gone:
             raise self._ended(seen, verdict)
-        self._say(verdict.state.value.lower(), verdict.reason)
-        self._check_clocks(seen, verdict, now)
-        return None
+        done = self._ask(seen, now) if verdict.state is State.READY and now >= self.ask_again_at else None
+        if done is None:
+            if verdict.state is not State.READY:
+                self._say(verdict.state.value.lower(), verdict.reason)
+            self._check_clocks(verdict, now)
+        return done
 
-    def _check_clocks(self, seen: Seen, verdict: Verdict, now: float) -> None:
-        row = self.last_row
+    def _check_clocks(self, verdict: Verdict, now: float) -> None:
+        row, token = self._row, str(self.token)
+        if verdict.state is State.STOPPING:
+            ending.end(self.site, self.ports, self.token, why="it is ending")
+            raise JobEnded(f"the job ended before it had answered: {verdict.reason}", token=token)
         if verdict.state is State.QUEUED and row and row.reason in NEVER_HEALS:
             self._give_up()
-            raise QueueTimeout(
-                f"the job would have waited for ever: {row.plain_reason}; it is cancelled", token=str(self.token)
-            )
+            raise QueueTimeout(f"the job would have waited for ever: {row.plain_reason}; it is cancelled", token=token)
         late = readiness.overdue(self.clocks, verdict, self.budget, now)
         if late == "queue":
             self._give_up()
             raise QueueTimeout(
                 f"no nodes within {self.budget.queue_s:.0f} s ({verdict.reason}); the job is cancelled",
                 hint="--queue-timeout waits longer",
-                token=str(self.token),
+                token=token,
             )
         if late == "startup":
-            logs = self.site.logs_of(self.token)
             self._give_up()
-            found = diagnose([Log(name, text) for name, text in logs.items()], None)
+            found = self._diagnose(None)
             raise StartupTimeout(
-                f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason}; "
+                f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason or self.said}; "
                 "the job is cancelled",
                 hint=found.advice or "--startup-timeout waits longer",
                 detail=_evidence(found.line, found.log),
-                token=str(self.token),
+                token=token,
             )
 
+    def _diagnose(self, rank: int | None) -> Diagnosis:
+        """Advice; without a connection there is none, and that changes nothing."""
+        try:
+            logs = self.site.logs_of(self.token)
+        except (ClusterUnreachable, AuthenticationFailed):
+            return Diagnosis()
+        return diagnose([Log(name, text) for name, text in logs.items()], rank)
+
     def _give_up(self) -> None:
+        """Cancel what we submitted; what somebody else did is left to them."""
+        if self.adopted:
+            raise OutcomeUnknown(
+                f"{self.token.name} is not READY yet; it was there before this command and is left alone",
+                hint=f"nemodeploy status {self.token.name}, or nemodeploy down {self.token.name}",
+                token=str(self.token),
+            )
         ending.end(self.site, self.ports, self.token, why="cancelling")
 
     def _ask(self, seen: Seen, now: float) -> Up | None:
         """The proof: a real question through the tunnel. Without an answer it is not READY, whatever the job says."""
         try:
             answer = self._answer(seen)
-        except asking.NoAnswer as error:
+        except (asking.NoAnswer, ClusterUnreachable) as error:
             self._say("starting", error.message)
+            self.ask_again_at = now + ASK_AGAIN_S
             return None
         ready = self.ports.clock.now()
         self.ports.reporter.say("ready", f'answered "{answer}" in {ready - now:.1f} s')
         started = self.clocks.started if self.clocks.started is not None else now
         return Up(
-            seen=replace(seen, row=self.last_row),
+            seen=seen,
             answer=answer,
             answer_s=round(ready - now, 3),
             adopted=self.adopted,
@@ -283,7 +322,7 @@ class _Watch:
             return asking.generate(
                 self.site, endpoint, plan, question, max_tokens=ANSWER_TOKENS, timeout_s=ANSWER_WITHIN_S
             )
-        except ClusterUnreachable as error:
+        except ForwardingRefused as error:
             answer = asking.recorded(plan, self.site.last_answer(self.token))
             self.ports.reporter.say("tunnel", f"{error.message}; taking the answer that the job itself was given")
             return answer
@@ -291,8 +330,7 @@ class _Watch:
     def _ended(self, seen: Seen, verdict: Verdict) -> JobEnded:
         """The state, the exit code and the log line that shows why."""
         ended = seen.directory.exit
-        logs = self.site.logs_of(self.token)
-        found = diagnose([Log(name, text) for name, text in logs.items()], ended.rank if ended else None)
+        found = self._diagnose(ended.rank if ended else None)
         self.site.archive(self.token)
         self.ports.journal.forget(self.token)
         state = seen.row.state if seen.row else "no longer known to Slurm"

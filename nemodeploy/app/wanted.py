@@ -51,6 +51,10 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
         raise BadInput(f"profile {wish.profile} names no model", hint="--model NAME")
     model_document = resources.find("models", model_name)
     model = decode.decode_model(_stem(model_name), model_document)
+    for document in (profile_document, model_document.section("defaults"), typed):
+        for key in decode.ONLY_IN_CLUSTER_FILES:
+            if key in document.data:  # status, logs and down must find the deployment without this command line
+                raise BadInput(f"{document.origin((key,)).exact}: {key} belongs in the cluster file")
     cluster_name, cluster_document, note = _site(wish.cluster, needs_site=needs_site)
     merged = layering.merge(
         (

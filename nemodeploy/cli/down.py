@@ -11,10 +11,12 @@ import click
 
 from nemodeploy.cli import options, world
 from nemodeploy.cli.reporters import reporter
-from nemodeploy.errors import BadInput, NemodeployError
+from nemodeploy.errors import BadInput, NemodeployError, OutcomeUnknown
 
 if TYPE_CHECKING:
     from nemodeploy.app.ending import Ended
+    from nemodeploy.app.site import Site
+    from nemodeploy.values import Token
 
 
 @click.command("down", short_help="Give the GPUs back; returns when Slurm says gone.")
@@ -32,24 +34,40 @@ def command(name: str | None, cluster: str | None, as_json: bool, everything: bo
     if everything and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("take every deployment down?", abort=True, err=True)
     world.interrupt_on_termination()
-    failures: list[tuple[str, NemodeployError]] = []
+    failures: list[NemodeployError] = []
     gone: list[Ended] = []
     watcher = reporter(plain=as_json)
     with contextlib.ExitStack() as stack:
         stack.callback(watcher.close)
+        found: list[tuple[Site, tuple[Token, ...]]] = []
         for one in world.clusters(cluster):
             site = stack.enter_context(world.site(one))
             try:
-                gone += down(site, world.ports(watcher), tokens_of(site, name))
+                found.append((site, tokens_of(site, name)))
             except NemodeployError as error:
-                failures.append((one.name, error))
-    if failures and (everything or not gone):
-        raise world.unreachable(failures)
+                failures.append(error)
+        holders = [site.cluster.name for site, tokens in found if tokens]
+        if name and len(holders) > 1:
+            raise BadInput(f"{name} is on {' and '.join(holders)}", hint=f"--cluster {holders[0]}")
+        for site, tokens in found:
+            ended, failed = down(site, world.ports(watcher), tokens)
+            gone += ended
+            failures += failed
+    if not as_json:
+        for end in gone:
+            click.echo(f"{end.token.name} is gone{f' (job {end.job_id})' if end.job_id else ''}")
+    _raise_the_worst(failures, settled=bool(name and gone))
     if as_json:
         rows = [{"name": end.token.name, "token": str(end.token), "job_id": end.job_id or None} for end in gone]
         click.echo(json.dumps({"schema": "nemodeploy/down@1", "gone": rows}))
-        return
-    for end in gone:
-        click.echo(f"{end.token.name} is gone{f' (job {end.job_id})' if end.job_id else ''}")
-    if not gone:
+    elif not gone:
         click.echo("nothing of that name is up" if name else "nothing is up")
+
+
+def _raise_the_worst(failures: list[NemodeployError], *, settled: bool) -> None:
+    """A job that may be alive first; a cluster that did not answer unless the name was found elsewhere."""
+    alive = [error for error in failures if error.exit_code == OutcomeUnknown.exit_code]
+    if alive:
+        raise alive[0]
+    if failures and not settled:
+        raise failures[0]

@@ -40,7 +40,13 @@ def networked(function: Function) -> Function:
     return cluster(as_json(verbose(function)))
 
 
-class Seconds(click.ParamType[float]):
+if TYPE_CHECKING:
+    Duration = click.ParamType[float]
+else:  # older versions of click know no parameter here
+    Duration = click.ParamType
+
+
+class Seconds(Duration):
     """`90`, `90s`, `30m`, `4h` or `HH:MM:SS`, in seconds."""
 
     name = "duration"

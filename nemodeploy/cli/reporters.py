@@ -31,8 +31,8 @@ class PlainReporter:
         """Nothing new, so nothing."""
 
     def wants_cancel(self, token: str) -> bool:
-        """Nobody to ask: take it back."""
-        return True
+        """Ask whoever is there; with nobody there, take it back."""
+        return confirm_cancel(token) if sys.stdin.isatty() and sys.stderr.isatty() else True
 
     def close(self) -> None:
         """Nothing to put away."""
@@ -71,10 +71,7 @@ class TerminalReporter:
     def wants_cancel(self, token: str) -> bool:
         """Ask the person; a second Ctrl-C means yes."""
         self.close()
-        try:
-            return click.confirm(f"\ncancel {token}?", default=True, err=True)
-        except (click.Abort, KeyboardInterrupt):
-            return True
+        return confirm_cancel(token)
 
     def close(self) -> None:
         """Leave the last line standing."""
@@ -90,6 +87,14 @@ class TerminalReporter:
 
     def _line(self, phase: str, text: str) -> str:
         return f"  {phase:<10} {clock(time.monotonic() - self.begun)}  {text}".rstrip()
+
+
+def confirm_cancel(token: str) -> bool:
+    """Ask a person; another Ctrl-C means yes."""
+    try:
+        return click.confirm(f"\ncancel {token}?", default=True, err=True)
+    except (click.Abort, KeyboardInterrupt):
+        return True
 
 
 def reporter(*, plain: bool = False) -> PlainReporter | TerminalReporter:

@@ -29,8 +29,8 @@ def command(name: str | None, cluster: str | None, as_json: bool) -> None:
     with contextlib.ExitStack() as stack:
         found, failures = world.everywhere(stack, cluster, name)
     deployments = [deployment for _, deployment in found]
-    if failures and not deployments and len(failures) == len(world.clusters(cluster)):
-        raise world.unreachable(failures)
+    if failures and not deployments and (name or len(failures) == len(world.clusters(cluster))):
+        raise world.unreachable(failures)  # a name that was not found may be where nobody answered
     if name:
         deployments = [only(deployments, name)]
     if as_json:

@@ -77,7 +77,7 @@ def _document(done: Up, cluster: str) -> dict[str, Any]:
     from nemodeploy.app.status import Deployment
     from nemodeploy.core.readiness import State, Verdict
 
-    deployment = Deployment(cluster=cluster, endpoint_host="", seen=done.seen, verdict=Verdict(state=State.READY))
+    deployment = Deployment(cluster=cluster, seen=done.seen, verdict=Verdict(state=State.READY))
     timings = {"queue_s": done.queue_s, "startup_s": done.startup_s, "ready_s": done.ready_s, "answer_s": done.answer_s}
     return {
         "schema": SCHEMA,

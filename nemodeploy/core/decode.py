@@ -34,6 +34,9 @@ DEFAULTS = Document(
     source="built-in default",
 )
 
+SHORTEST_S = 120
+ONLY_IN_CLUSTER_FILES = ("ssh", "root", "transport", "when_unreachable")
+
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]\d)")
 _SHORT_TIME = re.compile(r"(?P<count>[1-9]\d{0,4})(?P<unit>[mhd])")
 _UNIT_S = {"m": 60, "h": 3600, "d": 86400}
@@ -80,7 +83,7 @@ def decode_spec(
 ) -> Spec:
     """The merged settings of a deployment. Raises BadInput with every problem at once."""
     reader = Reader.of(document)
-    reader.ignore("model", "description", "extends")
+    reader.ignore("model", "description")
     gpu = _gpu(reader.section("gpu"))
     engine = reader.choice("engine", engines)
     spec = Spec(
@@ -219,6 +222,8 @@ def _time(reader: Reader) -> int:
     """A finite time limit in seconds, from `HH:MM:SS`, `D-HH:MM:SS` or `90m`, `4h`, `2d`."""
     value = reader.text("time", pattern=r".*", like='"HH:MM:SS" or "4h", in quotes')
     seconds = parse_time(value) if isinstance(value, str) else 0
+    if 0 < seconds < SHORTEST_S:
+        reader.complain("time", f"{value!r} is too short to start a server", "at least 00:02:00")
     if value is not None and not seconds:
         reader.complain("time", f"{value!r} is not a finite time", 'write "HH:MM:SS", "D-HH:MM:SS", "90m" or "4h"')
     return seconds

@@ -49,7 +49,6 @@ class RunDirectory:
     withheld: bool = False
     submit_status: int | None = None
     submit_out: str = ""
-    submit_err: str = ""
     health: Health | None = None
     endpoint: Endpoint | None = None
     exit: Exit | None = None
@@ -68,7 +67,7 @@ class RunDirectory:
         return version.isdigit() and int(version) > MANIFEST_VERSION
 
 
-FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "submit/sbatch.err")
+FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out")
 EPOCH_FILES = ("current/health.json", "current/endpoint.json", "current/exit.json")
 CAP_BYTES = 65536
 
@@ -94,7 +93,7 @@ def parse_list(text: str) -> tuple[RunDirectory, ...]:
     base = lines[0]
     contents = _split(text, base)
     marks = set(re.findall(rf"^{re.escape(base)}/[^/]+/(nd-[a-z0-9-]+)/submit/(go|withheld)$", text, re.MULTILINE))
-    live = [_token(line) for line in lines[1:]]
+    live = [read_token(line) for line in lines[1:]]
     found = {}
     for token in filter(None, live):
         files = contents.get(str(token))
@@ -113,7 +112,8 @@ def _split(text: str, base: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _token(line: str) -> Token | None:
+def read_token(line: str) -> Token | None:
+    """A token, or None when the text is not one."""
     try:
         return Token(line.strip())
     except ValueError:
@@ -129,7 +129,6 @@ def _directory(token: Token, files: Mapping[str, str], *, submitted: bool, withh
         withheld=withheld,
         submit_status=int(status) if re.fullmatch(r"\d{1,3}", status) else None,
         submit_out=files.get("submit/sbatch.out", "").strip(),
-        submit_err=files.get("submit/sbatch.err", "").strip(),
         health=read_health(files.get("current/health.json", "")),
         endpoint=read_endpoint(files.get("current/endpoint.json", "")),
         exit=read_exit(files.get("current/exit.json", "")),

@@ -45,6 +45,10 @@ class Row(Protocol):
     def plain_reason(self) -> str:
         """Why it waits."""
 
+    @property
+    def elapsed_s(self) -> int | None:
+        """How long it has been running."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
@@ -67,6 +71,9 @@ class Verdict:
     gone: bool = False
 
 
+# The job renews health.json every 10 s; a network file system may show it up to 60 s late.
+SILENT_AFTER_S = 90
+
 CAUSES = {
     "server_exited": "the server program ended",
     "step_ended": "the step ended before the server did",
@@ -82,7 +89,8 @@ CAUSES = {
 def judge(seen: Seen) -> Verdict:
     """What is true of a deployment, as far as can be said."""
     if seen.directory.from_newer_version:
-        return Verdict(state=State.UNKNOWN, reason="written by a newer version of nemodeploy")
+        gone = seen.forgotten or (seen.row is not None and seen.row.kind == "ended")
+        return Verdict(state=State.UNKNOWN, reason="written by a newer version of nemodeploy", gone=gone)
     if not seen.answered:
         return Verdict(state=State.UNKNOWN, reason="Slurm did not answer")
     if seen.row is None:
@@ -124,6 +132,8 @@ def _judge_running(seen: Seen, row: Row) -> Verdict:
         return Verdict(state=State.STARTING, reason="the job has begun")
     if health.phase == "stopping":
         return Verdict(state=State.STOPPING, reason="ending its ranks")
+    if row.elapsed_s is not None and row.elapsed_s - health.elapsed_s > SILENT_AFTER_S:
+        return Verdict(state=State.DEGRADED, reason=f"no word from its node for {row.elapsed_s - health.elapsed_s} s")
     if health.phase == "degraded":
         return Verdict(state=State.DEGRADED, reason="the server does not answer")
     if health.generated and directory.endpoint and directory.endpoint.model == seen.directory.plan.get("model"):
@@ -184,9 +194,13 @@ class Clocks:
     mark: str = ""
 
 
+# Whatever runs and has not answered this client yet is starting up, as far as its patience goes.
+_STARTING_UP = (State.STARTING, State.DEGRADED, State.READY)
+
+
 def turn(clocks: Clocks, verdict: Verdict, mark: str, now: float) -> Clocks:
     """The clocks after a look; a changed mark (phase, ranks joined) is progress."""
-    if verdict.state is not State.STARTING:
+    if verdict.state not in _STARTING_UP:
         return clocks
     if clocks.started is None:
         return replace(clocks, started=now, moved=now, mark=mark)
@@ -195,9 +209,9 @@ def turn(clocks: Clocks, verdict: Verdict, mark: str, now: float) -> Clocks:
 
 def overdue(clocks: Clocks, verdict: Verdict, budget: Budget, now: float) -> str:
     """`queue` or `startup` when that clock has run out, otherwise empty."""
-    if verdict.state in (State.SUBMITTING, State.QUEUED):
+    if verdict.state in (State.SUBMITTING, State.QUEUED) and clocks.started is None:
         return "queue" if budget.queue_s is not None and now - clocks.began > budget.queue_s else ""
-    if verdict.state is State.STARTING and clocks.started is not None and clocks.moved is not None:
+    if verdict.state in _STARTING_UP and clocks.started is not None and clocks.moved is not None:
         over = now - clocks.started > budget.startup_s and now - clocks.moved > min(budget.stall_s, budget.startup_s)
         return "startup" if over else ""
     return ""

@@ -24,20 +24,14 @@ _COLUMNS = (
     ("Name", 96),
     ("NodeList", 400),
 )
-_FORBIDDEN = (
-    "-J",
-    "--job-name",
-    "-a",
-    "--array",
-    "-d",
-    "--dependency",
-    "-o",
-    "--output",
-    "--export",
-    "--wrap",
-    "-W",
-    "--wait",
+# What nemodeploy decides itself: short options, and long ones that sbatch also takes abbreviated.
+_SHORT = "JadoeWtDNnMi"
+_LONG = (
+    *("job-name", "array", "dependency", "output", "error", "input", "export", "export-file", "wrap", "wait", "time"),
+    *("chdir", "nodes", "ntasks", "ntasks-per-node", "clusters", "signal", "requeue", "no-requeue", "test-only"),
+    *("parsable", "uid", "gid", "hold", "open-mode", "time-min", "deadline", "het-group"),
 )
+_GPU_REQUEST = re.compile(r"(--gpus|--gpus-per-node|--gres|--tres-per-node|--constraint|-G|-C)(=.+|[A-Za-z0-9].*)?")
 _ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 
 
@@ -131,11 +125,15 @@ class Slurm:
 
     def rules(self, spec: Spec) -> Sequence[tuple[str, str, str]]:
         """Options that would take the job's name, output or uniqueness away from us."""
-        return [
+        found = [
             ("slurm.extra_args", f"{word} is set by nemodeploy itself", "leave it out")
             for word in spec.slurm.extra_args
-            if word.partition("=")[0] in _FORBIDDEN
+            if _is_ours(word)
         ]
+        if not _GPU_REQUEST.fullmatch(spec.gpu_request):
+            what = f"{spec.gpu_request!r} does not ask for GPUs"
+            found.append((f"gpus.{spec.gpu.type}.request", what, "for example --gpus-per-node=h100:8"))
+        return found
 
     def submit_words(self, spec: Spec) -> tuple[str, ...]:
         """The site's own words to sbatch; they beat the script's lines."""
@@ -143,6 +141,14 @@ class Slurm:
         named = (("--partition", options.partition), ("--account", options.account))
         words = tuple(f"{option}={value}" for option, value in named if value)
         return (*words, spec.gpu_request, *options.extra_args)
+
+
+def _is_ours(word: str) -> bool:
+    """Whether an sbatch option would take the job's name, time, place or output away from us."""
+    if not word.startswith("--"):
+        return word[1:2] in _SHORT
+    name = word[2:].partition("=")[0]
+    return any(option.startswith(name) for option in _LONG)
 
 
 def queue_script() -> str:
@@ -211,20 +217,19 @@ def parse_job_id(text: str) -> str:
     return ""
 
 
-def is_ambiguous(error: str) -> bool:
-    """Whether sbatch's error leaves open that the job was accepted all the same.
+def was_refused(status: int, error: str) -> bool:
+    """Whether sbatch's end proves that no job was made: Slurm's own words, and none that leave it open.
 
-    Only a refused connection and Slurm's definite refusals are proof. Source: slurm_errno.c, Slurm 26.05.
+    Everything else is in doubt: a reply that timed out, a signal, silence. Source: slurm_errno.c, Slurm 26.05.
     """
-    doubtful = (
-        "Socket timed out",
-        "send failure",
-        "receive failure",
-        "shutdown failure",
-        "Zero Bytes",
-        "Unexpected message",
-    )
-    return any(words in error for words in doubtful)
+    doubtful = ("Socket timed out", "send failure", "receive failure", "shutdown failure", "Zero Bytes", "Unexpected")
+    said = "sbatch: error: " in error or "sbatch: fatal: " in error or "sbatch: unrecognized option" in error
+    return status in (1, 255) and said and not any(words in error for words in doubtful)
+
+
+def is_unreachable(error: str) -> bool:
+    """Whether sbatch could not even connect to the controller."""
+    return "(connect failure)" in error or "Unable to establish" in error
 
 
 def cancel_script(job_id: str, *, gently: bool) -> str:

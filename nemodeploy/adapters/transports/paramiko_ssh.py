@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +20,13 @@ import paramiko
 from nemodeploy.adapters.ssh_settings import SshSettings, effective
 from nemodeploy.adapters.transports.base import OUTPUT_CAP
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, HostKeyRejected
+from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, ForwardingRefused, HostKeyRejected
 from nemodeploy.values import Command, Completed
 
 CONNECT_WITHIN_S = 20.0
 KEEPALIVE_S = 15
-SHELL = "LC_ALL=C exec sh -s"
+ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, 5.1
+SHELL = "exec env LC_ALL=C sh -s"  # understood by every login shell, csh included
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
@@ -79,6 +81,9 @@ class ParamikoTransport:
         assert transport is not None
         try:
             channel = transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_WITHIN_S)
+        except paramiko.ChannelException as error:
+            kind = ForwardingRefused if error.code == ADMINISTRATIVELY_PROHIBITED else ClusterUnreachable
+            raise kind(f"{self._name} cannot reach {host}:{port}: {error}") from error
         except (paramiko.SSHException, OSError) as error:
             raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
         return channel  # type: ignore[return-value]
@@ -101,7 +106,12 @@ class ParamikoTransport:
             assert transport is not None
             channel = transport.open_session(timeout=CONNECT_WITHIN_S)
             channel.settimeout(CONNECT_WITHIN_S)
-            channel.exec_command(SHELL)
+            give_up = threading.Timer(CONNECT_WITHIN_S, transport.close)  # exec_command itself waits for ever
+            give_up.start()
+            try:
+                channel.exec_command(SHELL)
+            finally:
+                give_up.cancel()
             channel.sendall(script.encode())
             channel.shutdown_write()
             return channel

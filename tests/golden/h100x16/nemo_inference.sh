@@ -54,7 +54,7 @@ trap stop_server USR2 TERM INT
 server=$!
 [ -z "$asked" ] || stop_server
 
-# One heartbeat per node: the supervisor sees a node that went silent.
+# One heartbeat per node, for whoever looks into a silent one.
 if [ "$local_rank" -eq 0 ]; then
   (
     trap '' USR2

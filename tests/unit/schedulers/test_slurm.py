@@ -79,8 +79,13 @@ def test_only_slurms_own_word_is_proof_of_absence() -> None:
 
 
 def test_a_timed_out_submission_is_in_doubt_and_a_refusal_is_not() -> None:
-    assert slurm.is_ambiguous("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation")
-    assert not slurm.is_ambiguous("sbatch: error: Batch job submission failed: Invalid partition name specified")
+    failed = "sbatch: error: Batch job submission failed: "
+    assert slurm.was_refused(1, failed + "Invalid partition name specified")
+    assert slurm.was_refused(255, "sbatch: error: Invalid --time specification")
+    assert not slurm.was_refused(1, failed + "Socket timed out on send/recv operation")
+    assert not slurm.was_refused(143, "Terminated")
+    assert not slurm.was_refused(137, "")
+    assert not slurm.was_refused(1, "")
 
 
 def test_the_sites_words_come_as_arguments() -> None:
@@ -89,6 +94,26 @@ def test_the_sites_words_come_as_arguments() -> None:
     assert words == ("--partition=gpu", "--account=nlp", "--gpus-per-node=8", "--qos=high")
 
 
-def test_options_that_are_ours_are_refused() -> None:
-    wanted = spec("slurm: {extra_args: [--job-name=x, --qos=high]}")
-    assert [what for _, what, _ in slurm.Slurm().rules(wanted)] == ["--job-name=x is set by nemodeploy itself"]
+@pytest.mark.parametrize(
+    "word",
+    ["--job-name=x", "--job-na=y", "-Jfoo", "-Mother", "-t0", "--time=UNLIMITED", "--test-only", "-a1-3", "--cl=b"],
+)
+def test_options_that_are_ours_are_refused(word: str) -> None:
+    wanted = spec(f"slurm: {{extra_args: ['{word}', --qos=high]}}")
+    assert [what for _, what, _ in slurm.Slurm().rules(wanted)] == [f"{word} is set by nemodeploy itself"]
+
+
+@pytest.mark.parametrize(
+    "word", ["--qos=high", "--reservation=x", "--comment=a", "-x", "--exclude=n1", "--mem=100G", "-q high"]
+)
+def test_a_sites_own_options_pass(word: str) -> None:
+    assert slurm.Slurm().rules(spec(f"slurm: {{extra_args: ['{word}']}}")) == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "fine"),
+    [("--gpus-per-node=h100:8", True), ("--gres=gpu:8", True), ("-G8", True), ("--job-name=z", False), ("-t0", False)],
+)
+def test_a_request_for_gpus_asks_for_gpus(request_: str, fine: bool) -> None:
+    rules = slurm.Slurm().rules(spec(f'gpus: {{h100: {{request: "{request_}"}}}}'))
+    assert (rules == []) == fine
