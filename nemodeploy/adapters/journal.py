@@ -1,4 +1,4 @@
-"""The client's own notes: what it was about to submit, so that a lost client finds its way back.
+"""The client's own notes: what it was about to submit, for whoever has to find out after a crash.
 
 One file per token, written whole, flushed and renamed before any network. Nothing but convenience depends on it:
 the run directory on the cluster and Slurm are the truth.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
@@ -32,10 +32,11 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") 
     Idempotent: the same call after a lost connection goes on where the first one stopped.
     """
     begun, hard, last, pace = ports.clock.now(), False, "", list(PACE_S)
-    problem = "Slurm did not confirm the end"
+    problem, job_id = "Slurm did not confirm the end", ""
     while ports.clock.now() - begun < GIVE_UP_AFTER_S:
         try:
-            seen = _see(site, token)
+            seen = _see(site, token, job_id)
+            job_id = seen.job_id
             verdict = judge(seen)
             ended = _conclude(site, ports, seen, verdict, waited_s=ports.clock.now() - begun)
             if ended:
@@ -57,9 +58,11 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") 
     raise unknown_outcome(token, site.cluster, problem)
 
 
-def _see(site: Site, token: Token) -> Seen:
+def _see(site: Site, token: Token, job_id: str) -> Seen:
+    """One look; a job id that was seen before is not forgotten here because its files are gone."""
     look = site.look()
-    return site.see(look, look.directory(token))
+    directory = look.directory(token)
+    return site.see(look, directory if directory.submit_out else replace(directory, submit_out=job_id))
 
 
 def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, waited_s: float) -> Ended | None:

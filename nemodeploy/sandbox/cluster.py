@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import getpass
 import importlib.util
 import json
@@ -32,6 +33,7 @@ INSTALL = (
 )
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "sshd", "ssh", "ssh-keygen", "ip", "unshare", "setpriv", "mount")
 GPU_FILES = 8
+LONGEST_SOCKET_PATH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,17 @@ class Sandbox:
         `mode` is `auto`, `namespaces` or `plain`. Raises PreflightFailed when something it needs is missing, with
         the command that installs it.
         """
-        running = self.state()
-        if running:
-            return running
+        if len(str(self.place.control)) > LONGEST_SOCKET_PATH:
+            raise BadInput(
+                f"the path {self.place.root} is too long for a Unix socket below it", hint="set NEMODEPLOY_SANDBOX_DIR"
+            )
         _require_programs()
+        self.place.root.mkdir(parents=True, exist_ok=True)
+        with (self.place.root / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two at once: the second finds it running
+            return self.state() or self._start(mode)
+
+    def _start(self, mode: str) -> State:
         chosen = ("namespaces" if namespaces_allowed() else "plain") if mode == "auto" else mode
         processes.end_all(self.place)
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)

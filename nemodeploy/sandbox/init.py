@@ -54,11 +54,14 @@ class Init:
         self.log = place.log.open("ab")
         self.environment = dict(os.environ, SLURM_CONF=str(place.slurm_conf))
         self.stopping = False
+        self.control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     # -- bringing up ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Everything from nothing to all nodes idle. Raises RuntimeError with the reason."""
+        """Everything from nothing to all nodes idle. Raises RuntimeError or OSError with the reason."""
+        self.control.bind(str(self.place.control))
+        self.control.listen(8)
         if self.mode == "namespaces":
             self._become_login_host()
         else:
@@ -184,15 +187,13 @@ class Init:
 
     def serve(self) -> None:
         """Accept SSH connections and node commands until told to stop."""
-        control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        control.bind(str(self.place.control))
-        control.listen(8)
         while not self.stopping:
-            readable, _, _ = select.select([self.listener, control], [], [], 0.2)
-            if self.listener in readable:
-                self._let_in()
-            if control in readable:
-                self._take_command(control)
+            readable, _, _ = select.select([self.listener, self.control], [], [], 0.2)
+            with contextlib.suppress(OSError, ValueError, TypeError):  # one bad connection ends nothing but itself
+                if self.listener in readable:
+                    self._let_in()
+                if self.control in readable:
+                    self._take_command()
             self._reap()
 
     def _let_in(self) -> None:
@@ -208,9 +209,9 @@ class Init:
                 start_new_session=True,
             )
 
-    def _take_command(self, control: socket.socket) -> None:
-        connection, _ = control.accept()
-        with connection, contextlib.suppress(OSError):
+    def _take_command(self) -> None:
+        connection, _ = self.control.accept()
+        with connection:
             connection.settimeout(5)
             request = json.loads(connection.makefile().readline())
             try:
@@ -282,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with os.fdopen(options.ready, "w") as ready:
         try:
             init.start()
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             ready.write(f"{error}\n")
             sys.exit(1)
         ready.write("ready\n")

@@ -26,10 +26,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "site"
 
 
-def run(installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(installed: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     code = f"import sys; sys.path.insert(0, {str(installed)!r}); from nemodeploy.cli.main import main; main()"
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    environment = {**kept, "HOME": "/nonexistent", "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**kept, "HOME": "/nonexistent", "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", **more}
     return subprocess.run(
         [sys.executable, "-P" if sys.version_info >= (3, 11) else "-B", "-c", code, *words],
         cwd="/",
@@ -67,3 +67,16 @@ def test_the_sandboxes_program_and_weights_are_in_the_wheel(installed: Path) -> 
 
 def test_the_license_travels_along(installed: Path) -> None:
     assert list(installed.glob("nemodeploy-*.dist-info/licenses/LICENSE"))
+
+
+@pytest.mark.sandbox
+def test_the_whole_walk_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    directories = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "STATE", "DATA")}
+    box = {"NEMODEPLOY_SANDBOX_DIR": str(tmp_path / "box"), "HOME": str(tmp_path)}
+    try:
+        assert run(installed, "sandbox", "up", **directories, **box).returncode == 0
+        done = run(installed, "up", "--profile", "h200x8", **directories, **box)
+        assert done.returncode == 0, done.stderr
+        assert "The capital of France is Paris." in done.stderr
+    finally:
+        assert run(installed, "sandbox", "down", **directories, **box).returncode == 0

@@ -1,0 +1,197 @@
+"""What must never be concluded from a question that failed, or from words that prove nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nemodeploy.adapters.transports.local import LocalTransport
+from nemodeploy.app import ending
+from nemodeploy.app.down import down, tokens_of
+from nemodeploy.app.site import Site
+from nemodeploy.app.up import up
+from nemodeploy.core.readiness import Budget, State, judge
+from nemodeploy.errors import (
+    AuthenticationFailed,
+    BadInput,
+    ClusterUnreachable,
+    JobEnded,
+    OutcomeUnknown,
+    PreflightFailed,
+    StartupTimeout,
+)
+from nemodeploy.values import Command, Completed, Token
+from tests.unit.app.test_site import Login, accepted, gone_when_cancelled, login
+
+__all__ = ["login"]
+TOKEN = Token.make("demo", milliseconds=1, entropy=1)
+
+
+class Breaking(LocalTransport):
+    """A connection that breaks, with a given error, from a given call on."""
+
+    def __init__(self, after: int, error: Exception) -> None:
+        self.left, self.error = after, error
+
+    def run(self, command: Command) -> Completed:
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        return super().run(command)
+
+
+def run_up(login: Login, site: Site | None = None, *, startup_s: float = 60.0, queue_s: float | None = 60.0) -> None:
+    login.count = 0
+    budget = Budget(queue_s=queue_s, startup_s=startup_s)
+    wanted = login.wanted
+    up(site or login.site(), login.ports(), wanted.plan, wanted.bundle, secrets={}, budget=budget)
+
+
+FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+
+
+def scripted_squeue(login: Login, *answers: str) -> None:
+    """squeue gives these answers one after the other, the last one until scancel was called; then Slurm forgets."""
+    for number, answer in enumerate(answers):
+        (login.path / f"answer.{number}").write_text(answer)
+    cancelled = login.path / "cancelled"
+    login.slurm(
+        scancel=f"touch {cancelled}",
+        squeue=f"""case "$*" in *--jobs*) {FORGOTTEN} ;; esac
+[ ! -e {cancelled} ] || exit 0
+n=$(cat {login.path}/asked 2>/dev/null || echo 0)
+echo $((n + 1)) >{login.path}/asked
+[ -e {login.path}/answer.$n ] || n={len(answers) - 1}
+. {login.path}/answer.$n""",
+    )
+
+
+def test_one_failed_question_while_it_runs_cancels_nothing(login: Login) -> None:
+    login.row("77", "RUNNING", TOKEN)
+    row = f"cat {login.path}/row"
+    scripted_squeue(login, row, row, row, row, row, "exit 1", row)
+    with pytest.raises(StartupTimeout, match="no answer within 100 s"):
+        run_up(login, startup_s=100.0, queue_s=30.0)
+    assert login.clock.time > 100, "the queue clock does not run once the job has started"
+    assert any("unknown Slurm does not answer" in line for line in login.listener.lines)
+
+
+def test_a_connection_lost_for_good_while_watching_is_50_with_the_token(login: Login) -> None:
+    login.row("77", "RUNNING", TOKEN)
+    site = Site(login.wanted.cluster, Breaking(4, ClusterUnreachable("gone")), login.nonce)
+    with pytest.raises(OutcomeUnknown) as caught:
+        run_up(login, site)
+    assert caught.value.token == str(TOKEN)
+
+
+def test_a_login_that_is_refused_while_watching_is_50_not_10(login: Login) -> None:
+    login.row("77", "RUNNING", TOKEN)
+    site = Site(login.wanted.cluster, Breaking(3, AuthenticationFailed("no")), login.nonce)
+    with pytest.raises(OutcomeUnknown):
+        run_up(login, site)
+
+
+def test_a_controller_that_never_answers_again_is_50(login: Login) -> None:
+    login.row("77", "RUNNING", TOKEN)
+    scripted_squeue(login, f"cat {login.path}/row", "exit 1")
+    with pytest.raises(OutcomeUnknown, match="Slurm does not answer"):
+        run_up(login, startup_s=9999.0, queue_s=None)
+
+
+def test_an_sbatch_that_was_killed_proves_nothing(login: Login) -> None:
+    login.slurm(sbatch="echo Terminated >&2; exit 143")
+    with pytest.raises(OutcomeUnknown):
+        login.submit()
+    assert login.submissions() == 1
+
+
+def test_a_controller_that_cannot_be_reached_is_11(login: Login) -> None:
+    said = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+    login.slurm(sbatch=f"echo '{said}' >&2; exit 1")
+    with pytest.raises(ClusterUnreachable, match="nothing was submitted"):
+        login.submit()
+
+
+def test_a_one_shot_that_vanished_does_not_block_the_name_for_ever(login: Login) -> None:
+    token = accepted(login)
+    directory = login.shared / "deployments/demo" / str(token)
+    for name in ("sbatch.rc", "sbatch.out", "sbatch.err"):
+        (directory / "submit" / name).unlink()
+    ended = ending.end(login.site(), login.ports(), token)
+    assert not ended.submitted
+    assert login.clock.time >= ending.NO_SHOW_AFTER_S
+    assert (login.shared / "archive" / str(token) / "revoked").exists(), "a job that comes after all ends at once"
+
+
+def test_a_job_without_a_run_directory_is_seen_and_ended(login: Login) -> None:
+    login.row("77", "RUNNING", TOKEN)
+    look = login.site().look()
+    (stray,) = look.directories
+    assert judge(login.site().see(look, stray)).state is State.STARTING
+    gone_when_cancelled(login)
+    gone, failures = down(login.site(), login.ports(), tokens_of(login.site(), "demo"))
+    assert [end.job_id for end in gone] == ["77"]
+    assert failures == []
+
+
+def test_a_newer_versions_deployment_is_unknown_and_can_be_ended(login: Login) -> None:
+    token = accepted(login)
+    path = login.shared / "deployments/demo" / str(token) / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": "nemodeploy/manifest@9"}))
+    login.row("77", "RUNNING", token)
+    look = login.site().look()
+    assert judge(login.site().see(look, look.directory(token))).state is State.UNKNOWN
+    gone_when_cancelled(login)
+    assert ending.end(login.site(), login.ports(), token).job_id == "77"
+
+
+def test_one_that_cannot_be_ended_does_not_save_the_others(login: Login) -> None:
+    token = accepted(login)
+    login.row("77", "COMPLETING", token)
+    other = Token.make("other", milliseconds=5, entropy=5)
+    gone, failures = down(login.site(), login.ports(), [token, other])
+    assert [end.token for end in gone] == [other]
+    assert [type(error) for error in failures] == [OutcomeUnknown]
+
+
+def test_a_full_journal_after_the_submission_changes_nothing(login: Login) -> None:
+    journal = login.path / "state/journal"
+    journal.mkdir(parents=True)
+    login.slurm(sbatch=f"rm -rf {journal}; echo no >{journal}; echo 77")
+    assert str(accepted(login)).startswith("nd-demo-")
+
+
+def test_an_adopting_clients_patience_ends_nobody_elses_job(login: Login) -> None:
+    token = accepted(login)
+    login.row("77", "PENDING", token, "Priority")
+    budget = Budget(queue_s=5.0, startup_s=5.0)
+    with pytest.raises(OutcomeUnknown, match="is left alone"):
+        up(login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
+    assert "scancel" not in (login.path / "calls").read_text()
+
+
+def test_a_job_that_is_ending_is_waited_for_and_then_followed(login: Login) -> None:
+    token = accepted(login)
+    login.row("77", "COMPLETING", token)
+    row = f"cat {login.path}/row"
+    scripted_squeue(login, row, row, "exit 0")
+    budget = Budget(queue_s=60.0, startup_s=60.0)
+    with pytest.raises(JobEnded):
+        up(login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
+    assert login.submissions() == 2
+    assert (login.shared / "archive" / str(token)).is_dir()
+
+
+@pytest.mark.parametrize("key", ["root", "ssh", "transport"])
+def test_where_a_deployment_lives_is_said_in_the_cluster_file_only(login: Login, key: str) -> None:
+    with pytest.raises(BadInput, match="belongs in the cluster file"):
+        login.want(login.path / "here.yaml", **{key: "/elsewhere"})
+
+
+def test_a_file_system_without_links_is_said_so(login: Login, tmp_path: Path) -> None:
+    login.slurm(ln="exit 1")
+    with pytest.raises(PreflightFailed, match="no symbolic link can be made"):
+        login.submit()
+    assert login.submissions() == 0
