@@ -118,3 +118,13 @@ def site(sandbox: Sandbox, tmp_path: Path) -> Iterator[Home]:
     yield home
     home.run("down", "--all")
     assert sandbox.exec("squeue", "--noheader").stdout == "", "a job was left behind"
+
+
+def pid_of_rank(sandbox: Sandbox, rank: int) -> str:
+    """The server program of a rank. All nodes share the login host's process list, so its environment tells."""
+    script = (
+        "for p in /proc/[0-9]*; do "
+        f"tr '\\0' '\\n' <$p/environ 2>/dev/null | grep -qx SLURM_PROCID={rank} && "
+        "tr '\\0' ' ' <$p/cmdline | grep -q gpt_model_file && echo ${p#/proc/}; done"
+    )
+    return sandbox.exec("sh", "-c", script).stdout.split()[-1]

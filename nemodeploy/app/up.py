@@ -159,6 +159,7 @@ class _Watch:
         self.last = Seen(directory=RunDirectory(token=token), answered=False, row=None)
         self.unknown_since: float | None = None
         self.ask_again_at = 0.0
+        self.stopping_since = self.submitted_at
         self.news = ""
         self.said = ""
 
@@ -249,9 +250,10 @@ class _Watch:
 
     def _check_clocks(self, verdict: Verdict, now: float) -> None:
         row, token = self._row, str(self.token)
-        if verdict.state is State.STOPPING:
-            ending.end(self.site, self.ports, self.token, why="it is ending")
-            raise JobEnded(f"the job ended before it had answered: {verdict.reason}", token=token)
+        if verdict.state is not State.STOPPING:
+            self.stopping_since = now
+        elif now - self.stopping_since > ending.GIVE_UP_AFTER_S:
+            raise unknown_outcome(self.token, self.site.cluster, "it is ending, and Slurm does not confirm the end")
         if verdict.state is State.QUEUED and row and row.reason in NEVER_HEALS:
             self._give_up()
             raise QueueTimeout(f"the job would have waited for ever: {row.plain_reason}; it is cancelled", token=token)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nemodeploy.sandbox.cluster import Sandbox
-from tests.conftest import NAME, Home
+from tests.conftest import NAME, Home, pid_of_rank
 
 pytestmark = pytest.mark.sandbox
 
@@ -79,12 +79,7 @@ def test_a_second_job_of_one_token_has_nothing_to_do(site: Home, sandbox: Sandbo
 
 def test_a_stopped_rank_stops_the_generation_and_down_still_works(site: Home, sandbox: Sandbox) -> None:
     up(site)
-    script = (
-        "for p in /proc/[0-9]*; do "
-        "tr '\\0' '\\n' <$p/environ 2>/dev/null | grep -qx SLURM_PROCID=5 && "
-        "tr '\\0' ' ' <$p/cmdline | grep -q gpt_model_file && echo ${p#/proc/}; done"
-    )
-    pid = sandbox.exec("sh", "-c", script).stdout.split()[-1]
+    pid = pid_of_rank(sandbox, 5)
     sandbox.exec("kill", "-STOP", pid)
     asking = site.start("generate", NAME, "hello")
     time.sleep(3)
@@ -94,6 +89,17 @@ def test_a_stopped_rank_stops_the_generation_and_down_still_works(site: Home, sa
     sandbox.exec("kill", "-STOP", pid)
     assert site.run("down", NAME).returncode == 0
     assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+@pytest.mark.long
+def test_a_hung_server_is_degraded_and_ready_again_when_it_answers(site: Home, sandbox: Sandbox) -> None:
+    up(site)
+    pid = pid_of_rank(sandbox, 0)
+    sandbox.exec("kill", "-STOP", pid)
+    degraded = wait_for(site, "DEGRADED", 90)
+    assert degraded["endpoint"] is None
+    sandbox.exec("kill", "-CONT", pid)
+    assert wait_for(site, "READY", 60)["endpoint"]
 
 
 def test_a_server_that_ignores_term_is_killed_after_the_grace(site: Home, sandbox: Sandbox) -> None:
