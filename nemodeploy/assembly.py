@@ -117,6 +117,9 @@ def _plan(spec: Spec, engine: Engine, memory: planning.Memory) -> Plan:
         secrets=spec.secrets,
         prompting=spec.model.prompting,
         endpoint_host=spec.cluster.endpoint_host,
+        program=spec.program,
+        mounts=spec.mounts,
+        submit_options=Slurm().submit_words(spec),
         notices=tuple(filter(None, (spec.cluster.notice, engine.notice))),
         sources={".".join(path): str(origin) for path, origin in sorted(spec.origins.items())},
     )

@@ -95,7 +95,10 @@ class Completed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """Where a server answers, written by the job itself; to be trusted for its own epoch only."""
+    """Where a server answers, written by the job itself; to be trusted for its own epoch only.
+
+    `nonce` is new for each run of the job, for whoever compares two of them.
+    """
 
     host: str
     port: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nemodeploy.app.site import Site
+from nemodeploy.app.site import FOLLOW_LINKS, Site
 from nemodeploy.core.diagnosis import clean
 from nemodeploy.errors import BadInput, ClusterUnreachable
 
@@ -28,9 +28,9 @@ def show(site: Site, name: str, say: Callable[[str], None], *, lines: int = TAIL
 def _script(site: Site, name: str, lines: int, follow: bool) -> str:
     """Shell text. `tail --follow=name` ends with the process it is told to watch: a loop that looks for exit.json."""
     find = f"""\
-d={site.root}/deployments/{name}; t=$(readlink "$d/active")
-while [ -n "$t" ] && n=$(readlink "$d/after.$t"); do t=$n; done
-if [ -z "$t" ] || ! cd "$d/$t" 2>/dev/null; then
+d={site.root}/deployments/{name}
+{FOLLOW_LINKS}
+if [ -z "$live" ] || ! cd "$d/$live" 2>/dev/null; then
   t=; for x in {site.root}/archive/nd-{name}-??????????????????????????; do [ ! -d "$x" ] || t=$x; done
   [ -n "$t" ] && cd "$t" || exit 3
 fi

@@ -20,6 +20,11 @@ from nemodeploy.values import Command, Token
 
 log = logging.getLogger("nemodeploy")
 
+# Shell text: `live` becomes the token that has the name of the deployment in `$d`; empty when none has.
+FOLLOW_LINKS = """\
+live=$(readlink "$d/active")
+while [ -n "$live" ] && next=$(readlink "$d/after.$live"); do live=$next; done
+"""
 LOOK_WITHIN_S = 60.0
 LOG_TAIL_BYTES = 65536
 
@@ -120,6 +125,11 @@ class Site:
         """Take a job back: the mark that keeps a late start from serving, then the signal."""
         mark = f"touch {self.directory(token)}/revoked 2>/dev/null"
         return self.ask({"cancel": f"{mark}\n{slurm.cancel_script(job_id, gently=gently)}"})["cancel"]
+
+    def cancel_by_name(self, token: Token) -> None:
+        """Take back whatever has the token, in one call and without looking first; proves nothing."""
+        script = f"touch {self.directory(token)}/revoked 2>/dev/null; {slurm.cancel_by_name_script(str(token))}"
+        self.ask({"cancel": script})
 
     def revoke(self, token: Token) -> None:
         """Leave the mark by which a job that starts later ends at once."""

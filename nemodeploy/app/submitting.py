@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nemodeploy.app.ports import Ports
-from nemodeploy.app.site import Site, unknown_outcome
+from nemodeploy.app.site import FOLLOW_LINKS, Site, unknown_outcome
 from nemodeploy.core import sections
 from nemodeploy.core.plan import Bundle, Plan, manifest
 from nemodeploy.errors import (
@@ -101,8 +101,7 @@ mkdir "$d/$t" "$d/$t/submit" && cd "$d/$t" || exit {_NOT_WRITABLE}
 for file in {" ".join(files)}; do
   [ -s "$file" ] || {{ echo "$file was not written"; cd /; rm -rf "$d/$t"; exit {_NOT_WRITABLE}; }}
 done
-live=$(readlink "$d/active")
-while [ -n "$live" ] && next=$(readlink "$d/after.$live"); do live=$next; done
+{FOLLOW_LINKS}
 if [ -z "$live" ]; then
   ln -sT "$t" "$d/active" && exit 0
 elif [ "$live" = "$proven" ] || [ ! -d "$d/$live" ]; then
@@ -114,8 +113,8 @@ elif [ "$live" = "$proven" ] || [ ! -d "$d/$live" ]; then
   fi
 fi
 cd /; rm -rf "$d/$t"
-live=$(readlink "$d/active"); [ -n "$live" ] || {{ echo "no symbolic link can be made in $d"; exit {_NOT_WRITABLE}; }}
-while next=$(readlink "$d/after.$live"); do live=$next; done
+{FOLLOW_LINKS}
+[ -n "$live" ] || {{ echo "no symbolic link can be made in $d"; exit {_NOT_WRITABLE}; }}
 echo "$live"; exit {_TAKEN}
 """
 

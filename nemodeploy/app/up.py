@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
-from nemodeploy.app import asking, ending
+from nemodeploy.app import ending
 from nemodeploy.app.ports import Ports
-from nemodeploy.app.site import Look, Site, unknown_outcome
+from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.app.submitting import Submitted, Taken, finish, take_and_submit
+from nemodeploy.app.watching import Up, Watch
 from nemodeploy.assembly import difference
 from nemodeploy.core import readiness
-from nemodeploy.core.diagnosis import Diagnosis, Log, diagnose
-from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.plan import Bundle, Plan, manifest
-from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict
+from nemodeploy.core.readiness import Budget, State
 from nemodeploy.errors import (
     AuthenticationFailed,
     CancelledByUser,
     ClusterUnreachable,
-    ForwardingRefused,
     InterruptedBeforeSubmission,
-    JobEnded,
+    NemodeployError,
     OutcomeUnknown,
     PreflightFailed,
-    QueueTimeout,
-    StartupTimeout,
 )
-from nemodeploy.schedulers.slurm import NEVER_HEALS, QueueRow
-from nemodeploy.values import Endpoint, Secret, Token
-
-FIRST_LOOKS_S = (0.0, 1.0, 2.0, 4.0, 8.0)
-LATER_LOOKS_S = 15.0
-DIRECTORY_PACE_S = 0.5
-QUEUE_PACE_S = 5.0
-QUICK_FOR_S = 30.0
-UNREACHABLE_FOR_S = 600.0
-ANSWER_TOKENS = 48
-ANSWER_WITHIN_S = 300.0
-ASK_AGAIN_S = 5.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Up:
-    """A server that answered: what was seen last, the answer, and the times in seconds."""
-
-    seen: Seen
-    answer: str
-    answer_s: float
-    adopted: bool
-    queue_s: float
-    startup_s: float
-    ready_s: float
+from nemodeploy.values import Secret, Token
 
 
 def up(
@@ -71,7 +43,7 @@ def up(
     try:
         token = _obtain(site, ports, plan, bundle, secrets, ours, replace_other)
         try:
-            return _Watch(site, ports, token, budget, begun, adopted=not ours).until_ready()
+            return Watch(site, ports, token, budget, begun, adopted=not ours).until_ready()
         except (ClusterUnreachable, AuthenticationFailed) as error:  # too late for "nothing was submitted"
             raise unknown_outcome(token, site.cluster, error.message) from error
     except KeyboardInterrupt:
@@ -147,220 +119,6 @@ def _settle(
     )
 
 
-class _Watch:
-    """One deployment, watched until it has answered or has ended."""
-
-    def __init__(self, site: Site, ports: Ports, token: Token, budget: Budget, begun: float, *, adopted: bool) -> None:
-        self.site, self.ports, self.token, self.budget = site, ports, token, budget
-        self.begun, self.adopted = begun, adopted
-        self.submitted_at = ports.clock.now()
-        self.clocks = Clocks(began=self.submitted_at)
-        self.looks = [self.submitted_at + offset for offset in FIRST_LOOKS_S]
-        self.last = Seen(directory=RunDirectory(token=token), answered=False, row=None)
-        self.unknown_since: float | None = None
-        self.ask_again_at = 0.0
-        self.stopping_since = self.submitted_at
-        self.news = ""
-        self.said = ""
-
-    def until_ready(self) -> Up:
-        while True:
-            seen = self._look()
-            if seen is not None:
-                verdict = readiness.judge(seen)
-                done = self._act(seen, verdict)
-                if done:
-                    return done
-            self.ports.clock.sleep(self._pace())
-
-    def _pace(self) -> float:
-        """Reading the run directory costs the controller nothing; in a long queue it need not be often all the same."""
-        waited = self.ports.clock.now() - self.submitted_at
-        return DIRECTORY_PACE_S if self.clocks.started is not None or waited < QUICK_FOR_S else QUEUE_PACE_S
-
-    def _look(self) -> Seen | None:
-        """What is there now; None when the cluster did not answer this time."""
-        now = self.ports.clock.now()
-        try:
-            look = self.site.look(controller=now >= self.looks[0])
-            seen = self._seen(look)
-            if self._brings_news(seen) and look.answered is None:
-                look = self.site.look()
-                seen = self._seen(look)
-        except ClusterUnreachable as error:
-            self._endure(error.message, now)
-            self.ports.clock.sleep(LATER_LOOKS_S)  # a pause before each new connection
-            return None
-        if look.answered is not None:
-            self._plan_next_look(now)
-        if seen.answered:
-            self.unknown_since = None
-        else:
-            self._endure("Slurm does not answer", now)
-        return seen
-
-    def _seen(self, look: Look) -> Seen:
-        """The directory as it is now, and Slurm's word as it was last heard; a failed question stays one."""
-        directory = look.directory(self.token)
-        if look.answered is None:
-            return replace(self.last, directory=directory)
-        seen = self.site.see(look, directory)
-        self.last = seen if look.answered else replace(self.last, directory=directory, answered=False)
-        return self.last
-
-    @property
-    def _row(self) -> QueueRow | None:
-        row = self.last.row
-        return row if isinstance(row, QueueRow) else None
-
-    def _brings_news(self, seen: Seen) -> bool:
-        """Whether the job itself has begun or ended since it was last read; Slurm is then asked as at the start."""
-        health, ended = seen.directory.health, seen.directory.exit
-        news = f"{health.epoch if health else ''} {ended.cause if ended else ''}"
-        if news == self.news:
-            return False
-        self.news = news
-        self.looks = [self.ports.clock.now() + offset for offset in FIRST_LOOKS_S[1:]]
-        return True
-
-    def _plan_next_look(self, now: float) -> None:
-        self.looks = [due for due in self.looks if due > now] or [now + LATER_LOOKS_S]
-
-    def _endure(self, why: str, now: float) -> None:
-        """A failed question is not an answer: keep asking, for a while."""
-        if self.unknown_since is None:
-            self.unknown_since = now
-        if now - self.unknown_since > UNREACHABLE_FOR_S:
-            raise unknown_outcome(self.token, self.site.cluster, why)
-        self._say("unknown", why)
-
-    def _act(self, seen: Seen, verdict: Verdict) -> Up | None:
-        now = self.ports.clock.now()
-        before, self.clocks = self.clocks, readiness.turn(self.clocks, verdict, verdict.reason, now)
-        if before.started is None and self.clocks.started is not None:
-            self.looks = [now + LATER_LOOKS_S]  # the run directory tells the rest
-        if verdict.gone:
-            raise self._ended(seen, verdict)
-        done = self._ask(seen, now) if verdict.state is State.READY and now >= self.ask_again_at else None
-        if done is None:
-            if verdict.state is not State.READY:
-                self._say(verdict.state.value.lower(), verdict.reason)
-            self._check_clocks(verdict, now)
-        return done
-
-    def _check_clocks(self, verdict: Verdict, now: float) -> None:
-        row, token = self._row, str(self.token)
-        if verdict.state is not State.STOPPING:
-            self.stopping_since = now
-        elif now - self.stopping_since > ending.GIVE_UP_AFTER_S:
-            raise unknown_outcome(self.token, self.site.cluster, "it is ending, and Slurm does not confirm the end")
-        if verdict.state is State.QUEUED and row and row.reason in NEVER_HEALS:
-            self._give_up()
-            raise QueueTimeout(f"the job would have waited for ever: {row.plain_reason}; it is cancelled", token=token)
-        late = readiness.overdue(self.clocks, verdict, self.budget, now)
-        if late == "queue":
-            self._give_up()
-            raise QueueTimeout(
-                f"no nodes within {self.budget.queue_s:.0f} s ({verdict.reason}); the job is cancelled",
-                hint="--queue-timeout waits longer",
-                token=token,
-            )
-        if late == "startup":
-            self._give_up()
-            found = self._diagnose(None)
-            raise StartupTimeout(
-                f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason or self.said}; "
-                "the job is cancelled",
-                hint=found.advice or "--startup-timeout waits longer",
-                detail=_evidence(found.line, found.log),
-                token=token,
-            )
-
-    def _diagnose(self, rank: int | None) -> Diagnosis:
-        """Advice; without a connection there is none, and that changes nothing."""
-        try:
-            logs = self.site.logs_of(self.token)
-        except (ClusterUnreachable, AuthenticationFailed):
-            return Diagnosis()
-        return diagnose([Log(name, text) for name, text in logs.items()], rank)
-
-    def _give_up(self) -> None:
-        """Cancel what we submitted; what somebody else did is left to them."""
-        if self.adopted:
-            raise OutcomeUnknown(
-                f"{self.token.name} is not READY yet; it was there before this command and is left alone",
-                hint=f"nemodeploy status {self.token.name}, or nemodeploy down {self.token.name}",
-                token=str(self.token),
-            )
-        ending.end(self.site, self.ports, self.token, why="cancelling")
-
-    def _ask(self, seen: Seen, now: float) -> Up | None:
-        """The proof: a real question through the tunnel. Without an answer it is not READY, whatever the job says."""
-        try:
-            answer = self._answer(seen)
-        except (asking.NoAnswer, ClusterUnreachable) as error:
-            self._say("starting", error.message)
-            self.ask_again_at = now + ASK_AGAIN_S
-            return None
-        ready = self.ports.clock.now()
-        self.ports.reporter.say("ready", f'answered "{answer}" in {ready - now:.1f} s')
-        started = self.clocks.started if self.clocks.started is not None else now
-        return Up(
-            seen=seen,
-            answer=answer,
-            answer_s=round(ready - now, 3),
-            adopted=self.adopted,
-            queue_s=round(started - self.submitted_at, 3),
-            startup_s=round(ready - started, 3),
-            ready_s=round(ready - self.begun, 3),
-        )
-
-    def _answer(self, seen: Seen) -> str:
-        """Through the tunnel; where the site refuses to forward, the text that the job itself was given."""
-        plan, endpoint = seen.directory.plan, seen.directory.endpoint
-        assert isinstance(endpoint, Endpoint)
-        question = asking.prompting_of(plan).probe
-        try:
-            return asking.generate(
-                self.site, endpoint, plan, question, max_tokens=ANSWER_TOKENS, timeout_s=ANSWER_WITHIN_S
-            )
-        except ForwardingRefused as error:
-            answer = asking.recorded(plan, self.site.last_answer(self.token))
-            self.ports.reporter.say("tunnel", f"{error.message}; taking the answer that the job itself was given")
-            return answer
-
-    def _ended(self, seen: Seen, verdict: Verdict) -> JobEnded:
-        """The state, the exit code and the log line that shows why."""
-        ended = seen.directory.exit
-        found = self._diagnose(ended.rank if ended else None)
-        self.site.archive(self.token)
-        self.ports.journal.forget(self.token)
-        state = seen.row.state if seen.row else "no longer known to Slurm"
-        status = "" if ended is None else f", exit {ended.status if ended.rank_status is None else ended.rank_status}"
-        where = f" (rank {ended.rank})" if ended and ended.rank is not None else ""
-        meaning = f": {found.meaning}" if found.meaning else ""
-        if ended and ended.cause == "port_in_use":
-            meaning, found = f": port {ended.port} is in use on its node", replace(found, advice="--set port=auto")
-        return JobEnded(
-            f"job {seen.job_id} ended before the server had answered: {verdict.reason}{where}, Slurm says {state}"
-            f"{status}{meaning}",
-            detail=_evidence(found.line, found.log),
-            hint=found.advice or f"nemodeploy logs {self.token.name}",
-            token=str(self.token),
-        )
-
-    def _say(self, phase: str, text: str) -> None:
-        if f"{phase} {text}" != self.said:
-            self.said = f"{phase} {text}"
-            self.ports.reporter.say(phase, text)
-        else:
-            self.ports.reporter.live(phase, text)
-
-
-def _evidence(line: str, log: str) -> tuple[str, ...]:
-    return (f"{line}     {log}",) if line else ()
-
-
 def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token]) -> Exception:
     """A person pressed Ctrl-C, or a CI system sent TERM. Only what this call submitted is taken back."""
     if not ours:
@@ -375,7 +133,9 @@ def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token]) -> Exce
     try:
         ended = ending.end(site, ports, token, why="cancelling")
     except KeyboardInterrupt:
-        return unknown_outcome(token, site.cluster, "interrupted again while cancelling")
+        with contextlib.suppress(NemodeployError, KeyboardInterrupt):
+            site.cancel_by_name(token)
+        return unknown_outcome(token, site.cluster, "cancelled, but interrupted again before that was verified")
     if not ended.submitted:
         return InterruptedBeforeSubmission("interrupted; nothing was submitted", token=str(token))
     return CancelledByUser(f"cancelled; job {ended.job_id} is verified gone", token=str(token))

@@ -34,13 +34,14 @@ def command(name: str | None, cluster: str | None, as_json: bool, everything: bo
     if everything and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("take every deployment down?", abort=True, err=True)
     world.interrupt_on_termination()
-    failures: list[NemodeployError] = []
+    asked, broken = world.clusters(cluster)
+    failures: list[NemodeployError] = [error for _, error in broken]
     gone: list[Ended] = []
     watcher = reporter(plain=as_json)
     with contextlib.ExitStack() as stack:
         stack.callback(watcher.close)
         found: list[tuple[Site, tuple[Token, ...]]] = []
-        for one in world.clusters(cluster):
+        for one in asked:
             site = stack.enter_context(world.site(one))
             try:
                 found.append((site, tokens_of(site, name)))

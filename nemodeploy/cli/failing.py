@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from nemodeploy import __version__
+from nemodeploy.cli.words import tell
 from nemodeploy.errors import NemodeployError
 
 SCHEMA = "nemodeploy/error@1"
@@ -21,11 +22,11 @@ BUG_EXIT_CODE = 1
 
 def show_error(error: NemodeployError, *, as_json: bool) -> int:
     """Tell it on stderr, and as one document on stdout when asked; returns the exit code."""
-    click.echo(f"error: {error.message}", err=True)
+    tell(f"error: {error.message}")
     for line in error.detail:
-        click.echo(f"  │ {line}", err=True)
+        tell(f"  │ {line}")
     if error.hint:
-        click.echo(f"  try  {error.hint}", err=True)
+        tell(f"  try  {error.hint}")
     if as_json:
         click.echo(json.dumps(error_document(error)))
     return error.exit_code

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from nemodeploy import __version__
 from nemodeploy.cli.failing import BUG_EXIT_CODE, report_bug, show_error
+from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput, InterruptedBeforeSubmission, NemodeployError
 
+CLOSED_PIPE = 141
 COMMANDS = ("up", "status", "generate", "logs", "down", "plan", "render", "profiles", "models", "sandbox")
 
 
@@ -46,7 +51,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
-    sys.exit(run(words, as_json=as_json))
+    if sys.stderr is None:  # closed by the caller
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    try:
+        code = run(words, as_json=as_json)
+        sys.stdout.flush()
+    except OSError as error:  # nobody reads our answer, or there is no room for it
+        code = CLOSED_PIPE if error.errno == errno.EPIPE else BUG_EXIT_CODE
+        if error.errno != errno.EPIPE:
+            tell(f"error: the answer could not be written: {error.strerror}")
+        _silence(1)
+    try:
+        sys.stderr.flush()
+    except OSError:  # nobody watches any more; Python's own attempt at its exit would change our code to 120
+        _silence(2)
+    sys.exit(code)
+
+
+def _silence(descriptor: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def run(words: list[str], *, as_json: bool) -> int:
@@ -63,8 +86,13 @@ def run(words: list[str], *, as_json: bool) -> int:
         return show_error(error, as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
         return show_error(InterruptedBeforeSubmission("interrupted"), as_json=as_json)
-    except BrokenPipeError:
-        return 141
+    except SystemExit as stop:  # click's own answer to a closed pipe
+        return CLOSED_PIPE if stop.code == 1 else int(stop.code or 0)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):
+            raise
+        report_bug(error, words, as_json=as_json)
+        return BUG_EXIT_CODE
     except Exception as error:
         report_bug(error, words, as_json=as_json)
         return BUG_EXIT_CODE

@@ -57,7 +57,7 @@ class Seconds(Duration):
         if match and float(match[1]) > 0:
             return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
         clock = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", str(value))
-        if clock:
+        if clock and any(map(int, clock.groups())):
             return int(clock[1]) * 3600.0 + int(clock[2]) * 60 + int(clock[3])
         return self.fail(f"{value!r} is not a duration; write 90s, 30m, 4h or 00:30:00", param, ctx)
 

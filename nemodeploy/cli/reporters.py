@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemodeploy.cli.words import clock
+from nemodeploy.cli.words import clock, tell
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -25,7 +25,7 @@ class PlainReporter:
 
     def say(self, phase: str, text: str) -> None:
         """One line."""
-        click.echo(f"{time.monotonic() - self.begun:7.1f} s  {phase:<10} {text}".rstrip(), err=True)
+        tell(f"{time.monotonic() - self.begun:7.1f} s  {phase:<10} {text}".rstrip())
 
     def live(self, phase: str, text: str) -> None:
         """Nothing new, so nothing."""

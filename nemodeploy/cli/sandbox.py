@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nemodeploy.cli import options
-from nemodeploy.errors import ClusterUnreachable
+from nemodeploy.errors import BadInput, ClusterUnreachable
 
 if TYPE_CHECKING:
     from nemodeploy.sandbox.cluster import Sandbox
@@ -52,13 +52,18 @@ def up(mode: str, as_json: bool) -> None:
     from nemodeploy.adapters.resources import config_directory
 
     sandbox, begun = _sandbox(), time.monotonic()
-    before = sandbox.state()
-    state = before or sandbox.up(mode)
     cluster_file = config_directory() / "clusters/sandbox.yaml"
-    cluster_file.parent.mkdir(parents=True, exist_ok=True)
-    new = cluster_file.with_suffix(".new")
-    new.write_text((sandbox.place.root / "cluster.yaml").read_text())
-    new.replace(cluster_file)
+    try:
+        cluster_file.parent.mkdir(parents=True, exist_ok=True)
+        before = sandbox.state()
+        state = before or sandbox.up(mode)
+        new = cluster_file.with_suffix(".new")
+        new.write_text((sandbox.place.root / "cluster.yaml").read_text())
+        new.replace(cluster_file)
+    except OSError as error:
+        raise BadInput(
+            f"cannot write {error.filename}: {error.strerror}", hint="check NEMODEPLOY_SANDBOX_DIR and XDG_CONFIG_HOME"
+        ) from error
     if state.mode == "plain" and mode == "auto":
         click.echo(
             "note: namespaces are refused here, so all nodes share this machine's network (loopback, munge)", err=True
@@ -112,5 +117,5 @@ def execute(words: tuple[str, ...]) -> None:
     """Run a command on its login node: `nemodeploy sandbox exec -- squeue`."""
     import shlex
 
-    argv = [*_running().ssh_words(), shlex.join(words)]
+    argv = [*_running().ssh_words(), "--", shlex.join(words)]
     os.execvp(argv[0], argv)

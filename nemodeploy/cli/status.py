@@ -23,13 +23,15 @@ HEADING = ("NAME", "STATE", "WHERE", "MODEL · LAYOUT", "GPUS", "UP FOR", "LEFT"
 def command(name: str | None, cluster: str | None, as_json: bool) -> None:
     """Show every deployment, or one in detail. One question per cluster; nothing local is needed."""
     from nemodeploy.app.status import document, only
+    from nemodeploy.app.wanted import cluster_names
 
     if name:
         world.require_name(name)
+    names = cluster_names(cluster)
     with contextlib.ExitStack() as stack:
         found, failures = world.everywhere(stack, cluster, name)
     deployments = [deployment for _, deployment in found]
-    if failures and not deployments and (name or len(failures) == len(world.clusters(cluster))):
+    if failures and not deployments and (name or len(failures) == len(names)):
         raise world.unreachable(failures)  # a name that was not found may be where nobody answered
     if name:
         deployments = [only(deployments, name)]

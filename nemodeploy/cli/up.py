@@ -12,10 +12,10 @@ import click
 from nemodeploy.cli import options, world
 from nemodeploy.cli.plan import headline
 from nemodeploy.cli.reporters import reporter
-from nemodeploy.cli.words import clock
+from nemodeploy.cli.words import clock, tell
 
 if TYPE_CHECKING:
-    from nemodeploy.app.up import Up
+    from nemodeploy.app.watching import Up
 
 QUEUE_TIMEOUT_S = 4 * 3600.0
 SCHEMA = "nemodeploy/up@1"
@@ -54,7 +54,7 @@ def command(
         f"of {memory.total_gib_per_gpu:.1f} GiB per GPU, at most {clock(wanted.plan.time_s)}"
     )
     for line in (*headline(wanted.plan), budget_line):
-        click.echo(line, err=True)
+        tell(line)
     world.interrupt_on_termination()
     budget = Budget(
         queue_s=queue_timeout or (None if sys.stderr.isatty() and not os.environ.get("CI") else QUEUE_TIMEOUT_S),
@@ -65,6 +65,7 @@ def command(
         with world.site(wanted.cluster) as site:
             ports = world.ports(watcher)
             done = up(site, ports, wanted.plan, wanted.bundle, secrets=kept_back, budget=budget, replace_other=replace)
+            world.ignore_interrupts()  # it is up, and that is what is going to be said
     finally:
         watcher.close()
     if as_json:
@@ -95,4 +96,4 @@ def _next_steps(name: str) -> None:
         f"  nemodeploy status {name}",
         f"  nemodeploy down {name}      gives the GPUs back",
     ):
-        click.echo(line, err=True)
+        tell(line)

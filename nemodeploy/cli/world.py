@@ -52,11 +52,21 @@ def site(cluster: Cluster) -> Iterator[Site]:
         transport.close()
 
 
-def clusters(chosen: str | None) -> list[Cluster]:
-    """The clusters a question goes to."""
+def clusters(chosen: str | None) -> tuple[list[Cluster], list[tuple[str, NemodeployError]]]:
+    """The clusters a question goes to, and those whose file is broken; the one that was asked for must not be."""
     from nemodeploy.app.wanted import cluster, cluster_names
 
-    return [cluster(name) for name in cluster_names(chosen or os.environ.get("NEMODEPLOY_CLUSTER"))]
+    chosen = chosen or os.environ.get("NEMODEPLOY_CLUSTER")
+    found: list[Cluster] = []
+    broken: list[tuple[str, NemodeployError]] = []
+    for name in cluster_names(chosen):
+        try:
+            found.append(cluster(name))
+        except BadInput as error:
+            if chosen:
+                raise
+            broken.append((name, error))
+    return found, broken
 
 
 def everywhere(
@@ -66,8 +76,8 @@ def everywhere(
     from nemodeploy.app.status import status
 
     found: list[tuple[Site, Deployment]] = []
-    failures: list[tuple[str, NemodeployError]] = []
-    for cluster in clusters(chosen):
+    asked, failures = clusters(chosen)
+    for cluster in asked:
         here = stack.enter_context(site(cluster))
         try:
             found += [(here, deployment) for deployment in status(here, name)]
@@ -103,6 +113,12 @@ def interrupt_on_termination() -> None:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, raise_interrupt)
+
+
+def ignore_interrupts() -> None:
+    """The outcome stands; a late Ctrl-C must not deny it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def require_name(name: str) -> str:

@@ -57,7 +57,7 @@ class RunDirectory:
     def plan(self) -> Mapping[str, Any]:
         """What was decided, as the manifest keeps it."""
         plan = self.manifest.get("plan")
-        return plan if isinstance(plan, Mapping) else {}
+        return plan if isinstance(plan, Mapping) and _is_sound(plan) else {}
 
     @property
     def from_newer_version(self) -> bool:
@@ -65,6 +65,18 @@ class RunDirectory:
         schema = str(self.manifest.get("schema", ""))
         version = schema.rpartition("@")[2]
         return version.isdigit() and int(version) > MANIFEST_VERSION
+
+
+def _is_sound(plan: Mapping[str, object]) -> bool:
+    """Whether a plan has the parts that are read back, each of its kind."""
+    layout, prompting = plan.get("layout"), plan.get("prompting")
+    return (
+        isinstance(plan.get("model"), str)
+        and isinstance(layout, Mapping)
+        and isinstance(layout.get("gpus"), int)
+        and isinstance(prompting, Mapping)
+        and isinstance(prompting.get("stop"), list)
+    )
 
 
 FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out")
@@ -154,8 +166,8 @@ def read_health(text: str) -> Health | None:
 def read_endpoint(text: str) -> Endpoint | None:
     """endpoint.json, or None when it is not one."""
     data = _mapping(text)
-    epoch, port, host = Epoch.parse(data.get("epoch")), _number(data, "port"), str(data.get("host", ""))
-    if not epoch or not port or port > 65535 or not _HOST.fullmatch(host):
+    epoch, port, host = Epoch.parse(data.get("epoch")), _number(data, "port"), data.get("host")
+    if not epoch or not port or port > 65535 or not isinstance(host, str) or not _HOST.fullmatch(host):
         return None
     return Endpoint(
         host=host,

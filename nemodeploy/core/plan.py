@@ -42,6 +42,9 @@ class Plan:
     secrets: tuple[str, ...]
     prompting: Prompting
     endpoint_host: str
+    program: tuple[str, ...]
+    mounts: tuple[str, ...]
+    submit_options: tuple[str, ...]
     notices: tuple[str, ...]
     sources: Mapping[str, str]
 

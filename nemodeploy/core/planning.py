@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nemodeploy.core.documents import Origin, Path
+from nemodeploy.core.documents import Document, Origin, Path
 from nemodeploy.core.reading import Problem
 from nemodeploy.core.spec import Spec
 from nemodeploy.errors import BadInput
@@ -120,7 +120,4 @@ def _divisibility(spec: Spec) -> list[tuple[str, str, str]]:
 
 
 def _origin(spec: Spec, path: Path) -> Origin:
-    for end in range(len(path), 0, -1):
-        if path[:end] in spec.origins:
-            return spec.origins[path[:end]]
-    return Origin("built-in default")
+    return Document({}, spec.origins, "built-in default").origin(path)

@@ -88,9 +88,11 @@ CAUSES = {
 
 def judge(seen: Seen) -> Verdict:
     """What is true of a deployment, as far as can be said."""
-    if seen.directory.from_newer_version:
+    if seen.directory.from_newer_version or (seen.row is not None and not seen.directory.plan):
         gone = seen.forgotten or (seen.row is not None and seen.row.kind == "ended")
-        return Verdict(state=State.UNKNOWN, reason="written by a newer version of nemodeploy", gone=gone)
+        newer = "written by a newer version of nemodeploy"
+        reason = newer if seen.directory.from_newer_version else "its run directory cannot be read"
+        return Verdict(state=State.UNKNOWN, reason=reason, gone=gone)
     if not seen.answered:
         return Verdict(state=State.UNKNOWN, reason="Slurm did not answer")
     if seen.row is None:

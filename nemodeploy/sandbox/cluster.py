@@ -9,6 +9,7 @@ import getpass
 import importlib.util
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -68,9 +69,11 @@ class Sandbox:
         `mode` is `auto`, `namespaces` or `plain`. Raises PreflightFailed when something it needs is missing, with
         the command that installs it.
         """
-        if len(str(self.place.control)) > LONGEST_SOCKET_PATH:
+        path = str(self.place.control)
+        if len(path) > LONGEST_SOCKET_PATH or not re.fullmatch(r"[A-Za-z0-9._/+@=-]+", path):
             raise BadInput(
-                f"the path {self.place.root} is too long for a Unix socket below it", hint="set NEMODEPLOY_SANDBOX_DIR"
+                f"the sandbox cannot live in {self.place.root}: at most {LONGEST_SOCKET_PATH - 12} plain characters",
+                hint="set NEMODEPLOY_SANDBOX_DIR",
             )
         _require_programs()
         self.place.root.mkdir(parents=True, exist_ok=True)
@@ -98,7 +101,8 @@ class Sandbox:
                 self.command("stop")
             self._await_end(state.pid)
         left = processes.end_all(self.place)
-        self.place.state.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nothing to remove where nothing can be
+            self.place.state.unlink(missing_ok=True)
         return bool(state) or left
 
     def node_states(self) -> Mapping[str, str]:
@@ -109,7 +113,7 @@ class Sandbox:
 
     def exec(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command on the login node, over SSH as a user would."""
-        argv = [*self.ssh_words(), shlex.join(words)]
+        argv = [*self.ssh_words(), "--", shlex.join(words)]
         feed: Mapping[str, object] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
         return subprocess.run(argv, capture_output=True, text=True, check=False, **feed)  # type: ignore[call-overload, no-any-return]
 

@@ -236,3 +236,8 @@ def cancel_script(job_id: str, *, gently: bool) -> str:
     """Gently: TERM to the supervisor alone, which ends everything in order. Otherwise: the whole job, now."""
     how = "--batch --signal=TERM " if gently else ""
     return f"scancel --quiet {how}{int(job_id)} 2>&1\n"
+
+
+def cancel_by_name_script(name: str) -> str:
+    """Every job of ours with this name, which is a token and so belongs to one submission only."""
+    return f"scancel --me --quiet --name={name} 2>&1\n"

@@ -243,3 +243,75 @@ def test_a_submission_that_times_out_is_found_and_not_repeated(site: Home, sandb
         len(sandbox.exec("squeue", "--noheader", "--states=all", "-n", json.loads(out)["token"]).stdout.splitlines())
         == 1
     )
+
+
+def test_one_broken_cluster_file_hides_no_other_cluster(site: Home) -> None:
+    assert site.run("up", "--profile", "h200x8").returncode == 0
+    (site.config / "clusters/zz.yaml").write_text("")
+    done = site.run("status")
+    assert done.returncode == 0
+    assert "READY" in done.stdout
+    assert "zz: UNKNOWN" in done.stderr
+    assert json.loads(site.run("status", "--json").stdout)["unknown"][0]["cluster"] == "zz"
+    assert site.run("down", NAME).returncode == 0
+
+
+def test_a_manifest_that_was_damaged_is_unknown_and_hides_no_other(site: Home, sandbox: Sandbox) -> None:
+    token = json.loads(site.run("up", "--profile", "h200x8", "--json").stdout)["token"]
+    manifest = sandbox.place.shared / "nemodeploy/deployments" / NAME / token / "manifest.json"
+    good = json.loads(manifest.read_text())
+    for damage in ("", "[]", '{"plan": 1}', json.dumps({**good, "plan": {**good["plan"], "layout": 3}})):
+        manifest.write_text(damage)
+        seen = json.loads(site.run("status", "--json").stdout)["deployments"][0]
+        assert (seen["state"], seen["endpoint"]) == ("UNKNOWN", None)
+    assert site.run("down", NAME).returncode == 0
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+def test_a_run_directory_removed_by_hand_does_not_hide_its_job(site: Home, sandbox: Sandbox) -> None:
+    assert site.run("up", "--profile", "h200x8").returncode == 0
+    sandbox.exec("rm", "-rf", str(sandbox.place.shared / "nemodeploy/deployments" / NAME))
+    assert json.loads(site.run("status", "--json").stdout)["deployments"][0]["state"] == "UNKNOWN"
+    assert site.run("down", NAME).returncode == 0
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+def test_a_watcher_whose_reader_goes_away_finishes_all_the_same(site: Home) -> None:
+    starting = site.start("up", "--profile", "h200x8", "--json")
+    assert starting.stderr is not None
+    starting.stderr.readline()
+    starting.stderr.close()
+    assert starting.stdout is not None
+    assert json.loads(starting.stdout.read())["state"] == "READY"
+    assert starting.wait(30) == 0
+    starting.stdout.close()
+
+
+def test_ctrl_c_twice_still_cancels(site: Home, sandbox: Sandbox) -> None:
+    starting = site.start(
+        "up", "--profile", "h200x8", "--cluster", site.cluster("s", env={"STAND_IN_LOAD_SECONDS": "60"})
+    )
+    assert starting.stderr is not None
+    for line in starting.stderr:
+        if " starting " in line:
+            break
+    starting.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    starting.send_signal(signal.SIGINT)
+    rest = starting.communicate(timeout=60)[1]
+    assert starting.returncode in (40, 50), rest
+    deadline = time.monotonic() + 40
+    while sandbox.exec("squeue", "--noheader").stdout and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+def test_a_late_interrupt_of_down_names_the_job(site: Home) -> None:
+    assert site.run("up", "--profile", "h200x8").returncode == 0
+    ending = site.start("down", NAME)
+    assert ending.stderr is not None
+    ending.stderr.readline()
+    ending.send_signal(signal.SIGINT)
+    rest = ending.communicate(timeout=30)[1]
+    assert ending.returncode in (0, 50), rest
+    assert site.run("down", NAME).returncode == 0

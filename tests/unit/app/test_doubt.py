@@ -129,7 +129,7 @@ def test_a_job_without_a_run_directory_is_seen_and_ended(login: Login) -> None:
     login.row("77", "RUNNING", TOKEN)
     look = login.site().look()
     (stray,) = look.directories
-    assert judge(login.site().see(look, stray)).state is State.STARTING
+    assert judge(login.site().see(look, stray)).state is State.UNKNOWN
     gone_when_cancelled(login)
     gone, failures = down(login.site(), login.ports(), tokens_of(login.site(), "demo"))
     assert [end.job_id for end in gone] == ["77"]

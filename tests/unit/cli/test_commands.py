@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,47 @@ def test_a_bug_says_so_and_leaves_a_report(home: Home, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     (report,) = (home.state / "reports").iterdir()
     assert "ZeroDivisionError" in report.read_text()
+
+
+def test_a_reader_that_goes_away_is_no_bug(home: Home) -> None:
+    command = f"{sys.executable} -m nemodeploy profiles; echo code $? >&2"
+    done = subprocess.run(
+        ["bash", "-c", f"( {command} ) | true"], env=dict(home.environment), capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip() in ("code 0", "code 141")
+
+
+@pytest.mark.parametrize("words", [("profiles",), ("profiles", "--json"), ("nosuch", "--json")])
+def test_an_answer_that_cannot_be_written_is_said_so(home: Home, words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "nemodeploy", *words]
+        done = subprocess.run(
+            command, env=dict(home.environment), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+
+
+def test_a_closed_stderr_is_no_bug(home: Home) -> None:
+    words = f"{sys.executable} -m nemodeploy plan --profile h100x16 --json 2>&-"
+    done = subprocess.run(
+        ["bash", "-c", words], env=dict(home.environment), capture_output=True, text=True, check=False
+    )
+    assert json.loads(done.stdout)["profile"] == "h100x16"
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("duration", ["0", "0:00:00", "-1", "1d"])
+def test_a_duration_that_is_none_is_refused(home: Home, duration: str) -> None:
+    done = home.run("up", "--profile", "h100x16", "--queue-timeout", duration)
+    assert done.returncode == 2
+    assert "is not a duration" in done.stderr
+
+
+def test_a_sandbox_that_cannot_live_there_is_bad_input(home: Home, tmp_path: Path) -> None:
+    for directory in ("/etc/passwd", "/proc/x", str(tmp_path / ("long" * 30)), str(tmp_path / "a b")):
+        done = home.run("sandbox", "up", NEMODEPLOY_SANDBOX_DIR=directory)
+        assert done.returncode == 2, done.stderr
+        assert "NEMODEPLOY_SANDBOX_DIR" in done.stderr

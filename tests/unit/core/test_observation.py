@@ -10,6 +10,7 @@ from nemodeploy.core import observation
 from nemodeploy.values import Token
 
 TOKEN = Token.make("demo", milliseconds=1, entropy=2)
+MANIFEST = json.dumps({"plan": {"model": "m", "layout": {"gpus": 16}, "prompting": {"stop": []}}})
 HEALTH = '{"schema":"nemodeploy/health@1","epoch":"7.0","elapsed_s":3,"phase":"loading","ranks_joined":16,"ranks":16}'
 
 
@@ -31,7 +32,10 @@ def listing(root: Path) -> tuple[observation.RunDirectory, ...]:
 
 def test_a_run_directory_is_read_back(tmp_path: Path) -> None:
     tree(
-        tmp_path, manifest_json=json.dumps({"plan": {"model": "m"}}), current__health_json=HEALTH, submit__sbatch_rc="0"
+        tmp_path,
+        manifest_json=MANIFEST,
+        current__health_json=HEALTH,
+        submit__sbatch_rc="0",
     )
     (tmp_path / f"deployments/demo/{TOKEN}/submit/go").mkdir()
     found = listing(tmp_path)[0]

@@ -11,6 +11,7 @@ from nemodeploy.schedulers.slurm import LIFE, Life, QueueRow
 from nemodeploy.values import Endpoint, Epoch, Token
 
 TOKEN = Token.make("demo", milliseconds=1, entropy=2)
+PLAN = {"model": "m", "layout": {"gpus": 16}, "prompting": {"stop": []}}
 EPOCH = Epoch("7", 0)
 
 
@@ -37,7 +38,7 @@ def endpoint(epoch: Epoch = EPOCH, model: str = "m") -> Endpoint:
 
 
 def directory(**facts: Any) -> RunDirectory:
-    return RunDirectory(token=TOKEN, manifest={"plan": {"model": "m"}}, submitted=True, **facts)
+    return RunDirectory(token=TOKEN, manifest={"plan": PLAN}, submitted=True, **facts)
 
 
 @dataclass(frozen=True)
