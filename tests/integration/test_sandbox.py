@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,11 @@ pytestmark = pytest.mark.sandbox
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Home:
-    return make_home(tmp_path, NEMODEPLOY_SANDBOX_DIR=str(tmp_path / "box"))
+def own(tmp_path: Path) -> Iterator[Home]:
+    """A sandbox of the test's own, ended also when the test fails."""
+    home = make_home(tmp_path, NEMODEPLOY_SANDBOX_DIR=str(tmp_path / "box"))
+    yield home
+    home.run("sandbox", "down")
 
 
 def place(home: Home) -> Place:
