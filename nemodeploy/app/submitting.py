@@ -67,7 +67,7 @@ def take_and_submit(
         files["secrets.env"] = "".join(f"{key}={shlex.quote(value.reveal())}\n" for key, value in secrets.items())
     try:
         answer = site.ask(
-            {"take": _take_script(site, ports, token, files, after), "receipt": _receipt_script(site, token)},
+            {"take": _take_script(site, token, files, after), "receipt": _receipt_script(site, token)},
             within_s=RECEIPT_WITHIN_S + 60.0,
         )
     except NemodeployError as error:
@@ -89,9 +89,8 @@ def take_and_submit(
     return read_receipt(site, ports, token, answer["receipt"].text)
 
 
-def _take_script(site: Site, ports: Ports, token: Token, files: Mapping[str, str], after: Token | None) -> str:
-    nonce = ports.nonce()
-    uploads = "".join(sections.here_document(nonce, name, text) for name, text in files.items())
+def _take_script(site: Site, token: Token, files: Mapping[str, str], after: Token | None) -> str:
+    uploads = "".join(sections.here_document(name, text) for name, text in files.items())
     return f"""\
 set -u; umask 077; exec 2>&1
 root={site.root}; d=$root/deployments/{token.name}; t={token}; proven={after or "none"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 from collections.abc import Mapping
@@ -33,10 +34,11 @@ def parse(nonce: str, text: str) -> Mapping[str, Section]:
     return {match[1]: Section(int(match[3]), match[2]) for match in found}
 
 
-def here_document(nonce: str, name: str, text: str) -> str:
-    """Shell text that writes a file whole, byte for byte, whatever is in it; `name` is relative to the directory."""
-    end = f"EOF_{nonce}"
-    if end in text:
-        raise ValueError("the text holds its own end marker")
-    body = text if text.endswith("\n") else text + "\n"
-    return f"cat >{shlex.quote(name)}.new <<'{end}' && mv -f {shlex.quote(name)}.new {shlex.quote(name)}\n{body}{end}\n"
+def here_document(name: str, text: str) -> str:
+    """Shell text that writes a file whole, byte for byte, whatever is in it; `name` is relative to the directory.
+
+    In base64, since dash 0.5.12 mangles some non-ASCII bytes of a here-document.
+    """
+    encoded = base64.encodebytes(text.encode()).decode()
+    new, end = shlex.quote(name) + ".new", "END-OF-FILE"  # a word that base64 cannot hold
+    return f"base64 -d >{new} <<'{end}' && mv -f {new} {shlex.quote(name)}\n{encoded}{end}\n"

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nemodeploy.core import sections
@@ -30,11 +31,10 @@ def test_a_part_without_its_end_is_missing() -> None:
 
 
 @settings(max_examples=40)
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=200))
+@example("E\x80\n")
+@example("END-OF-FILE\n")
+@given(st.text(st.characters(codec="utf-8"), max_size=200))
 def test_a_file_is_written_byte_for_byte(text: str) -> None:
-    import tempfile
-
-    text = text if text.endswith("\n") else text + "\n"
     with tempfile.TemporaryDirectory() as directory:
-        run(f"cd {directory}\n{sections.here_document('n0', 'file', text)}")
+        run(f"cd {directory}\n{sections.here_document('file', text)}")
         assert (Path(directory) / "file").read_bytes() == text.encode()
