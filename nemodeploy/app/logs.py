@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nemodeploy.app.site import FOLLOW_LINKS, Site
+from nemodeploy.app.site import FOLLOW_LINKS, Site, tail_header
 from nemodeploy.core.diagnosis import clean
 from nemodeploy.errors import BadInput, ClusterUnreachable
 
@@ -70,7 +70,8 @@ class _Prefix:
             self.rest = b""
 
     def _line(self, line: str) -> None:
-        if line.startswith("==> ") and line.endswith(" <=="):
-            self.name = line[4:-4].rpartition("/")[2].removesuffix(".log")
+        header = tail_header(line)
+        if header:
+            self.name = header.removesuffix(".log")
         elif line.strip():
             self.say(f"{self.name} | {clean(line)}")

@@ -180,13 +180,19 @@ def current_row(rows: tuple[QueueRow, ...]) -> QueueRow | None:
     return max(alive or list(rows), key=lambda row: int(row.job_id), default=None)
 
 
+def tail_header(line: str) -> str:
+    """The file name in a heading of `tail -v`, without its directory; empty for any other line."""
+    return line[4:-4].rpartition("/")[2] if line.startswith("==> ") and line.endswith(" <==") else ""
+
+
 def split_tails(text: str) -> Mapping[str, str]:
     """The output of `tail -v` over several files, by file name."""
     found: dict[str, str] = {}
     name = ""
     for line in text.splitlines(keepends=True):
-        if line.startswith("==> ") and line.rstrip().endswith(" <=="):
-            name = line.strip()[4:-4].rpartition("/")[2]
+        header = tail_header(line.rstrip("\n"))
+        if header:
+            name = header
             found[name] = ""
         elif name:
             found[name] += line

@@ -14,6 +14,7 @@ from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import FOLLOW_LINKS, Site, unknown_outcome
 from nemodeploy.core import sections
 from nemodeploy.core.plan import Bundle, Plan, manifest
+from nemodeploy.core.sections import Section
 from nemodeploy.errors import (
     AuthenticationFailed,
     ClusterUnreachable,
@@ -25,6 +26,7 @@ from nemodeploy.schedulers import slurm
 from nemodeploy.values import Secret, Token
 
 RECEIPT_WITHIN_S = 180
+CALL_WITHIN_S = RECEIPT_WITHIN_S + 60.0
 RECONNECT_AFTER_S = (1.0, 15.0, 30.0)
 _NOT_WRITABLE, _TAKEN = 73, 75
 
@@ -68,7 +70,7 @@ def take_and_submit(
     try:
         answer = site.ask(
             {"take": _take_script(site, token, files, after), "receipt": _receipt_script(site, token)},
-            within_s=RECEIPT_WITHIN_S + 60.0,
+            within_s=CALL_WITHIN_S,
         )
     except NemodeployError as error:
         if not isinstance(error, ClusterUnreachable):
@@ -183,10 +185,13 @@ def _refusal_hint(error: str) -> str:
     return next((hint for word, hint in hints if word in error.lower()), "")
 
 
+def _ask_receipt(site: Site, token: Token) -> Section:
+    return site.ask({"receipt": _receipt_script(site, token)}, within_s=CALL_WITHIN_S)["receipt"]
+
+
 def finish(site: Site, ports: Ports, token: Token) -> Submitted:
     """Submit a token that has the name but no receipt, unless somebody is at it; then wait for theirs."""
-    answer = site.ask({"receipt": _receipt_script(site, token)}, within_s=RECEIPT_WITHIN_S + 60.0)["receipt"]
-    return read_receipt(site, ports, token, answer.text)
+    return read_receipt(site, ports, token, _ask_receipt(site, token).text)
 
 
 def recover(site: Site, ports: Ports, token: Token, error: ClusterUnreachable) -> Submitted:
@@ -195,7 +200,7 @@ def recover(site: Site, ports: Ports, token: Token, error: ClusterUnreachable) -
         ports.reporter.say("doubt", f"{error.message}; looking the token up in {pause:.0f} s")
         ports.clock.sleep(pause)
         try:
-            answer = site.ask({"receipt": _receipt_script(site, token)}, within_s=RECEIPT_WITHIN_S + 60.0)["receipt"]
+            answer = _ask_receipt(site, token)
         except ClusterUnreachable as again:
             error = again
             continue

@@ -24,9 +24,8 @@ def command(name: str, cluster: str | None, as_json: bool, follow: bool, lines: 
     world.require_name(name)
     collected: list[str] = []
     say = collected.append if as_json else click.echo
-    failure: NemodeployError | None
     asked, broken = world.clusters(cluster)
-    failure = broken[0][1] if broken else None
+    failure: NemodeployError | None = broken[0][1] if broken else None
     with contextlib.ExitStack() as stack:
         for one in asked:
             try:

@@ -88,11 +88,8 @@ def run(words: list[str], *, as_json: bool) -> int:
         return show_error(InterruptedBeforeSubmission("interrupted"), as_json=as_json)
     except SystemExit as stop:  # click's own answer to a closed pipe
         return CLOSED_PIPE if stop.code == 1 else int(stop.code or 0)
-    except OSError as error:
-        if error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):
-            raise
-        report_bug(error, words, as_json=as_json)
-        return BUG_EXIT_CODE
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC):
+            raise
         report_bug(error, words, as_json=as_json)
         return BUG_EXIT_CODE

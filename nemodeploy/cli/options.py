@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; all else on stderr.")
-cluster = click.option("--cluster", metavar="NAME", help="The cluster, by name or path of its file.")
+cluster = click.option(
+    "--cluster", envvar="NEMODEPLOY_CLUSTER", metavar="NAME", help="The cluster, by name or path of its file."
+)
 
 
 def _log_calls(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -105,9 +107,8 @@ def resolve(*, needs_site: bool, profile: str, name: str | None, cluster: str | 
         if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_.-]+)*", key):
             raise BadInput(f"--set {setting}: write KEY=VALUE", hint="--set layout.tensor_parallel=4")
         settings.append((key, parse_scalar(value), f"flag --set {setting}"))
-    chosen = cluster or os.environ.get("NEMODEPLOY_CLUSTER")
     wanted = resolve(
-        Wish(profile=profile, name=name, cluster=chosen, settings=settings), os.environ, needs_site=needs_site
+        Wish(profile=profile, name=name, cluster=cluster, settings=settings), os.environ, needs_site=needs_site
     )
     if wanted.note:
         click.echo(f"note: {wanted.note}", err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -56,7 +55,6 @@ def clusters(chosen: str | None) -> tuple[list[Cluster], list[tuple[str, Nemodep
     """The clusters a question goes to, and those whose file is broken; the one that was asked for must not be."""
     from nemodeploy.app.wanted import cluster, cluster_names
 
-    chosen = chosen or os.environ.get("NEMODEPLOY_CLUSTER")
     found: list[Cluster] = []
     broken: list[tuple[str, NemodeployError]] = []
     for name in cluster_names(chosen):

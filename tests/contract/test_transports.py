@@ -112,5 +112,7 @@ def test_a_closed_port_is_unreachable(transport: Transport) -> None:
 def test_open_and_close_may_be_called_twice(transport: Transport) -> None:
     transport.open()
     transport.open()
+    assert run(transport, "echo open\n")[1] == "open\n"
     transport.close()
     transport.close()
+    assert run(transport, "echo again\n")[1] == "again\n"
