@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,26 @@ class Home:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def start_until(self, word: str, *words: str) -> subprocess.Popen[str]:
+        """The command, once it has said a line on stderr that holds a word."""
+        process = self.start(*words)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if word in line:
+                return process
+        raise AssertionError(f"it ended with {process.wait()} and never said {word!r}")
+
+    def wait_for(self, state: str, within_s: float = 60, *, patient: bool = True) -> dict[str, Any]:
+        """The one deployment as soon as it is in a state; without patience, as it is."""
+        deadline = time.monotonic() + within_s
+        seen: list[dict[str, Any]] = []
+        while time.monotonic() < deadline:
+            seen = json.loads(self.run("status", "--json").stdout)["deployments"]
+            if seen and (seen[0]["state"] == state or not patient):
+                return seen[0]
+            time.sleep(0.3)
+        raise AssertionError(f"never {state}: {seen}")
 
     @property
     def config(self) -> Path:

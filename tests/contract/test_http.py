@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
-from nemodeploy.adapters import yaml_files
 from nemodeploy.adapters.http import exchange
-from nemodeploy.adapters.transports import TRANSPORTS
 from nemodeploy.adapters.transports.base import Transport
-from nemodeploy.core.decode import decode_cluster
-from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.values import HttpRequest
 
 pytestmark = pytest.mark.sandbox
@@ -35,26 +30,8 @@ s.serve_forever()
 """
 
 
-@pytest.fixture(params=sorted(TRANSPORTS))
-def transport(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[Transport]:
-    cluster = decode_cluster("sandbox", yaml_files.load(sandbox.place.root / "cluster.yaml"))
-    made = TRANSPORTS[request.param](cluster)
-    yield made
-    made.close()
-
-
-def test_no_body_is_lost_in_a_hundred_answers(transport: Transport) -> None:
-    found: list[bytes] = []
-    ready = threading.Event()
-
-    def take(chunk: bytes) -> None:
-        found.append(chunk)
-        ready.set()
-
-    script = f"exec python3 - <<'EOF'\n{SERVER}\nEOF\n"
-    threading.Thread(target=transport.follow, args=(script, take), daemon=True).start()
-    assert ready.wait(20)
-    port = int(found[0])
+def test_no_body_is_lost_in_a_hundred_answers(transport: Transport, serve: Callable[[str], int]) -> None:
+    port = serve(SERVER)
     for number in range(100):
         body = f"{number}" * 500
         stream = transport.tunnel("127.0.0.1", port)

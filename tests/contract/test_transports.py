@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
-from nemodeploy.adapters import yaml_files
-from nemodeploy.adapters.transports import TRANSPORTS
 from nemodeploy.adapters.transports.base import Transport
-from nemodeploy.core.decode import decode_cluster
 from nemodeploy.errors import ClusterUnreachable
-from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.values import Command
 
 pytestmark = pytest.mark.sandbox
-
-
-@pytest.fixture(params=sorted(TRANSPORTS))
-def transport(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[Transport]:
-    cluster = decode_cluster("sandbox", yaml_files.load(sandbox.place.root / "cluster.yaml"))
-    made = TRANSPORTS[request.param](cluster)
-    yield made
-    made.close()
 
 
 def run(transport: Transport, script: str, deadline_s: float = 30) -> tuple[int, str, str]:
@@ -79,29 +66,22 @@ def test_follow_hands_text_over_as_it_comes(transport: Transport) -> None:
     assert len(chunks) > 1
 
 
-def test_a_tunnel_carries_bytes_to_where_the_login_host_reaches(transport: Transport) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        script = (
-            "python3 -c \"import socket,time; s=socket.create_server(('127.0.0.1', 0)); "
-            'print(s.getsockname()[1], flush=True); c,_=s.accept(); c.sendall(c.recv(9)[::-1])"\n'
-        )
-        found: list[bytes] = []
-        ready = threading.Event()
+ECHO = """
+import socket
+s = socket.create_server(("127.0.0.1", 0))
+print(s.getsockname()[1], flush=True)
+c, _ = s.accept()
+c.sendall(c.recv(9)[::-1])
+"""
 
-        def take(chunk: bytes) -> None:
-            found.append(chunk)
-            ready.set()
 
-        echo = threading.Thread(target=transport.follow, args=(script, take))
-        echo.start()
-        assert ready.wait(20)
-        port = int(found[0])
-        stream = transport.tunnel("127.0.0.1", port)
-        stream.sendall(b"abc")
-        assert stream.recv(9) == b"cba"
-        stream.close()
-        echo.join(20)
+def test_a_tunnel_carries_bytes_to_where_the_login_host_reaches(
+    transport: Transport, serve: Callable[[str], int]
+) -> None:
+    stream = transport.tunnel("127.0.0.1", serve(ECHO))
+    stream.sendall(b"abc")
+    assert stream.recv(9) == b"cba"
+    stream.close()
 
 
 def test_a_closed_port_is_unreachable(transport: Transport) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -42,21 +41,10 @@ def _ssh_config(site: Home) -> str:
     return f"{site.environment['NEMODEPLOY_SANDBOX_DIR']}/ssh/config"
 
 
-def wait_for(site: Home, state: str, within_s: float = 60, *, patient: bool = True) -> dict[str, Any]:
-    """The deployment as soon as it is in a state; without patience, as it is."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        found: list[dict[str, Any]] = json.loads(site.run("status", "--json").stdout)["deployments"]
-        if found and (found[0]["state"] == state or not patient):
-            return found[0]
-        time.sleep(0.5)
-    raise AssertionError(f"never {state}: {found}")
-
-
 def test_a_rank_that_dies_ends_the_job_and_the_log_line_is_shown(site: Home, sandbox: Sandbox) -> None:
     assert site.run("up", "--profile", "h100x16").returncode == 0
     sandbox.exec("kill", "-KILL", pid_of_rank(sandbox, 5))
-    ended = wait_for(site, "ENDED", 30)
+    ended = site.wait_for("ENDED", 30)
     assert ended["reason"] == "the server program ended"
     assert ended["endpoint"] is None
     assert sandbox.exec("squeue", "--noheader").stdout == ""
@@ -65,11 +53,7 @@ def test_a_rank_that_dies_ends_the_job_and_the_log_line_is_shown(site: Home, san
 
 def test_a_rank_that_dies_during_the_start_up_is_exit_30(site: Home, sandbox: Sandbox) -> None:
     slow = site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "60"})
-    starting = site.start("up", "--profile", "h100x16", "--cluster", slow)
-    assert starting.stderr is not None
-    for line in starting.stderr:
-        if "loading" in line:
-            break
+    starting = site.start_until("loading", "up", "--profile", "h100x16", "--cluster", slow)
     sandbox.exec("kill", "-KILL", pid_of_rank(sandbox, 9))
     rest = starting.communicate(timeout=60)[1]
     assert starting.returncode == 30, rest
@@ -83,10 +67,10 @@ def test_a_node_that_dies_is_never_called_ready_again(site: Home, hosts: Sandbox
     assert site.run("up", "--profile", "a100x16").returncode == 0
     sandbox.kill_node("a100-2")
     try:
-        states = [wait_for(site, "ENDED", patient=False)]
+        states = [site.wait_for("ENDED", patient=False)]
         deadline = time.monotonic() + 90
         while states[-1]["state"] != "ENDED" and time.monotonic() < deadline:
-            states.append(wait_for(site, "ENDED", patient=False))
+            states.append(site.wait_for("ENDED", patient=False))
         words = [seen["state"] for seen in states]
         assert words[-1] == "ENDED"
         assert "READY" not in words[words.index(next(word for word in words if word != "READY")) :]
@@ -225,7 +209,7 @@ def test_a_controller_that_stalls_is_unknown_not_gone(site: Home, sandbox: Sandb
         assert json.loads(done.stdout)["deployments"][0]["state"] == "UNKNOWN"
     finally:
         sandbox.signal_daemon("slurmctld", signal.SIGCONT)
-    assert wait_for(site, "READY")["name"] == NAME
+    assert site.wait_for("READY")["name"] == NAME
 
 
 def test_a_submission_that_times_out_is_found_and_not_repeated(site: Home, sandbox: Sandbox) -> None:

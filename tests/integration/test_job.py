@@ -27,24 +27,13 @@ def run_directory(sandbox: Sandbox, token: str) -> Path:
     return sandbox.place.shared / "nemodeploy/deployments" / NAME / token
 
 
-def wait_for(site: Home, state: str, within_s: float = 60) -> dict[str, Any]:
-    deadline = time.monotonic() + within_s
-    seen: dict[str, Any] = {}
-    while time.monotonic() < deadline:
-        (seen,) = json.loads(site.run("status", "--json").stdout)["deployments"]
-        if seen["state"] == state:
-            return seen
-        time.sleep(0.3)
-    raise AssertionError(f"never {state}: {seen}")
-
-
 def test_a_lease_ends_the_job_when_it_is_not_renewed(site: Home, sandbox: Sandbox) -> None:
     lease = run_directory(sandbox, up(site)["token"]) / "lease"
     for number in range(4):
         lease.write_text(f"4 renewal-{number}\n")
         time.sleep(1.5)
-    assert wait_for(site, "READY")["state"] == "READY"
-    ended = wait_for(site, "ENDED", 20)
+    assert site.wait_for("READY")["state"] == "READY"
+    ended = site.wait_for("ENDED", 20)
     assert ended["reason"] == "its lease ran out"
 
 
@@ -52,12 +41,12 @@ def test_a_requeued_job_serves_again_in_a_new_epoch(site: Home, sandbox: Sandbox
     first = up(site, "--set", "requeue=true")
     directory = run_directory(sandbox, first["token"])
     assert sandbox.exec("scontrol", "requeue", first["job_id"]).returncode == 0
-    waiting = wait_for(site, "QUEUED")
+    waiting = site.wait_for("QUEUED")
     assert waiting["endpoint"] is None
     old = directory / "epochs" / f"{first['job_id']}.0"
     assert not (old / "endpoint.json").exists()
     sandbox.exec("scontrol", "update", f"jobid={first['job_id']}", "starttime=now")
-    again = wait_for(site, "READY")
+    again = site.wait_for("READY")
     assert again["epoch"] == f"{first['job_id']}.1"
     assert (old / "logs").is_dir(), "the logs of the first run stay"
 
@@ -96,21 +85,17 @@ def test_a_hung_server_is_degraded_and_ready_again_when_it_answers(site: Home, s
     up(site)
     pid = pid_of_rank(sandbox, 0)
     sandbox.exec("kill", "-STOP", pid)
-    degraded = wait_for(site, "DEGRADED", 90)
+    degraded = site.wait_for("DEGRADED", 90)
     assert degraded["endpoint"] is None
     sandbox.exec("kill", "-CONT", pid)
-    assert wait_for(site, "READY", 60)["endpoint"]
+    assert site.wait_for("READY", 60)["endpoint"]
 
 
 def test_a_server_that_ignores_term_is_killed_after_the_grace(site: Home, sandbox: Sandbox) -> None:
     program = sandbox.place.shared / "deaf.sh"
     program.write_text("#!/bin/bash\ntrap '' TERM\necho deaf\nwhile :; do sleep 1; done\n")
     cluster = site.cluster("deaf", programs={"nemo-eval": ["/bin/bash", str(program)]}, grace=2)
-    starting = site.start("up", "--profile", "h200x8", "--cluster", cluster)
-    assert starting.stderr is not None
-    for line in starting.stderr:
-        if "starting the ranks" in line:
-            break
+    starting = site.start_until("starting the ranks", "up", "--profile", "h200x8", "--cluster", cluster)
     time.sleep(1)
     starting.send_signal(signal.SIGINT)
     rest = starting.communicate(timeout=60)[1]
@@ -122,7 +107,7 @@ def test_a_server_that_ignores_term_is_killed_after_the_grace(site: Home, sandbo
 def test_the_warning_before_the_time_limit_ends_it_in_order(site: Home, sandbox: Sandbox) -> None:
     first = up(site)
     sandbox.exec("scancel", "--batch", "--signal=USR1", first["job_id"])
-    ended = wait_for(site, "ENDED", 20)
+    ended = site.wait_for("ENDED", 20)
     assert ended["reason"] == "the time limit was near"
     record = json.loads((run_directory(sandbox, first["token"]) / "current/exit.json").read_text())
     assert (record["cause"], record["epoch"]) == ("time_limit", f"{first['job_id']}.0")

@@ -161,11 +161,7 @@ def test_no_login_environment_reaches_the_ranks(site: Home, sandbox: Sandbox) ->
 
 def test_ctrl_c_in_the_queue_takes_the_job_back(site: Home, sandbox: Sandbox) -> None:
     up(site, "--name", "first")
-    waiting = site.start("up", "--profile", "h100x16", "--name", "second")
-    assert waiting.stderr is not None
-    for line in waiting.stderr:
-        if " queued " in line:
-            break
+    waiting = site.start_until(" queued ", "up", "--profile", "h100x16", "--name", "second")
     waiting.send_signal(signal.SIGINT)
     rest = waiting.communicate(timeout=60)[1]
     assert waiting.returncode == 40, rest
@@ -175,11 +171,7 @@ def test_ctrl_c_in_the_queue_takes_the_job_back(site: Home, sandbox: Sandbox) ->
 
 def test_termination_in_the_start_up_takes_the_job_back(site: Home, sandbox: Sandbox) -> None:
     slow = site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "60"})
-    starting = site.start("up", "--profile", "h100x16", "--cluster", slow)
-    assert starting.stderr is not None
-    for line in starting.stderr:
-        if "loading" in line:
-            break
+    starting = site.start_until("loading", "up", "--profile", "h100x16", "--cluster", slow)
     starting.send_signal(signal.SIGTERM)
     rest = starting.communicate(timeout=60)[1]
     assert starting.returncode == 40, rest
