@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
 
 from nemodeploy.core import planning
+from nemodeploy.core.decode import Plugins
 from nemodeploy.core.plan import Bundle, Plan, manifest
 from nemodeploy.core.rendering import render
-from nemodeploy.core.spec import Spec
+from nemodeploy.core.spec import Draft, Hardware, Spec
 from nemodeploy.engines import ENGINES
 from nemodeploy.engines.base import Engine, Phase, Probe
 from nemodeploy.runtimes import RUNTIMES
 from nemodeploy.runtimes.base import Runtime
-from nemodeploy.schedulers.slurm import Slurm
+from nemodeploy.schedulers import SCHEDULERS
+from nemodeploy.schedulers.base import Scheduler
 
 STARTUP_BASE_S = 300
 LOAD_GB_PER_S = 0.2
 ASK_WITHIN_S = 600
-ASK_AGAIN_S = 1800
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +39,7 @@ class Launch:
     ask: Probe
     ask_within_s: int
     ask_again_s: int
+    stop_signal: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,21 +49,25 @@ class Submit:
     words: tuple[str, ...]
 
 
-def assemble(spec: Spec, templates: Mapping[str, str]) -> tuple[Plan, Bundle]:
-    """Decide and render. Raises BadInput when the layout cannot work."""
-    engine, runtime, scheduler = ENGINES[spec.engine], RUNTIMES[spec.runtime], Slurm()
-    memory = planning.plan_memory(spec, reserve_gib=engine.reserve_gib)
-    rules = [*_served_by(spec), *engine.rules(spec), *runtime.rules(spec), *scheduler.rules(spec), *_checkpoint(spec)]
-    planning.check(spec, memory, rules)
-    plan = _plan(spec, engine, memory)
-    launch = _launch(spec, engine, runtime)
+def plugins() -> Plugins:
+    """The names that settings may choose from."""
+    return Plugins(
+        engines={name: engine.options for name, engine in ENGINES.items()}, runtimes=RUNTIMES, schedulers=SCHEDULERS
+    )
+
+
+def assemble(draft: Draft, templates: Mapping[str, str], others: Iterable[Hardware] = ()) -> tuple[Plan, Bundle]:
+    """Decide and render. Raises BadInput when it cannot work; `others` is hardware to name when it does not fit."""
+    engine, runtime, scheduler = ENGINES[draft.engine], RUNTIMES[draft.runtime], SCHEDULERS[draft.cluster.scheduler]
+    spec = planning.decide(draft, engine, others)
+    planning.check(spec, [*runtime.rules(spec), *scheduler.rules(spec), *_checkpoint(spec)])
+    plan = _plan(spec, engine, runtime, scheduler)
+    launch = _launch(spec, engine, runtime, scheduler.bind)
     values = {"plan": plan, "launch": launch, "submit": Submit(words=scheduler.submit_words(spec))}
     scripts = Bundle(
         files={
             "nemo_inference.sh": render(templates, engine.template, **values),
-            "nemo_inference.sbatch": render(
-                templates, scheduler.script_template, runtime_template=runtime.template, **values
-            ),
+            scheduler.script: render(templates, scheduler.script_template, runtime_template=runtime.template, **values),
             "submit.sh": render(templates, scheduler.submit_template, **values),
         }
     )
@@ -91,8 +99,10 @@ def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _plan(spec: Spec, engine: Engine, memory: planning.Memory) -> Plan:
-    weights_gb = spec.model.parameters_b * planning.BYTES_PER_VALUE[spec.precision]
+def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) -> Plan:
+    checkpoint = next(one for one in spec.model.checkpoints if one.kind == spec.checkpoint_kind)
+    layout = planning.plan_layout(spec, engine)
+    shared = None if spec.slurm.exclusive and spec.gpus_per_node else spec.host
     return Plan(
         name=spec.name,
         profile=spec.profile,
@@ -100,56 +110,85 @@ def _plan(spec: Spec, engine: Engine, memory: planning.Memory) -> Plan:
         engine=spec.engine,
         runtime=spec.runtime,
         cluster=spec.cluster.name,
+        scheduler=scheduler.name,
         precision=spec.precision,
-        layout=planning.plan_layout(spec),
-        memory=memory,
+        serving=spec.serving,
+        layout=layout,
+        memory=planning.plan_memory(spec, engine),
         port=spec.port,
         protocol=engine.protocol,
+        served=engine.served_name(spec, runtime.model_path(spec)),
         gpu_type=spec.gpu.type,
         time_s=spec.time_s,
-        exclusive=spec.slurm.exclusive,
+        exclusive=shared is None and spec.slurm.exclusive,
+        cpus_per_task=max(shared.cpus // layout.tasks_per_node, 1) if shared else None,
+        memory_gib_per_node=ceil(shared.memory_gib) if shared else None,
         requeue=spec.requeue,
         grace_s=spec.grace_s,
-        startup_budget_s=round(STARTUP_BASE_S + weights_gb / LOAD_GB_PER_S),
+        startup_budget_s=round(STARTUP_BASE_S + checkpoint.size_gb / LOAD_GB_PER_S),
         image=spec.image,
         checkpoint=spec.checkpoint,
+        checkpoint_kind=spec.checkpoint_kind,
+        checkpoint_gb=checkpoint.size_gb,
         environment=tuple(sorted(spec.environment.items())),
         secrets=spec.secrets,
         prompting=spec.model.prompting,
         endpoint_host=spec.cluster.endpoint_host,
         program=spec.program,
         mounts=spec.mounts,
-        submit_options=Slurm().submit_words(spec),
-        notices=tuple(filter(None, (spec.cluster.notice, engine.notice))),
-        sources={".".join(path): str(origin) for path, origin in sorted(spec.origins.items())},
+        submit_options=scheduler.submit_words(spec),
+        notices=tuple(
+            filter(
+                None,
+                (spec.cluster.notice, _exposure(engine, scheduler), engine.notice, runtime.notice, _gated(spec)),
+            )
+        ),
+        unknown=scheduler.unknown(spec),
+        sources=_sources(spec),
     )
 
 
-def _launch(spec: Spec, engine: Engine, runtime: Runtime) -> Launch:
+def _sources(spec: Spec) -> dict[str, str]:
+    """Where every value comes from; what nobody said was decided here."""
+    decided = ("precision", "nodes", "layout.tensor_parallel", "layout.pipeline_parallel", "serving.max_batch")
+    written = {".".join(path): str(origin) for path, origin in spec.origins.items()}
+    return dict(sorted({**dict.fromkeys(decided, "decided by nemodeploy"), **written}.items()))
+
+
+def _exposure(engine: Engine, scheduler: Scheduler) -> str:
+    if scheduler.bind == LOOPBACK and not engine.binds_all:
+        return ""
+    return "the server listens on every interface of its node, without a password"
+
+
+def _gated(spec: Spec) -> str:
+    return f"{spec.model.name}: {spec.model.gated}" if spec.model.gated else ""
+
+
+def _launch(spec: Spec, engine: Engine, runtime: Runtime, bind: str) -> Launch:
+    path = runtime.model_path(spec)
+    served = engine.served_name(spec, path)
     return Launch(
         program=runtime.program(spec, engine.program),
-        arguments=engine.arguments(spec, runtime.model_path(spec)),
+        arguments=engine.arguments(spec, path, bind),
         mounts=runtime.mounts(spec),
         protocol=engine.protocol,
         joined_pattern=engine.joined_pattern,
         phases=engine.phases,
-        cheap=engine.cheap_probe(),
-        ask=engine.ready_probe(spec.model.prompting),
+        cheap=engine.cheap_probe(served),
+        ask=engine.ready_probe(served, spec.model.prompting),
         ask_within_s=ASK_WITHIN_S,
-        ask_again_s=ASK_AGAIN_S,
+        ask_again_s=engine.ask_again_s,
+        stop_signal=engine.stop_signal,
     )
 
 
-def _served_by(spec: Spec) -> list[tuple[str, str, str]]:
-    if spec.engine in spec.model.engines:
-        return []
-    return [("engine", f"{spec.engine} cannot serve {spec.model.name}", f"use {' or '.join(spec.model.engines)}")]
-
-
-def _checkpoint(spec: Spec) -> list[tuple[str, str, str]]:
-    key = f"checkpoints.{spec.model.name}"
+def _checkpoint(spec: Spec) -> planning.Rules:
+    model, kind = spec.model.name, spec.checkpoint_kind
     if spec.checkpoint.startswith("/"):
-        return []
+        return ()
     if spec.checkpoint:
-        return [(key, f"{spec.checkpoint!r} is not an absolute path", "write the path on the cluster's shared storage")]
-    return [(key, f"cluster {spec.cluster.name} does not say where {spec.model.name} lies", "add its path")]
+        what = f"{spec.checkpoint!r} is not an absolute path"
+        return ((f"checkpoints.{model}", what, "write the path on the cluster's shared storage"),)
+    what = f"cluster {spec.cluster.name} does not say where the {kind} checkpoint of {model} lies"
+    return ((f"checkpoints.{model}", what, f"add its path: checkpoints: {{{model}: {{{kind}: /path}}}}"),)

@@ -63,6 +63,12 @@ def find(kind: str, name: str) -> Document:
     return yaml_files.load(path, shown)
 
 
+def shipped_documents(kind: str) -> tuple[tuple[str, Document], ...]:
+    """Every shipped file of a kind, by name."""
+    paths = sorted((shipped("configs") / kind).glob("*.yaml"))
+    return tuple((path.stem, yaml_files.load(path, f"configs/{kind}/{path.name}")) for path in paths)
+
+
 def example_cluster() -> Document:
     """The shipped site that does not exist, for `plan` and `render` without a cluster."""
     return yaml_files.load(shipped("configs") / "clusters/example.yaml", "configs/clusters/example.yaml")

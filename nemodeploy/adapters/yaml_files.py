@@ -7,6 +7,7 @@ duplicate keys are refused.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -37,6 +38,7 @@ def load(path: FilePath, shown: str = "") -> Document:
         raise BadInput(f"{name} is not UTF-8 text (byte {error.start})") from error
 
 
+@lru_cache(maxsize=256)
 def parse(text: str, name: str) -> Document:
     """A document from text; it must be a mapping at the top."""
     try:

@@ -27,6 +27,7 @@ def prompting_of(plan: Mapping[str, Any]) -> Prompting:
         system=str(kept.get("system", "")),
         stop=tuple(map(str, kept.get("stop", ()))),
         probe=str(kept.get("probe", "")),
+        add_bos=bool(kept.get("add_bos", False)),
     )
 
 
@@ -36,7 +37,9 @@ def generate(
     """One question, one text. Raises ClusterUnreachable (no way there) or NoAnswer (there, but no text)."""
     engine, prompting = _engine(plan), prompting_of(plan)
     prompt = prompting.compose(question)
-    status, body = _send(site, endpoint, plan, engine.ask(prompting, prompt, max_tokens=max_tokens), timeout_s)
+    status, body = _send(
+        site, endpoint, plan, engine.ask(_served(plan), prompting, prompt, max_tokens=max_tokens), timeout_s
+    )
     return _text(engine.read(status, body, prompt=prompt, stop=prompting.stop))
 
 
@@ -54,6 +57,11 @@ def _engine(plan: Mapping[str, Any]) -> Engine:
     if engine is None:
         raise PreflightFailed(f"this version of nemodeploy does not know the engine {plan.get('engine')}")
     return engine
+
+
+def _served(plan: Mapping[str, Any]) -> str:
+    """The model's name in requests; older manifests hold the model's own only."""
+    return str(plan.get("served") or plan.get("model"))
 
 
 def _text(reply: Reply) -> str:

@@ -36,7 +36,7 @@ if [ -z "$live" ] || ! cd "$d/$live" 2>/dev/null; then
 fi
 """
     if not follow:
-        return find + f"tail -v -n {int(lines)} current/logs/*.log slurm-*.log submit/sbatch.err 2>/dev/null; exit 0\n"
+        return find + f"tail -v -n {int(lines)} current/logs/*.log ./*.log submit/sbatch.err 2>/dev/null; exit 0\n"
     return (
         find
         + f"""\
@@ -45,7 +45,7 @@ over() {{ [ -e current/exit.json ] || [ ! -d "$here" ] || ! kill -0 "$client" 2>
 client=$PPID # sshd's process for this connection: when it is gone, so are we
 until ls current/logs/*.log >/dev/null 2>&1 || over; do sleep 0.5; done; sleep 0.5
 ( until over; do sleep 1; done ) & watcher=$!
-tail -v -n {int(lines)} --pid="$watcher" --follow=name --retry current/logs/*.log slurm-*.log 2>/dev/null
+tail -v -n {int(lines)} --pid="$watcher" --follow=name --retry current/logs/*.log ./*.log 2>/dev/null
 exit 0
 """
     )

@@ -14,8 +14,8 @@ from nemodeploy.core.readiness import Seen
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster
 from nemodeploy.errors import ClusterUnreachable, OutcomeUnknown
-from nemodeploy.schedulers import slurm
-from nemodeploy.schedulers.slurm import QueueRow
+from nemodeploy.schedulers import SCHEDULERS
+from nemodeploy.schedulers.base import QueueRow
 from nemodeploy.values import Command, Token
 
 log = logging.getLogger("nemodeploy")
@@ -52,6 +52,7 @@ class Site:
     def __init__(self, cluster: Cluster, transport: Transport, nonce: Callable[[], str]) -> None:
         """Nothing is connected before the first question."""
         self.cluster, self.transport, self.nonce = cluster, transport, nonce
+        self.scheduler = SCHEDULERS[cluster.scheduler]
 
     @property
     def root(self) -> str:
@@ -82,12 +83,12 @@ class Site:
         """All deployments at once: the run directories, and with `controller` Slurm's queue."""
         parts = {"files": observation.list_script(self.root)}
         if controller:
-            parts = {"queue": slurm.queue_script(), **parts}
+            parts = {"queue": self.scheduler.queue_script(self.root), **parts}
         answer = self.ask(parts)
         rows: dict[str, tuple[QueueRow, ...]] = {}
         queue = answer.get("queue")
         if queue and queue.status == 0:
-            for row in slurm.parse_queue(queue.text):
+            for row in self.scheduler.parse_queue(queue.text):
                 rows[row.name] = (*rows.get(row.name, ()), row)
         return Look(
             answered=queue.status == 0 if queue else None,
@@ -103,7 +104,7 @@ class Site:
         """Deployments out of a look; asks once more, for all together, when Slurm did not list some of their jobs."""
         rows = [current_row(look.rows.get(str(directory.token), ())) for directory in directories]
         jobs = [
-            row.job_id if row else slurm.parse_job_id(directory.submit_out)
+            row.job_id if row else self.scheduler.parse_job_id(directory.submit_out)
             for row, directory in zip(rows, directories, strict=True)
         ]
         lost = [job for row, job in zip(rows, jobs, strict=True) if row is None and look.answered and job]
@@ -115,20 +116,23 @@ class Site:
 
     def _forgotten(self, jobs: Sequence[str]) -> frozenset[str]:
         """Those of which Slurm says, twice, that it holds nothing for them."""
-        questions = {f"{job}.{time}": slurm.forgotten_script(job) for time in ("first", "second") for job in jobs}
+        questions = {
+            f"{job}.{time}": self.scheduler.forgotten_script(job) for time in ("first", "second") for job in jobs
+        }
         questions[f"{jobs[0]}.second"] = f"sleep 1\n{questions[f'{jobs[0]}.second']}"
         answers = self.ask(questions, within_s=LOOK_WITHIN_S + 20.0 * len(jobs))
-        said = {name for name, part in answers.items() if slurm.is_forgotten(part.status, part.text)}
+        said = {name for name, part in answers.items() if self.scheduler.is_forgotten(part.status, part.text)}
         return frozenset(job for job in jobs if {f"{job}.first", f"{job}.second"} <= said)
 
     def cancel(self, token: Token, job_id: str, *, gently: bool) -> Section:
         """Take a job back: the mark that keeps a late start from serving, then the signal."""
         mark = f"touch {self.directory(token)}/revoked 2>/dev/null"
-        return self.ask({"cancel": f"{mark}\n{slurm.cancel_script(job_id, gently=gently)}"})["cancel"]
+        return self.ask({"cancel": f"{mark}\n{self.scheduler.cancel_script(job_id, gently=gently)}"})["cancel"]
 
     def cancel_by_name(self, token: Token) -> None:
         """Take back whatever has the token, in one call and without looking first; proves nothing."""
-        script = f"touch {self.directory(token)}/revoked 2>/dev/null; {slurm.cancel_by_name_script(str(token))}"
+        mark = f"touch {self.directory(token)}/revoked 2>/dev/null"
+        script = f"{mark}; {self.scheduler.cancel_by_name_script(str(token), self.root)}"
         self.ask({"cancel": script})
 
     def revoke(self, token: Token) -> None:
@@ -159,7 +163,7 @@ class Site:
         """The ends of all log files of a token's last run, by file name, live or archived."""
         script = (
             f"cd {self.directory(token)} 2>/dev/null || cd {self.root}/archive/{token} || exit 1\n"
-            f"tail -v -c {LOG_TAIL_BYTES} current/logs/*.log slurm-*.log submit/sbatch.err 2>/dev/null\nexit 0\n"
+            f"tail -v -c {LOG_TAIL_BYTES} current/logs/*.log ./*.log submit/sbatch.err 2>/dev/null\nexit 0\n"
         )
         return split_tails(self.ask({"logs": script})["logs"].text)
 

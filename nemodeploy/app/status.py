@@ -11,7 +11,7 @@ from nemodeploy.app.site import Site
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.readiness import Seen, State, Verdict, judge
 from nemodeploy.errors import BadInput, NemodeployError
-from nemodeploy.schedulers.slurm import QueueRow
+from nemodeploy.schedulers.base import QueueRow
 
 SCHEMA = "nemodeploy/status@1"
 

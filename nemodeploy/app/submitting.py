@@ -22,7 +22,6 @@ from nemodeploy.errors import (
     PreflightFailed,
     SubmissionRefused,
 )
-from nemodeploy.schedulers import slurm
 from nemodeploy.values import Secret, Token
 
 RECEIPT_WITHIN_S = 180
@@ -147,26 +146,30 @@ def read_receipt(site: Site, ports: Ports, token: Token, text: str) -> Submitted
     status_text, _, rest = text.lstrip("\n").partition("\nout\n")
     out, _, error = rest.partition("\nerr\n")
     status = int(status_text) if status_text.strip().isdigit() else None
-    job_id = slurm.parse_job_id(out)
+    job_id = site.scheduler.parse_job_id(out)
     if status == 0 and job_id:
         ports.journal.add(token, cluster=site.cluster.name, step="submitted", job_id=job_id, at=ports.wall_clock())
         return Submitted(token=token, job_id=job_id)
-    if status != 127 and (status is None or not slurm.was_refused(status, error)):
-        return _look_up(site, ports, token, error or "sbatch gave no answer")
+    if status != 127 and (status is None or not site.scheduler.was_refused(status, error)):
+        return _look_up(site, ports, token, error or f"{site.scheduler.submitter} gave no answer")
     site.archive(token)
     ports.journal.forget(token)
-    if slurm.is_unreachable(error):
+    if site.scheduler.is_unreachable(error):
         raise ClusterUnreachable(
             f"Slurm's controller on {site.cluster.name} does not answer; nothing was submitted",
             hint="nemodeploy up again when sinfo on the login host works",
         )
     if status == 127:
         raise PreflightFailed(
-            f"sbatch is not found on the login host of {site.cluster.name}", hint="is this a Slurm login node?"
+            f"{site.scheduler.submitter} is not found on the login host of {site.cluster.name}",
+            hint="is this the right host, and the right scheduler: in the cluster file?",
         )
     lines = tuple(line for line in error.splitlines() if line.strip())
     raise SubmissionRefused(
-        f"Slurm refused the job: {_last_words(lines)}", detail=lines, hint=_refusal_hint(error), token=str(token)
+        f"{site.scheduler.name.capitalize()} refused the job: {_last_words(lines)}",
+        detail=lines,
+        hint=_refusal_hint(error),
+        token=str(token),
     )
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nemodeploy.adapters import resources, yaml_files
-from nemodeploy.assembly import assemble
+from nemodeploy.app import profiles
+from nemodeploy.assembly import assemble, plugins
 from nemodeploy.core import decode, layering
 from nemodeploy.core.documents import Document
+from nemodeploy.core.model_files import decode_model
 from nemodeploy.core.plan import Bundle, Plan
 from nemodeploy.core.spec import Cluster
-from nemodeploy.engines import ENGINES
 from nemodeploy.errors import BadInput
-from nemodeploy.runtimes import RUNTIMES
 from nemodeploy.values import Secret
 
 SANDBOX = "sandbox"
@@ -45,12 +45,12 @@ class Wanted:
 def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> Wanted:
     """Decide everything. Without a configured cluster and without need for one, the shipped example stands in."""
     typed = layering.from_settings(wish.settings)
-    profile_document = resources.find("profiles", wish.profile)
+    profile_document = profiles.load(wish.profile)
     model_name = typed.data.get("model") or profile_document.data.get("model")
     if not isinstance(model_name, str):
         raise BadInput(f"profile {wish.profile} names no model", hint="--model NAME")
     model_document = resources.find("models", model_name)
-    model = decode.decode_model(_stem(model_name), model_document)
+    model = decode_model(_stem(model_name), model_document)
     for document in (profile_document, model_document.section("defaults"), typed):
         for key in decode.ONLY_IN_CLUSTER_FILES:
             if key in document.data:  # status, logs and down must find the deployment without this command line
@@ -66,17 +66,16 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
             typed,
         )
     )
-    spec = decode.decode_spec(
+    draft = decode.decode_settings(
         merged,
         name=wish.name or model.name.replace(".", "-"),
         profile=_stem(wish.profile),
         model=model,
         cluster=cluster_name,
-        engines=ENGINES,
-        runtimes=RUNTIMES,
+        plugins=plugins(),
     )
-    plan, bundle = assemble(spec, resources.templates())
-    return Wanted(plan=plan, bundle=bundle, cluster=replace(spec.cluster, name=cluster_name), note=note)
+    plan, bundle = assemble(draft, resources.templates(), profiles.shipped_hardware())
+    return Wanted(plan=plan, bundle=bundle, cluster=replace(draft.cluster, name=cluster_name), note=note)
 
 
 def cluster(name: str) -> Cluster:

@@ -20,7 +20,7 @@ from nemodeploy.errors import (
     QueueTimeout,
     StartupTimeout,
 )
-from nemodeploy.schedulers.slurm import NEVER_HEALS, QueueRow
+from nemodeploy.schedulers.base import NEVER_HEALS, QueueRow
 from nemodeploy.values import Endpoint, Token
 
 FIRST_LOOKS_S = (0.0, 1.0, 2.0, 4.0, 8.0)

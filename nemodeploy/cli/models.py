@@ -15,7 +15,7 @@ from nemodeploy.cli.words import table
 def command(as_json: bool) -> None:
     """List the models: shipped ones and your own."""
     from nemodeploy.adapters import resources
-    from nemodeploy.core.decode import decode_model
+    from nemodeploy.core.model_files import decode_model
 
     found = [decode_model(name, resources.find("models", name)) for name in resources.names("models")]
     if as_json:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from nemodeploy.core.documents import Document
+from nemodeploy.core.model_files import PRECISIONS
 from nemodeploy.core.reading import Reader
-from nemodeploy.core.spec import Cluster, Gpu, Layout, Model, Prompting, Serving, SlurmOptions, Spec, Ssh
+from nemodeploy.core.spec import (
+    ANY_KIND,
+    Choices,
+    Cluster,
+    Draft,
+    Gpu,
+    Hardware,
+    Host,
+    Model,
+    Option,
+    SlurmOptions,
+    Ssh,
+)
 from nemodeploy.errors import BadInput
 from nemodeploy.values import NAME
 
@@ -16,119 +30,149 @@ HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
 REMOTE_PATH = r"(/|\$HOME/)[^\x00-\x1f\x7f%\\]*"
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 LIKE_PATH = "an absolute path on the cluster, or one that begins with $HOME/"
+IMAGE = r"(?!.*:[^/@]*@(?!sha256:))[A-Za-z0-9./$_][A-Za-z0-9@#:/._+$-]*"
+LIKE_IMAGE = "an image without spaces, quotes or USER:PASSWORD@ (credentials belong in the runtime's own file)"
+MOUNT = r"(?!.*/\.\.(/|:|$))/[^:,\x00-\x1f]*(:/[^:,\x00-\x1f]*(:[a-z+]+)?)?"
+LIKE_MOUNT = "/source:/target[:ro], both absolute, without .. and commas"
+# Names that the loader, Slurm, or nemodeploy itself gives a meaning.
+RESERVED = r"(?!LD_PRELOAD$|LD_LIBRARY_PATH$|PATH$|HOME$|IFS$|BASH_ENV$|ENV$|SLURM_|SBATCH_|NEMODEPLOY_)"
+LIKE_VARIABLE = "letters, digits and _; not one that the loader, Slurm or nemodeploy uses"
 
 DEFAULTS = Document(
     {
         "time": "04:00:00",
-        "precision": "bf16",
         "port": 1424,
         "requeue": False,
         "grace": 10,
         "root": "$HOME/.nemodeploy",
+        "scheduler": "slurm",
         "runtime": "pyxis",
         "transport": "paramiko",
         "slurm": {"exclusive": True},
-        "serving": {"max_length": 4096, "max_batch": 8},
+        "serving": {"max_length": 4096},
         "lease": {"minimum_s": 120},
     },
     source="built-in default",
 )
 
 SHORTEST_S = 120
-ONLY_IN_CLUSTER_FILES = ("ssh", "root", "transport", "when_unreachable")
+ONLY_IN_CLUSTER_FILES = ("ssh", "root", "transport", "scheduler", "when_unreachable")
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]\d)")
 _SHORT_TIME = re.compile(r"(?P<count>[1-9]\d{0,4})(?P<unit>[mhd])")
 _UNIT_S = {"m": 60, "h": 3600, "d": 86400}
 
 
-def decode_model(name: str, document: Document) -> Model:
-    """The facts of a model file. Its `defaults:` are a layer of the deployment, read with that."""
-    reader = Reader.of(document)
-    reader.ignore("defaults", "licence", "source", "checkpoints")
-    prompting = reader.section("prompt")
-    model = Model(
-        name=name,
-        description=reader.text("description", ""),
-        parameters_b=reader.number("parameters_b"),
-        layers=reader.integer("layers"),
-        hidden=reader.integer("hidden"),
-        heads=reader.integer("heads"),
-        kv_heads=reader.integer("kv_heads"),
-        head_size=reader.integer("head_size"),
-        vocabulary=reader.integer("vocabulary"),
-        context=reader.integer("context"),
-        prompting=Prompting(
-            template=prompting.block("template"),
-            system=prompting.block("system", ""),
-            stop=prompting.texts("stop", pattern=r"[^\x00]+", like="strings"),
-            probe=prompting.text("probe", "What is the capital of France?"),
-        ),
-        engines=reader.texts("engines"),
-        precisions=reader.texts("precisions"),
-    )
-    reader.finish(f"model {name}")
-    return model
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plugins:
+    """The names that settings may choose from, and the options of each engine."""
+
+    engines: Mapping[str, Sequence[Option]]
+    runtimes: Iterable[str]
+    schedulers: Iterable[str]
 
 
-def decode_spec(
-    document: Document,
-    *,
-    name: str,
-    profile: str,
-    model: Model,
-    cluster: str,
-    engines: Iterable[str],
-    runtimes: Iterable[str],
-) -> Spec:
+def decode_settings(
+    document: Document, *, name: str, profile: str, model: Model, cluster: str, plugins: Plugins
+) -> Draft:
     """The merged settings of a deployment. Raises BadInput with every problem at once."""
+    if not NAME.fullmatch(name):
+        raise BadInput(
+            f"deployment name {name!r}: use 1 to 40 of a-z, 0-9 and -, not beginning or ending with -",
+            hint="--name NAME",
+        )
     reader = Reader.of(document)
-    reader.ignore("model", "description")
-    gpu = _gpu(reader.section("gpu"))
-    engine = reader.choice("engine", engines)
-    spec = Spec(
-        name=_name(name),
+    draft = read_settings(reader, name=name, profile=profile, model=model, cluster=cluster, plugins=plugins)
+    reader.finish(f"profile {profile} on cluster {cluster}")
+    return draft
+
+
+def read_settings(reader: Reader, *, name: str, profile: str, model: Model, cluster: str, plugins: Plugins) -> Draft:
+    """Every key of profiles and clusters."""
+    reader.ignore("model", "description", "extends")
+    engine = reader.choice("engine", plugins.engines)
+    hardware, nodes, host = read_hardware(profile, reader)
+    layout, serving = reader.section("layout"), reader.section("serving")
+    return Draft(
+        name=name,
         profile=profile,
         model=model,
         engine=engine,
-        precision=reader.choice("precision", model.precisions),
-        layout=_layout(reader.section("layout")),
-        serving=_serving(reader.section("serving"), model),
-        gpu=gpu,
-        nodes=reader.integer("nodes", most=1024),
-        gpus_per_node=reader.integer("gpus_per_node", most=64),
+        options=_options(reader.section("options"), plugins.engines, engine),
+        choices=Choices(
+            precision=reader.choice("precision", PRECISIONS, None),
+            nodes=nodes,
+            tensor_parallel=layout.integer("tensor_parallel", None, most=4096),
+            pipeline_parallel=layout.integer("pipeline_parallel", None, most=4096),
+            max_batch=serving.integer("max_batch", None, most=4096),
+        ),
+        max_length=serving.integer("max_length", most=model.context),
+        hardware=hardware,
+        host=host,
         time_s=_time(reader),
         port=_port(reader),
         requeue=reader.flag("requeue"),
         grace_s=reader.integer("grace", least=1, most=600),
-        cluster=_cluster(cluster, reader),
+        cluster=_cluster(cluster, reader, plugins.schedulers),
         slurm=_slurm(reader.section("slurm")),
-        gpu_request=_gpu_request(reader, gpu.type),
-        runtime=reader.choice("runtime", runtimes),
-        image=_of_many(reader, "images", engine),
-        checkpoint=_of_many(reader, "checkpoints", model.name),
+        gpu_request=_gpu_request(reader, hardware),
+        runtime=reader.choice("runtime", plugins.runtimes),
+        image=_of_many(reader, "images", engine, pattern=IMAGE, like=LIKE_IMAGE),
+        version=_of_many(reader, "versions", engine),
+        checkpoint_paths=_paths(reader.section("checkpoints"), model.name),
         program=_programs(reader, engine),
-        mounts=reader.texts("mounts", pattern=r"/[^:,]*(:/[^:,]*(:[a-z+]+)?)?", like="/source:/target[:ro]"),
-        environment=reader.table("env"),
+        mounts=reader.texts("mounts", pattern=MOUNT, like=LIKE_MOUNT),
+        environment=reader.table("env", names=RESERVED + IDENTIFIER, like=LIKE_VARIABLE),
         secrets=reader.texts("secrets", pattern=IDENTIFIER, like="names of environment variables"),
         lease_minimum_s=reader.section("lease").integer("minimum_s", most=86400),
-        origins=document.origins,
+        origins=reader.document.origins,
     )
-    reader.finish(f"profile {profile} on cluster {cluster}")
-    return spec
 
 
-def decode_cluster(name: str, document: Document) -> Cluster:
+def decode_cluster(name: str, document: Document, schedulers: Iterable[str] = ("slurm", "none")) -> Cluster:
     """The part of a cluster file that says how to reach it; enough for status, logs and down."""
     reader = Reader.of(document)
-    cluster = _cluster(name, reader)
+    cluster = _cluster(name, reader, schedulers)
     if reader.problems:
         reader.asked.update(document.data)
         reader.finish(f"cluster {name}")
     return cluster
 
 
-def _cluster(name: str, reader: Reader) -> Cluster:
+def decode_hardware(name: str, document: Document) -> Hardware:
+    """The hardware of a profile file alone, to say where a model would fit."""
+    reader = Reader.of(document)
+    hardware, _, _ = read_hardware(name, reader)
+    reader.asked.update(document.data)
+    reader.finish(f"profile {name}")
+    return hardware
+
+
+def read_hardware(name: str, reader: Reader) -> tuple[Hardware, int | None, Host | None]:
+    """GPUs and nodes; the number of nodes when it is not left to the planner; CPU and memory of shared nodes."""
+    per_node = reader.integer("gpus_per_node", least=0, most=64)
+    fixed = reader.integer("nodes", None, most=1024)
+    most = reader.integer("most_nodes", fixed if fixed is not None else 1, most=1024)
+    place = reader.section("host")
+    host = None
+    if place.data or per_node == 0:
+        host = Host(cpus=place.integer("cpus", most=4096), memory_gib=place.number("memory_gib"))
+    section = reader.section("gpu")
+    if per_node == 0 and not section.data and host:
+        gpu = Gpu(type="cpu", memory_gib=host.memory_gib)
+    else:
+        gpu = Gpu(
+            type=section.text("type", pattern=r"[a-z0-9_.-]+", like="a GPU type such as h100"),
+            memory_gib=section.number("memory_gib"),
+            fp8=section.flag("fp8", False),
+        )
+    hardware = Hardware(
+        name=name, gpu=gpu, nodes=fixed or most, gpus_per_node=per_node, fast_link=reader.flag("fast_link", False)
+    )
+    return hardware, fixed, host
+
+
+def _cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluster:
     ssh = reader.section("ssh")
     return Cluster(
         name=name,
@@ -143,25 +187,8 @@ def _cluster(name: str, reader: Reader) -> Cluster:
             config=ssh.text("config", ""),
         ),
         root=reader.text("root", DEFAULTS.data["root"], pattern=REMOTE_PATH, like=LIKE_PATH),
+        scheduler=reader.choice("scheduler", schedulers, DEFAULTS.data["scheduler"]),
         endpoint_host=reader.text("endpoint_host", "", pattern=HOST, like="a host name"),
-    )
-
-
-def _gpu(reader: Reader) -> Gpu:
-    kind = reader.text("type", pattern=r"[a-z0-9_.-]+", like="a GPU type such as h100")
-    return Gpu(type=kind, memory_gib=reader.number("memory_gib"))
-
-
-def _layout(reader: Reader) -> Layout:
-    return Layout(
-        tensor_parallel=reader.integer("tensor_parallel", most=4096),
-        pipeline_parallel=reader.integer("pipeline_parallel", most=4096),
-    )
-
-
-def _serving(reader: Reader, model: Model) -> Serving:
-    return Serving(
-        max_length=reader.integer("max_length", most=model.context), max_batch=reader.integer("max_batch", most=4096)
     )
 
 
@@ -176,37 +203,61 @@ def _slurm(reader: Reader) -> SlurmOptions:
     )
 
 
-def _gpu_request(reader: Reader, gpu_type: str | None) -> str:
-    """How the site asks for this GPU; without its word, Slurm's plain `--gpus-per-node`."""
+def _gpu_request(reader: Reader, hardware: Hardware) -> str:
+    """How the site asks for this GPU, with the number at its end made ours; else Slurm's plain `--gpus-per-node`."""
     kinds = {
         name: kind.text(
             "request", pattern=r"--?[^\x00-\x1f\x7f]+", like="an sbatch option such as --gpus-per-node=h100:8"
         )
         for name, kind in reader.sections("gpus").items()
     }
-    return kinds.get(gpu_type or "") or f"--gpus-per-node={reader.data.get('gpus_per_node', 1)}"
+    if not hardware.gpus_per_node:
+        return ""
+    request = kinds.get(hardware.gpu.type) or "--gpus-per-node=1"
+    return re.sub(r"([:=])\d+$", rf"\g<1>{hardware.gpus_per_node}", request)
 
 
-def _of_many(reader: Reader, key: str, wanted: str | None) -> str:
+def _options(reader: Reader, engines: Mapping[str, Sequence[Option]], chosen: str | None) -> dict[str, bool | float]:
+    """The settings of every engine that has some are checked; those of the chosen one count."""
+    found: dict[str, bool | float] = {}
+    for engine, options in engines.items():
+        section = reader.section(engine)
+        for option in options:
+            value: bool | float
+            if isinstance(option.default, bool):
+                value = section.flag(option.name, option.default)
+            else:
+                value = section.number(option.name, option.default, most=option.most)
+            if engine == chosen:
+                found[option.name] = value
+    return found
+
+
+def _of_many(reader: Reader, key: str, wanted: str | None, **form: str) -> str:
     """One entry of a table of texts, such as the image of this engine; empty when it has none."""
     section = reader.section(key)
-    values = {name: section.text(name) for name in section.data}
+    values = {name: section.text(name, **form) for name in section.data}
     return values.get(wanted or "") or ""
+
+
+def _paths(reader: Reader, model: str) -> dict[str, str]:
+    """Where a model's checkpoints lie: one path for whatever is wanted, or one for each kind."""
+    found: dict[str, str] = {}
+    for name, value in reader.data.items():
+        if isinstance(value, Mapping):
+            kinds = reader.section(name)
+            paths = {kind: str(kinds.text(kind) or "") for kind in kinds.data}
+        else:
+            paths = {ANY_KIND: str(reader.text(name) or "")}
+        if name == model:
+            found = paths
+    return found
 
 
 def _programs(reader: Reader, engine: str | None) -> tuple[str, ...]:
     section = reader.section("programs")
     values = {name: section.texts(name) for name in section.data}
     return values.get(engine or "", ())
-
-
-def _name(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise BadInput(
-            f"deployment name {name!r}: use 1 to 40 of a-z, 0-9 and -, not beginning or ending with -",
-            hint="--name NAME",
-        )
-    return name
 
 
 def _port(reader: Reader) -> int | None:
@@ -225,7 +276,9 @@ def _time(reader: Reader) -> int:
     if 0 < seconds < SHORTEST_S:
         reader.complain("time", f"{value!r} is too short to start a server", "at least 00:02:00")
     if value is not None and not seconds:
-        reader.complain("time", f"{value!r} is not a finite time", 'write "HH:MM:SS", "D-HH:MM:SS", "90m" or "4h"')
+        reader.complain(
+            "time", f"{value!r} is not a finite time", 'write "HH:MM:SS" (minutes 0-59), "D-HH:MM:SS", "90m" or "4h"'
+        )
     return seconds
 
 
@@ -240,7 +293,7 @@ def parse_time(text: str) -> int:
 
 
 # What may be set from the environment: NEMODEPLOY_TIME, NEMODEPLOY_SLURM__PARTITION and so on.
-FROM_ENVIRONMENT = (
+FROM_ENVIRONMENT: tuple[str, ...] = (
     "engine",
     "precision",
     "nodes",

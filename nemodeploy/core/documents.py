@@ -49,6 +49,15 @@ class Document:
             self.source,
         )
 
+    def renamed(self, names: Mapping[str, str]) -> Document:
+        """The same document with some top-level keys under other names, unless those are taken."""
+        new = {old: name for old, name in names.items() if name not in self.data}
+        return Document(
+            {new.get(key, key): value for key, value in self.data.items()},
+            {(new.get(path[0], path[0]), *path[1:]): origin for path, origin in self.origins.items()},
+            self.source,
+        )
+
     def section(self, key: str) -> Document:
         """The mapping below a top-level key as a document of its own; empty when it is not there."""
         data = self.data.get(key)

@@ -8,6 +8,7 @@ from typing import Any
 from nemodeploy.core.documents import Document, Origin, Path
 
 DECIDED_BY_MODEL = ("engine", "precision", "layout")
+NODES = {"nodes": "most_nodes"}
 
 
 def merge(layers: Iterable[Document]) -> Document:
@@ -37,8 +38,11 @@ def _lay_over(
 
 
 def profile_for(profile: Document, model: str) -> Document:
-    """A profile as it counts for a model: engine, precision and layout belong to its own model only."""
-    return profile if profile.data.get("model") == model else profile.without(*DECIDED_BY_MODEL)
+    """A profile as it counts for a model: engine, precision and layout belong to its own model only.
+
+    Another model may take fewer of its nodes.
+    """
+    return profile if profile.data.get("model") == model else profile.without(*DECIDED_BY_MODEL).renamed(NODES)
 
 
 def from_settings(settings: Iterable[tuple[str, object, str]]) -> Document:

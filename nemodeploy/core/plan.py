@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nemodeploy.core.planning import Memory, PlannedLayout
-from nemodeploy.core.spec import Prompting
+from nemodeploy.core.spec import Prompting, Serving
 
 PLAN_SCHEMA = "nemodeploy/plan@1"
 MANIFEST_SCHEMA = "nemodeploy/manifest@1"
@@ -17,7 +17,11 @@ MANIFEST_SCHEMA = "nemodeploy/manifest@1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Everything decided about one deployment. `port` None: a free one, chosen by the job."""
+    """Everything decided about one deployment. `port` None: a free one, chosen by the job.
+
+    `cpus_per_task` and `memory_gib_per_node` are asked for where nodes are shared. `unknown` is what only the site can
+    tell: questions that `up` asks before it queues.
+    """
 
     name: str
     profile: str
@@ -25,19 +29,26 @@ class Plan:
     engine: str
     runtime: str
     cluster: str
+    scheduler: str
     precision: str
+    serving: Serving
     layout: PlannedLayout
     memory: Memory
     port: int | None
     protocol: str
+    served: str
     gpu_type: str
     time_s: int
     exclusive: bool
+    cpus_per_task: int | None
+    memory_gib_per_node: int | None
     requeue: bool
     grace_s: int
     startup_budget_s: int
     image: str
     checkpoint: str
+    checkpoint_kind: str
+    checkpoint_gb: float
     environment: tuple[tuple[str, str], ...]
     secrets: tuple[str, ...]
     prompting: Prompting
@@ -46,6 +57,7 @@ class Plan:
     mounts: tuple[str, ...]
     submit_options: tuple[str, ...]
     notices: tuple[str, ...]
+    unknown: tuple[str, ...]
     sources: Mapping[str, str]
 
     @property
@@ -81,6 +93,7 @@ def manifest(plan: Plan, bundle: Bundle, **extra: Any) -> str:
     """The manifest's JSON: what was decided, so that any client can read the deployment back; origins left out."""
     decided = asdict(plan)
     decided.pop("sources")
+    decided.pop("unknown")
     decided["environment"] = dict(plan.environment)
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(bundle.files.items())}
     document = {"schema": MANIFEST_SCHEMA, "digest": bundle.digest, "files": digests, "plan": decided, **extra}

@@ -1,23 +1,54 @@
-"""Deciding whether a layout fits the model and the hardware, and what one GPU has to hold."""
+"""Deciding how a model is cut over GPUs, and what one GPU then has to hold.
+
+Open choices are tried in the order a person would: precision as the model file lists them, few nodes, tensor
+parallelism inside a node before pipeline stages. What was asked for is never changed, only checked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 from nemodeploy.core.documents import Document, Origin, Path
 from nemodeploy.core.reading import Problem
-from nemodeploy.core.spec import Spec
+from nemodeploy.core.spec import Checkpoint, Choices, Draft, Hardware, Layout, Serving, Spec
 from nemodeploy.errors import BadInput
 
 GIB = 2**30
 BYTES_PER_VALUE = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 KV_BYTES = 2
 
+Rules = Sequence[tuple[str, str, str]]
+
+
+class Server(Protocol):
+    """What planning needs to know of an engine."""
+
+    @property
+    def name(self) -> str:
+        """As in profiles and registries."""
+
+    @property
+    def most_batch(self) -> int:
+        """The most sequences at once that are worth planning for when nobody says how many."""
+
+    def rules(self, spec: Spec) -> Rules:
+        """What this engine refuses: dotted key, what is wrong, what to write instead."""
+
+    def usable_gib(self, spec: Spec) -> float:
+        """Memory of one GPU, in GiB, that weights and KV cache may take together."""
+
+    def bytes_per_weight(self, spec: Spec) -> float:
+        """How wide it holds a parameter."""
+
+    def tasks_per_node(self, spec: Spec) -> int:
+        """Processes that are started on each node."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedLayout:
-    """Where every process goes: one task per GPU."""
+    """Where every process goes. `gpus` counts all nodes; 0 on a host without any."""
 
     tensor_parallel: int
     pipeline_parallel: int
@@ -25,6 +56,11 @@ class PlannedLayout:
     gpus_per_node: int
     tasks_per_node: int
     gpus: int
+
+    @property
+    def tasks(self) -> int:
+        """Processes on all nodes."""
+        return self.nodes * self.tasks_per_node
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,86 +74,212 @@ class Memory:
     total_gib_per_gpu: float
     fits: bool
 
+    @property
+    def need_gib(self) -> float:
+        """Weights and KV cache together."""
+        return self.weights_gib_per_gpu + self.kv_cache_gib_per_gpu
 
-def plan_layout(spec: Spec) -> PlannedLayout:
-    """One task per GPU on every node of the profile."""
+
+def decide(draft: Draft, server: Server, others: Iterable[Hardware] = ()) -> Spec:
+    """Make every open choice. Raises BadInput with what is wrong, or with need, have and where it would fit.
+
+    `others`: hardware to try when it does not fit, smallest first.
+    """
+    candidates = tuple(_candidates(draft, server))
+    if not candidates:
+        _refuse(draft, _no_checkpoint(draft, server.name))
+    legal = [spec for spec in candidates if not _problems(spec, server)]
+    fitting = next((spec for spec in legal if plan_memory(spec, server).fits), None)
+    if fitting:
+        return fitting
+    if legal:
+        least = min(legal, key=lambda spec: plan_memory(spec, server).need_gib)
+        raise _does_not_fit(least, plan_memory(least, server), _smallest(draft, server, others))
+    nearest = min(candidates, key=lambda spec: len(_problems(spec, server)))
+    return _refuse(draft, _problems(nearest, server))
+
+
+def check(spec: Spec, rules: Rules) -> None:
+    """Refuse what the site's own words make impossible, all at once. Raises BadInput."""
+    if rules:
+        _refuse(spec, rules)
+
+
+def plan_layout(spec: Spec, server: Server) -> PlannedLayout:
+    """Where every process of a decided deployment goes."""
     return PlannedLayout(
         tensor_parallel=spec.layout.tensor_parallel,
         pipeline_parallel=spec.layout.pipeline_parallel,
         nodes=spec.nodes,
         gpus_per_node=spec.gpus_per_node,
-        tasks_per_node=spec.gpus_per_node,
+        tasks_per_node=server.tasks_per_node(spec),
         gpus=spec.nodes * spec.gpus_per_node,
     )
 
 
-def plan_memory(spec: Spec, *, reserve_gib: float) -> Memory:
+def plan_memory(spec: Spec, server: Server) -> Memory:
     """The budget of the fullest GPU: the first or last pipeline stage, which also holds an embedding matrix.
 
-    KV cache: 2 (K and V) x head size x bytes x KV heads x layers for each token, for `max_batch` sequences of
-    `max_length` tokens, cut over both kinds of parallelism.
+    KV cache: `max_batch` sequences of `max_length` tokens, see `kv_gib_per_sequence`.
     """
-    model, layout = spec.model, spec.layout
-    width = BYTES_PER_VALUE[spec.precision]
-    embedding = model.vocabulary * model.hidden
-    blocks = model.parameters_b * 1e9 - 2 * embedding
-    edge = embedding if layout.pipeline_parallel > 1 else 2 * embedding
-    weights = (blocks / layout.pipeline_parallel + edge) / layout.tensor_parallel * width / GIB
-    heads = max(model.kv_heads / layout.tensor_parallel, 1)
-    token = 2 * model.head_size * KV_BYTES * heads * model.layers / layout.pipeline_parallel
-    kv_cache = token * spec.serving.max_length * spec.serving.max_batch / GIB
-    usable = spec.gpu.memory_gib - reserve_gib
+    weights = weights_gib(spec, server.bytes_per_weight(spec))
+    kv_cache = kv_gib_per_sequence(spec) * spec.serving.max_batch
+    usable = server.usable_gib(spec)
     return Memory(
         weights_gib_per_gpu=round(weights, 2),
         kv_cache_gib_per_gpu=round(kv_cache, 2),
-        reserve_gib_per_gpu=reserve_gib,
+        reserve_gib_per_gpu=round(spec.gpu.memory_gib - usable, 2),
         usable_gib_per_gpu=round(usable, 2),
         total_gib_per_gpu=spec.gpu.memory_gib,
         fits=weights + kv_cache <= usable,
     )
 
 
-def check(spec: Spec, memory: Memory, engine_rules: Sequence[tuple[str, str, str]]) -> None:
-    """Refuse what cannot work, all at once. Raises BadInput.
+def weights_gib(spec: Spec, width: float) -> float:
+    """Weights on the fullest GPU: a stage's share of the blocks, and the embedding of the first or last stage."""
+    model, layout = spec.model, spec.layout
+    embedding = model.vocabulary * model.hidden
+    matrices = 1 if model.tied_embeddings else 2
+    blocks = model.parameters_b * 1e9 - matrices * embedding
+    edge = embedding if layout.pipeline_parallel > 1 else matrices * embedding
+    return (blocks / layout.pipeline_parallel + edge) / layout.tensor_parallel * width / GIB
 
-    `engine_rules` are the engine's own complaints: dotted key, what is wrong, what to write instead.
+
+def kv_gib_per_sequence(spec: Spec) -> float:
+    """KV cache of one full sequence on the fullest GPU.
+
+    2 (K and V) x head size x bytes x KV heads, summed over a stage's layers, for each token. A layer with fewer KV
+    heads than tensor parallelism has them repeated, one a GPU. Where layers differ, a stage may get the largest.
     """
-    found = [*_divisibility(spec), *engine_rules]
-    problems = [
-        Problem(_origin(spec, tuple(key.split("."))), tuple(key.split(".")), what, so) for key, what, so in found
-    ]
-    if problems:
-        raise BadInput(
-            f"profile {spec.profile} cannot serve {spec.model.name}: {problems[0].what}",
-            detail=tuple(str(problem) for problem in problems),
-            hint=next((problem.instead for problem in problems if problem.instead), ""),
-        )
-    if not memory.fits:
-        need = memory.weights_gib_per_gpu + memory.kv_cache_gib_per_gpu
-        raise BadInput(
-            f"{spec.model.name} does not fit: each GPU would have to hold {need:.1f} GiB, "
-            f"and {memory.usable_gib_per_gpu} GiB are usable",
-            detail=(
-                f"weights {memory.weights_gib_per_gpu} GiB, KV cache {memory.kv_cache_gib_per_gpu} GiB, "
-                f"reserve {memory.reserve_gib_per_gpu} GiB of {memory.total_gib_per_gpu} GiB per {spec.gpu.type}",
-            ),
-            hint="more GPUs, or a smaller serving.max_batch or serving.max_length",
-        )
+    model, layout = spec.model, spec.layout
+    stage = model.kv_heads[: -(-model.layers // layout.pipeline_parallel)]
+    heads = sum(max(count / layout.tensor_parallel, 1) for count in stage if count)
+    return 2 * model.head_size * KV_BYTES * heads * spec.serving.max_length / GIB
 
 
-def _divisibility(spec: Spec) -> list[tuple[str, str, str]]:
+def _candidates(draft: Draft, server: Server) -> Iterator[Spec]:
+    """Everything that agrees with what was asked for, best first."""
+    asked = draft.choices
+    for checkpoint in draft.model.checkpoints_for(server.name):
+        if asked.precision and checkpoint.precision != asked.precision:
+            continue
+        for nodes in (asked.nodes,) if asked.nodes else range(1, draft.hardware.nodes + 1):
+            for layout in _layouts(asked, nodes * draft.hardware.devices_per_node):
+                yield _with_batch(_settled(draft, checkpoint, nodes, layout), server)
+
+
+def _layouts(asked: Choices, devices: int) -> Iterator[Layout]:
+    tensor, pipeline = asked.tensor_parallel, asked.pipeline_parallel
+    if tensor or pipeline:
+        first = tensor or max(devices // (pipeline or 1), 1)
+        yield Layout(tensor_parallel=first, pipeline_parallel=pipeline or max(devices // first, 1))
+        return
+    for size in range(devices, 0, -1):
+        if devices % size == 0:
+            yield Layout(tensor_parallel=size, pipeline_parallel=devices // size)
+
+
+def _settled(draft: Draft, checkpoint: Checkpoint, nodes: int, layout: Layout) -> Spec:
+    kept = {field.name: getattr(draft, field.name) for field in fields(Draft)}
+    return Spec(
+        **kept,
+        precision=checkpoint.precision,
+        layout=layout,
+        serving=Serving(max_length=draft.max_length, max_batch=draft.choices.max_batch or 1),
+        nodes=nodes,
+        checkpoint_kind=checkpoint.kind,
+    )
+
+
+def _with_batch(spec: Spec, server: Server) -> Spec:
+    """As many sequences as fit, unless somebody said how many."""
+    if spec.choices.max_batch:
+        return spec
+    room = server.usable_gib(spec) - weights_gib(spec, server.bytes_per_weight(spec))
+    each = kv_gib_per_sequence(spec)
+    fitting = int(room / each) if each else server.most_batch
+    batch = max(1, min(fitting, server.most_batch))
+    return replace(spec, serving=replace(spec.serving, max_batch=batch))
+
+
+def _problems(spec: Spec, server: Server) -> Rules:
+    return (*_shape(spec), *_precision(spec), *server.rules(spec))
+
+
+def _shape(spec: Spec) -> Iterator[tuple[str, str, str]]:
+    """What no engine can do: a layout that does not cover the GPUs, or does not divide the model."""
     tensor, pipeline = spec.layout.tensor_parallel, spec.layout.pipeline_parallel
-    found = []
-    if spec.model.heads % tensor:
-        found.append(
-            ("layout.tensor_parallel", f"{tensor} does not divide {spec.model.heads} attention heads", "use a divisor")
-        )
-    if spec.model.layers % pipeline:
-        found.append(
-            ("layout.pipeline_parallel", f"{pipeline} does not divide {spec.model.layers} layers", "use a divisor")
-        )
-    return found
+    model, per_node = spec.model, spec.hardware.devices_per_node
+    if tensor * pipeline != spec.devices:
+        best = max(size for size in range(1, per_node + 1) if model.heads % size == 0 and per_node % size == 0)
+        instead = f"--set layout.tensor_parallel={best} --set layout.pipeline_parallel={spec.devices // best}"
+        what = f"TP {tensor} x PP {pipeline} is {tensor * pipeline} ranks, but {spec.nodes} nodes x {per_node} GPUs"
+        yield "layout", f"{what} are {spec.devices}", instead
+    if model.heads % tensor:
+        yield "layout.tensor_parallel", f"{tensor} does not divide {model.heads} attention heads", "use a divisor"
+    if model.layers % pipeline:
+        yield "layout.pipeline_parallel", f"{pipeline} does not divide {model.layers} layers", "use a divisor"
+    if tensor > per_node and not spec.hardware.fast_link:
+        what = f"{tensor} crosses nodes of {per_node} GPUs, where tensor parallelism is too slow"
+        yield "layout.tensor_parallel", what, "fast_link: true in the profile, if all nodes are one NVLink domain"
 
 
-def _origin(spec: Spec, path: Path) -> Origin:
-    return Document({}, spec.origins, "built-in default").origin(path)
+def _precision(spec: Spec) -> Iterator[tuple[str, str, str]]:
+    if spec.precision == "fp8" and not spec.gpu.fp8:
+        what = f"{spec.gpu.type} GPUs have no FP8 arithmetic"
+        yield "precision", what, "another precision; or gpu.fp8: true in the profile, if they have it"
+
+
+def _no_checkpoint(draft: Draft, engine: str) -> Rules:
+    model = draft.model
+    forms = model.checkpoints_for(engine)
+    if not forms:
+        reason = model.cannot.get(engine, "it cannot read any checkpoint of it")
+        return (("engine", f"{engine} cannot serve {model.name}: {reason}", f"use {' or '.join(model.engines)}"),)
+    there = " or ".join(dict.fromkeys(form.precision for form in forms))
+    what = f"there is no {draft.choices.precision} checkpoint of {model.name} for {engine}"
+    return (("precision", what, f"there is {there}"),)
+
+
+def _refuse(draft: Draft, rules: Rules) -> Spec:
+    known = Document({}, draft.origins, "built-in default")
+    problems = []
+    for key, what, instead in rules:
+        path: Path = tuple(key.split("."))
+        origin = known.origin(path) if path[:1] in {known_path[:1] for known_path in draft.origins} else Origin("plan")
+        problems.append(Problem(origin, path, what, instead))
+    raise BadInput(
+        f"profile {draft.profile} cannot serve {draft.model.name}: {problems[0].what}",
+        detail=tuple(map(str, problems)),
+        hint=next((problem.instead for problem in problems if problem.instead), ""),
+    )
+
+
+def _does_not_fit(spec: Spec, memory: Memory, elsewhere: str) -> BadInput:
+    layout = spec.layout
+    cut = f"TP{layout.tensor_parallel} x PP{layout.pipeline_parallel}, {spec.nodes} x {spec.hardware.devices_per_node}"
+    less = "a smaller serving.max_batch or serving.max_length, or more GPUs"
+    if memory.weights_gib_per_gpu > memory.usable_gib_per_gpu:
+        less = "no setting makes it small enough for these GPUs"
+    return BadInput(
+        f"{spec.model.name} does not fit on {spec.profile}: each GPU would have to hold {memory.need_gib:.1f} GiB, "
+        f"and {memory.usable_gib_per_gpu:.1f} GiB are usable",
+        detail=(
+            f"need  weights {memory.weights_gib_per_gpu} GiB + KV cache {memory.kv_cache_gib_per_gpu} GiB for "
+            f"{spec.serving.max_batch} x {spec.serving.max_length} tokens ({spec.precision}, {cut} {spec.gpu.type})",
+            f"have  {memory.total_gib_per_gpu} GiB less {memory.reserve_gib_per_gpu} GiB that {spec.engine} keeps free",
+        ),
+        hint=f"--profile {elsewhere}   the smallest shipped profile on which it fits" if elsewhere else less,
+    )
+
+
+def _smallest(draft: Draft, server: Server, others: Iterable[Hardware]) -> str:
+    """The first of other hardware on which the same thing fits with the layout left open; empty: none."""
+    asked = replace(draft.choices, nodes=None, tensor_parallel=None, pipeline_parallel=None)
+    for hardware in others:
+        try:
+            decide(replace(draft, choices=asked, hardware=hardware), server)
+        except BadInput:
+            continue
+        return hardware.name
+    return ""

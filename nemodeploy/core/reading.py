@@ -87,13 +87,14 @@ class Reader:
 
         return self._checked(key, default, good, f"a whole number from {least} to {most}")
 
-    def number(self, key: str, default: Any = REQUIRED, *, above: float = 0.0) -> Any:
-        """A number above a bound."""
+    def number(self, key: str, default: Any = REQUIRED, *, above: float = 0.0, most: float = 1e15) -> Any:
+        """A number above a bound, and not more than another."""
 
         def good(value: object) -> bool:
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and above < value < float("inf")
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and above < value <= most
 
-        return self._checked(key, default, good, f"a number above {above:g}")
+        limit = f" and up to {most:g}" if most < 1e15 else ""
+        return self._checked(key, default, good, f"a number above {above:g}{limit}")
 
     def flag(self, key: str, default: Any = REQUIRED) -> Any:
         """true or false."""
@@ -121,19 +122,21 @@ class Reader:
                 self.complain(key, f"must be a list of {like}; found {_shown(item)}")
         return tuple(item for item in value if isinstance(item, str))
 
-    def table(self, key: str, *, names: str = r"[A-Za-z_][A-Za-z0-9_]*") -> dict[str, str]:
-        """A mapping of names to one-line texts; whole numbers are taken as text."""
+    def table(
+        self, key: str, *, names: str = r"[A-Za-z_][A-Za-z0-9_]*", like: str = "letters, digits and _"
+    ) -> dict[str, str]:
+        """A mapping of names to texts, of several lines if need be; whole numbers are taken as text."""
         section = self.section(key)
         for name in section.data:
             if not re.fullmatch(names, name):
-                section.complain(name, f"{name!r} is not a name of the form {names}")
+                section.complain(name, f"{name!r} is not allowed as a name here", f"a name is {like}")
         return {name: section._scalar(name) for name in section.data}
 
     def _scalar(self, key: str) -> str:
         value = self._take(key, "")
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        return str(self.text(key, pattern=r"[^\x00\n\r]*", like="text in one line; quote it") or "")
+        return str(self.block(key, "") or "")
 
     def _take(self, key: str, default: Any) -> Any:
         self.asked.add(key)
@@ -176,7 +179,7 @@ class Reader:
 def near(word: str, known: Iterable[str]) -> str:
     """`did you mean …?` for a misspelt word, or what there is."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.65)
+    close = difflib.get_close_matches(word, known, n=5, cutoff=0.65)
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"there is: {', '.join(known)}" if known else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import DictLoader, StrictUndefined
@@ -61,6 +62,11 @@ FILTERS: Mapping[str, Callable[[object], str]] = {
 
 def environment(templates: Mapping[str, str]) -> SandboxedEnvironment:
     """Jinja over a fixed set of texts. Comment marks differ from Jinja's own, which bash's `${#name}` would open."""
+    return _environment(tuple(templates.items()))
+
+
+@lru_cache(maxsize=4)  # compiling the templates takes longer than rendering them
+def _environment(templates: tuple[tuple[str, str], ...]) -> SandboxedEnvironment:
     made = SandboxedEnvironment(
         loader=DictLoader(dict(templates)),
         undefined=StrictUndefined,

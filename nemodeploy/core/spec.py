@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nemodeploy.core.documents import Origin, Path
+
+ANY_KIND = "*"  # a cluster that names one path for a model, whatever form of it is wanted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompting:
-    """How a model is spoken to: templates with `{system}` and `{prompt}`, and where its answers stop."""
+    """How a model is spoken to: a template with `{system}` and `{prompt}`, and where its answers stop.
+
+    `add_bos`: the server puts the tokenizer's begin-of-text token in front; false where the template has its own.
+    """
 
     template: str
     system: str
     stop: tuple[str, ...]
     probe: str
+    add_bos: bool = False
 
     def compose(self, prompt: str) -> str:
         """The whole text a server is sent for one question; values are put in as they are."""
@@ -24,8 +31,26 @@ class Prompting:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """One form in which a model's weights exist, and the engines that read it.
+
+    `size_gb` is decimal, on disk; `model_type` is the word by which NeMo's exporter knows the architecture.
+    """
+
+    kind: str
+    precision: str
+    size_gb: float
+    source: str
+    engines: tuple[str, ...]
+    model_type: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """Facts about what is served. Sizes are counts; `parameters_b` is in billions; `context` in tokens."""
+    """Facts about what is served. Sizes are counts; `parameters_b` is in billions; `context` in tokens.
+
+    `kv_heads` has one entry a layer, most first: models made by architecture search have layers with fewer, or none.
+    """
 
     name: str
     description: str
@@ -33,21 +58,70 @@ class Model:
     layers: int
     hidden: int
     heads: int
-    kv_heads: int
+    kv_heads: tuple[int, ...]
     head_size: int
     vocabulary: int
     context: int
+    tied_embeddings: bool
     prompting: Prompting
-    engines: tuple[str, ...]
-    precisions: tuple[str, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    cannot: Mapping[str, str]
+    trust_remote_code: bool
+    licence: str
+    gated: str
+    card: str
+    sampling: Mapping[str, Any]
+    sources: Mapping[str, str]
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that can serve it, in the order of the file."""
+        return tuple(dict.fromkeys(engine for one in self.checkpoints for engine in one.engines))
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions in which there is a checkpoint, in the order of the file."""
+        return tuple(dict.fromkeys(one.precision for one in self.checkpoints))
+
+    def checkpoints_for(self, engine: str) -> tuple[Checkpoint, ...]:
+        """Those that an engine can read."""
+        return tuple(one for one in self.checkpoints if engine in one.engines)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """One kind of GPU; `memory_gib` is what nvidia-smi reports."""
+    """One kind of GPU; `memory_gib` is what nvidia-smi reports. Type `cpu` stands for a host without any."""
 
     type: str
     memory_gib: float
+    fp8: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """What a job takes of each node that it does not have to itself: CPU cores, and memory in GiB."""
+
+    cpus: int
+    memory_gib: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hardware:
+    """What a profile offers. `gpus_per_node` 0: a host without GPUs, which then counts as one device.
+
+    `fast_link`: the GPUs of all nodes are one NVLink domain, so tensor parallelism may cross nodes.
+    """
+
+    name: str
+    gpu: Gpu
+    nodes: int
+    gpus_per_node: int
+    fast_link: bool = False
+
+    @property
+    def devices_per_node(self) -> int:
+        """What a model can be cut over on one node."""
+        return max(self.gpus_per_node, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,11 +133,32 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Option:
+    """A setting of one engine: `options: {ENGINE: {NAME: VALUE}}`. `most` bounds numbers from above."""
+
+    name: str
+    default: bool | float
+    about: str
+    most: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Serving:
     """What the server must have room for: tokens per sequence, and sequences at once."""
 
     max_length: int
     max_batch: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choices:
+    """What may be left to the planner: None is open."""
+
+    precision: str | None = None
+    nodes: int | None = None
+    tensor_parallel: int | None = None
+    pipeline_parallel: int | None = None
+    max_batch: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,23 +192,23 @@ class Cluster:
     transport: str
     ssh: Ssh
     root: str
+    scheduler: str
     endpoint_host: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spec:
-    """Everything that was asked for, with the origin of every value; nothing is decided yet."""
+class Draft:
+    """Everything that was asked for, with the origin of every value; what is in `choices` is not decided yet."""
 
     name: str
     profile: str
     model: Model
     engine: str
-    precision: str
-    layout: Layout
-    serving: Serving
-    gpu: Gpu
-    nodes: int
-    gpus_per_node: int
+    options: Mapping[str, bool | float]
+    choices: Choices
+    max_length: int
+    hardware: Hardware
+    host: Host | None
     time_s: int
     port: int | None
     requeue: bool
@@ -123,10 +218,42 @@ class Spec:
     gpu_request: str
     runtime: str
     image: str
-    checkpoint: str
+    version: str
+    checkpoint_paths: Mapping[str, str]
     program: tuple[str, ...]
     mounts: tuple[str, ...]
     environment: Mapping[str, str]
     secrets: tuple[str, ...]
     lease_minimum_s: int
     origins: Mapping[Path, Origin]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spec(Draft):
+    """A draft with every choice made."""
+
+    precision: str
+    layout: Layout
+    serving: Serving
+    nodes: int
+    checkpoint_kind: str
+
+    @property
+    def gpu(self) -> Gpu:
+        """The kind of GPU."""
+        return self.hardware.gpu
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs that the job takes of each node."""
+        return self.hardware.gpus_per_node
+
+    @property
+    def devices(self) -> int:
+        """What the model is cut over, on all nodes."""
+        return self.nodes * self.hardware.devices_per_node
+
+    @property
+    def checkpoint(self) -> str:
+        """The path of the weights on the cluster; empty when the cluster file names none."""
+        return self.checkpoint_paths.get(self.checkpoint_kind) or self.checkpoint_paths.get(ANY_KIND, "")

@@ -3,6 +3,18 @@
 from collections.abc import Mapping
 
 from nemodeploy.engines.base import Engine
+from nemodeploy.engines.llamacpp import LlamaCpp
 from nemodeploy.engines.nemo_eval import NemoEval
+from nemodeploy.engines.nemo_triton import NemoTriton
+from nemodeploy.engines.nemo_trtllm import NemoTrtllm
+from nemodeploy.engines.transformers import Transformers
+from nemodeploy.engines.vllm import Vllm
 
-ENGINES: Mapping[str, Engine] = {"nemo-eval": NemoEval()}
+ENGINES: Mapping[str, Engine] = {
+    "nemo-eval": NemoEval(),
+    "nemo-triton": NemoTriton(),
+    "nemo-trtllm": NemoTrtllm(),
+    "vllm": Vllm(),
+    "transformers": Transformers(),
+    "llamacpp": LlamaCpp(),
+}

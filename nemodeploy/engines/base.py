@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from nemodeploy.core.spec import Prompting, Spec
+from nemodeploy.core.planning import BYTES_PER_VALUE, Rules, Server
+from nemodeploy.core.spec import Option, Prompting, Spec
 from nemodeploy.values import HttpRequest, Reply
+
+PROBE_TOKENS = 24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +44,8 @@ class Probe:
         return self.request.body
 
 
-class Engine(Protocol):
+class Engine(Server, Protocol):
     """A server program: how it is launched, how it shows progress, how it is asked, how its answers are read."""
-
-    @property
-    def name(self) -> str:
-        """As in profiles and registries."""
 
     @property
     def protocol(self) -> str:
@@ -61,8 +60,8 @@ class Engine(Protocol):
         """Where the program lies in its own container."""
 
     @property
-    def reserve_gib(self) -> float:
-        """Memory per GPU that is not for weights and KV cache: context, buffers, fragmentation."""
+    def options(self) -> tuple[Option, ...]:
+        """Its own settings."""
 
     @property
     def joined_pattern(self) -> str:
@@ -76,20 +75,96 @@ class Engine(Protocol):
     def notice(self) -> str:
         """What a user must know about this server, such as what it binds; empty: nothing."""
 
-    def rules(self, spec: Spec) -> Sequence[tuple[str, str, str]]:
-        """What this engine refuses: dotted key, what is wrong, what to write instead."""
+    @property
+    def binds_all(self) -> bool:
+        """Whether it listens on every interface whatever it is told."""
 
-    def arguments(self, spec: Spec, model_path: str) -> tuple[str, ...]:
-        """The command line after the program; the port comes last, from the job."""
+    @property
+    def ask_again_s(self) -> int:
+        """How long it may go without a request: after that the job asks it something itself."""
 
-    def cheap_probe(self) -> Probe:
+    @property
+    def stop_signal(self) -> str:
+        """The signal on which it ends in order."""
+
+    def arguments(self, spec: Spec, model_path: str, bind: str) -> tuple[str, ...]:
+        """The command line after the program; `bind` is where to listen, the port is added by the template."""
+
+    def served_name(self, spec: Spec, model_path: str) -> str:
+        """The model's name in requests."""
+
+    def cheap_probe(self, served: str) -> Probe:
         """Is it this server? Takes no GPU and no lock."""
 
-    def ready_probe(self, prompting: Prompting) -> Probe:
+    def ready_probe(self, served: str, prompting: Prompting) -> Probe:
         """Does it generate? A real question in the model's own template."""
 
-    def ask(self, prompting: Prompting, prompt: str, *, max_tokens: int) -> HttpRequest:
+    def ask(self, served: str, prompting: Prompting, prompt: str, *, max_tokens: int) -> HttpRequest:
         """The request for one composed prompt."""
 
     def read(self, status: int, body: str, *, prompt: str, stop: Sequence[str]) -> Reply:
         """The generated text of an answer, or what is wrong with it. Never raises on what a server sends."""
+
+
+class Common:
+    """What most engines share; each says for itself where it differs."""
+
+    options: tuple[Option, ...] = ()
+    most_batch = 8
+    reserve_gib = 6.0
+    ask_again_s = 1800
+    stop_signal = "TERM"
+    notice = ""
+    binds_all = False
+
+    def rules(self, spec: Spec) -> Rules:
+        """Nothing of its own."""
+        return ()
+
+    def usable_gib(self, spec: Spec) -> float:
+        """What is left beside context, buffers and fragmentation."""
+        return spec.gpu.memory_gib - self.reserve_gib
+
+    def bytes_per_weight(self, spec: Spec) -> float:
+        """As the checkpoint has it."""
+        return BYTES_PER_VALUE[spec.precision]
+
+    def tasks_per_node(self, spec: Spec) -> int:
+        """One process a GPU."""
+        return spec.hardware.devices_per_node
+
+    def served_name(self, spec: Spec, model_path: str) -> str:
+        """The model's own name."""
+        return spec.model.name
+
+
+def one_node(spec: Spec, why: str) -> Rules:
+    """The rule of a server that cannot span nodes."""
+    return (("nodes", f"{spec.engine} serves from one node only: {why}", "--nodes 1"),) if spec.nodes > 1 else ()
+
+
+def whole_kv_heads(spec: Spec) -> Rules:
+    """Megatron cannot cut KV heads finer than one a GPU. Source: megatron-core before 0.16, TransformerConfig."""
+    least, tensor = max(spec.model.kv_heads), spec.layout.tensor_parallel
+    if least % tensor == 0:
+        return ()
+    return (("layout.tensor_parallel", f"{tensor} does not divide {least} KV heads", f"use a divisor of {least}"),)
+
+
+def image_release(spec: Spec, usual: str) -> str:
+    """The release of NeMo's container: what the cluster file says, else the image's tag, else the card's own.
+
+    The tags and what is in them: docs.nvidia.com/nemo-framework/user-guide/24.09/softwarecomponentversions.html
+    """
+    if spec.version:
+        return spec.version
+    tag = spec.image.rpartition("/")[2].rpartition(":")[2]
+    return tag.removesuffix(".framework") if tag[:2].isdigit() and tag[2:3] == "." else usual
+
+
+def unknown_release(spec: Spec, release: str, known: Sequence[str], why: str) -> Rules:
+    """The rule of an engine whose options are known for some releases only."""
+    if release in known:
+        return ()
+    what = f"release {release} {why}"
+    return ((f"images.{spec.engine}", what, f"an image of {', '.join(known)}, or versions: {{{spec.engine}: …}}"),)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
+from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
+
+MODEL_PATH = "/model"
 
 
 class Runtime(Protocol):
@@ -17,16 +19,65 @@ class Runtime(Protocol):
 
     @property
     def template(self) -> str:
-        """The fragment that sets the bash array `container`: words between srun and the program."""
+        """The fragment that sets the bash array `container` (words before the rank's script) and the function
+        `remove_containers` (what ends those that outlive their process)."""
 
-    def rules(self, spec: Spec) -> Sequence[tuple[str, str, str]]:
+    @property
+    def notice(self) -> str:
+        """What a user must know about it; empty: nothing."""
+
+    def rules(self, spec: Spec) -> Rules:
         """What this runtime refuses: dotted key, what is wrong, what to write instead."""
 
     def model_path(self, spec: Spec) -> str:
         """Where the checkpoint lies as the server program sees it."""
 
     def mounts(self, spec: Spec) -> tuple[str, ...]:
-        """What is mounted, besides the run directory."""
+        """What is mounted, besides the run directory: `/source:/target[:ro]`."""
 
     def program(self, spec: Spec, inside: tuple[str, ...]) -> tuple[str, ...]:
         """The program's words, given those that hold inside the engine's own image."""
+
+
+class Container:
+    """What real container runtimes share: an image, and the checkpoint mounted read-only at one place."""
+
+    name = ""
+    notice = ""
+    example = ""
+    unmountable = ":"
+
+    def rules(self, spec: Spec) -> Rules:
+        """An image, and paths that a mount can express."""
+        key = f"images.{spec.engine}"
+        found = []
+        if not spec.image:
+            found.append((key, f"cluster {spec.cluster.name} names no image for {spec.engine}", self.example))
+        elif self.misread(spec.image):
+            found.append((key, f"{spec.image!r}: {self.misread(spec.image)}", f"write {self.corrected(spec.image)}"))
+        paths = ((f"checkpoints.{spec.model.name}", spec.checkpoint), ("root", spec.cluster.root))
+        return found + [
+            (key, f"{self.name} cannot mount a path with {' or '.join(self.unmountable)}", "another path")
+            for key, path in paths
+            if set(path) & set(self.unmountable)
+        ]
+
+    def misread(self, image: str) -> str:
+        """What the runtime would make of an image written in another one's way; empty: it is right."""
+        return "the # is pyxis's way" if "#" in image else ""
+
+    def corrected(self, image: str) -> str:
+        """The same image in this runtime's way."""
+        return image.replace("#", "/", 1)
+
+    def model_path(self, spec: Spec) -> str:
+        """A fixed place inside the container."""
+        return MODEL_PATH
+
+    def mounts(self, spec: Spec) -> tuple[str, ...]:
+        """The checkpoint read-only, and the site's own."""
+        return (f"{spec.checkpoint}:{MODEL_PATH}:ro", *spec.mounts)
+
+    def program(self, spec: Spec, inside: tuple[str, ...]) -> tuple[str, ...]:
+        """The image's own, unless the cluster says otherwise."""
+        return spec.program or inside

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
 
 
@@ -12,8 +11,9 @@ class NoRuntime:
 
     name = "none"
     template = "runtimes/none.sh.j2"
+    notice = ""
 
-    def rules(self, spec: Spec) -> Sequence[tuple[str, str, str]]:
+    def rules(self, spec: Spec) -> Rules:
         """Without a container somebody has to say where the program is."""
         if spec.program:
             return ()

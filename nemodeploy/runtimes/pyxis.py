@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
+from nemodeploy.runtimes.base import Container
 
-MODEL_PATH = "/model"
 
-
-class Pyxis:
+class Pyxis(Container):
     """Every node imports the image by itself; a `.sqsh` path on shared storage saves that."""
 
     name = "pyxis"
     template = "runtimes/pyxis.sh.j2"
+    example = "for example nvcr.io#nvidia/nemo:24.01.framework"
+    unmountable = ":,"
 
-    def rules(self, spec: Spec) -> Sequence[tuple[str, str, str]]:
-        """An image, and a path to the checkpoint that a mount can express."""
-        found = []
-        if not spec.image:
-            what = f"cluster {spec.cluster.name} names no image for {spec.engine}"
-            found.append((f"images.{spec.engine}", what, "for example nvcr.io#nvidia/nemo:24.01.framework"))
-        elif "/" in spec.image.partition("#")[0] and not spec.image.startswith(("/", "./")):
-            what = f"{spec.image!r} would be looked for on Docker Hub by enroot before version 4"
-            instead = spec.image.replace("/", "#", 1)
-            found.append((f"images.{spec.engine}", what, f"write {instead}"))
-        paths = ((f"checkpoints.{spec.model.name}", spec.checkpoint), ("root", spec.cluster.root))
-        found += [
-            (key, "pyxis cannot mount a path with , or :", "another path") for key, path in paths if set(path) & {*",:"}
-        ]
+    def rules(self, spec: Spec) -> Rules:
+        """It is a plugin of Slurm's srun."""
+        found = super().rules(spec)
+        if spec.cluster.scheduler == "none":
+            found = [*found, ("runtime", "pyxis is a part of Slurm, and this cluster has none", "docker or podman")]
         return found
 
-    def model_path(self, spec: Spec) -> str:
-        """A fixed place inside the container."""
-        return MODEL_PATH
+    def misread(self, image: str) -> str:
+        """Without `#` enroot before version 4 asks Docker Hub; a squashfs without a path in front is an image name."""
+        if image.startswith(("/", "./")):
+            return ""
+        if image.endswith(".sqsh"):
+            return "without / or ./ in front it is taken for an image name"
+        registry, slash, _ = image.partition("/")
+        if slash and "#" not in image and "." in registry:
+            return "enroot before version 4 would look for it on Docker Hub"
+        return "pyxis adds docker:// itself" if image.startswith("docker:") else ""
 
-    def mounts(self, spec: Spec) -> tuple[str, ...]:
-        """The checkpoint read-only, and the site's own."""
-        return (f"{spec.checkpoint}:{MODEL_PATH}:ro", *spec.mounts)
-
-    def program(self, spec: Spec, inside: tuple[str, ...]) -> tuple[str, ...]:
-        """The image's own, unless the cluster says otherwise."""
-        return spec.program or inside
+    def corrected(self, image: str) -> str:
+        """With `#` after the registry."""
+        image = image.removeprefix("docker://")
+        return f"/path/on/shared/storage/{image}" if image.endswith(".sqsh") else image.replace("/", "#", 1)

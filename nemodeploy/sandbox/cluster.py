@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 
+from nemodeploy.adapters.resources import names
+from nemodeploy.engines import ENGINES
 from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
 from nemodeploy.sandbox import configuration, processes
 from nemodeploy.sandbox.configuration import SSH_ALIAS, Settings
@@ -310,8 +312,10 @@ def _cluster_file(settings: Settings) -> str:
     return configuration.cluster_file(
         settings,
         python=sys.executable,
-        program=str(programs / "megatron_gpt_eval.py"),
+        programs=str(programs),
         model=str(programs / "tiny.gguf"),
+        engines=ENGINES,
+        models=names("models"),
     )
 
 

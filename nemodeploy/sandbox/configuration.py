@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nemodeploy.sandbox.place import LOGIN_ADDRESS, Node, Place
@@ -160,19 +161,23 @@ def ssh_config(settings: Settings, port: int) -> str:
         """)
 
 
-def cluster_file(settings: Settings, *, python: str, program: str, model: str) -> str:
+def cluster_file(
+    settings: Settings, *, python: str, programs: str, model: str, engines: Iterable[str], models: Iterable[str]
+) -> str:
     """The sandbox as nemodeploy sees it: a cluster file like any site's.
 
-    `program` stands where NeMo's megatron_gpt_eval.py stands, run by `python`; `model` is the file it reads.
+    The stand-ins in the directory `programs`, run by `python`, take the place of every engine's program, and the file
+    `model` that of every checkpoint.
     """
+    stand_ins = {name: f'["{python}", "{programs}/stand_in.py", "{name}"]' for name in engines}
+    stand_ins["nemo-eval"] = f'["{python}", "{programs}/megatron_gpt_eval.py"]'
     plain = "port: auto\nendpoint_host: 127.0.0.1\n" if settings.plain else ""
     return _CLUSTER_FILE.format(
         alias=SSH_ALIAS,
         config=settings.place.ssh_config,
         root=settings.place.shared / "nemodeploy",
-        python=python,
-        program=program,
-        model=model,
+        programs="".join(f"\n  {name}: {words}" for name, words in stand_ins.items()),
+        checkpoints="".join(f'\n  {name}: "{model}"' for name in models),
         plain=plain,
     )
 
@@ -188,12 +193,11 @@ slurm: {{partition: batch}}
 gpus:
   h100: {{request: "--gpus-per-node=h100:8"}}
   a100: {{request: "--gpus-per-node=a100:8"}}
+  a100-40g: {{request: "--gpus-per-node=a100:8"}} # the same nodes play both
   h200: {{request: "--gpus-per-node=h200:8"}}
 runtime: none
-programs:
-  nemo-eval: ["{python}", "{program}"]
-checkpoints:
-  nemotron-4-340b-instruct: "{model}"
+programs:{programs}
+checkpoints:{checkpoints}
 env: {{OMP_NUM_THREADS: "1"}}
 lease: {{minimum_s: 3}}
 {plain}"""

@@ -5,12 +5,13 @@ Tried on Slurm 22.05.8; the formats are the same from 20.11 to 26.05. No JSON: b
 
 from __future__ import annotations
 
-import enum
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
+from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Life, QueueRow
+
+__all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Life", "QueueRow", "Slurm"]
 
 # Columns of `squeue -O` have a fixed width, so a value with any character in it stays in its own.
 _COLUMNS = (
@@ -35,102 +36,24 @@ _GPU_REQUEST = re.compile(r"(--gpus|--gpus-per-node|--gres|--tres-per-node|--con
 _ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 
 
-class Life(enum.Enum):
-    """What a Slurm state means for whoever holds the GPUs."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    PAUSED = "paused"
-    ENDING = "ending"
-    ENDED = "ended"
-    UNKNOWN = "unknown"
-
-
-# Source: slurm_protocol_defs.c of Slurm 26.05. What is not here is UNKNOWN, and unknown is alive.
-LIFE: Mapping[str, Life] = {
-    **dict.fromkeys(
-        ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"), Life.WAITING
-    ),
-    **dict.fromkeys(("RESV_DEL_HOLD", "POWER_UP_NODE"), Life.WAITING),
-    **dict.fromkeys(("RUNNING", "RESIZING", "SIGNALING", "EXPEDITING"), Life.RUNNING),
-    **dict.fromkeys(("SUSPENDED", "STOPPED"), Life.PAUSED),
-    **dict.fromkeys(("COMPLETING", "STAGE_OUT"), Life.ENDING),
-    **dict.fromkeys(("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"), Life.ENDED),
-    **dict.fromkeys(("BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY"), Life.ENDED),
-}
-
-# Reasons in plain words; a job that waits for one of the last group waits for ever.
-REASONS: Mapping[str, str] = {
-    "None": "just submitted",
-    "Priority": "other jobs come first",
-    "Resources": "waiting for free nodes",
-    "BeginTime": "its begin time has not come",
-    "ReqNodeNotAvail": "a node it needs is not available",
-    "Dependency": "waiting for an earlier job of the same name",
-    "JobHeldUser": "held by the user",
-    "JobHeldAdmin": "held by an administrator",
-    "PartitionDown": "the partition is down",
-    "PartitionTimeLimit": "longer than the partition allows",
-    "PartitionNodeLimit": "more nodes than the partition allows",
-    "BadConstraints": "no node can ever satisfy it",
-    "DependencyNeverSatisfied": "waits for a job that will never end well",
-    "AccountNotAllowed": "the account may not use this partition",
-    "launch failed requeued held": "its launch failed; Slurm holds it",
-}
-NEVER_HEALS = frozenset(
-    (
-        *("PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "DependencyNeverSatisfied"),
-        *("AccountNotAllowed", "JobHeldAdmin", "launch failed requeued held"),
-    )
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QueueRow:
-    """One job as squeue shows it. Times in seconds; `start` is Slurm's own text, empty when it has no estimate."""
-
-    job_id: str
-    restart: int
-    state: str
-    reason: str
-    elapsed_s: int | None
-    left_s: int | None
-    start: str
-    name: str
-    nodes: str
-
-    @property
-    def life(self) -> Life:
-        """What the state means."""
-        return LIFE.get(self.state, Life.UNKNOWN)
-
-    @property
-    def kind(self) -> str:
-        """The same as a word."""
-        return self.life.value
-
-    @property
-    def plain_reason(self) -> str:
-        """Slurm's reason, with what it means."""
-        meaning = REASONS.get(self.reason, "")
-        return f"{self.reason}: {meaning}" if meaning else self.reason
-
-
 class Slurm:
     """The scheduler of this house."""
 
     name = "slurm"
+    script = "nemo_inference.sbatch"
     script_template = "schedulers/slurm.sbatch.j2"
     submit_template = "schedulers/slurm.submit.sh.j2"
+    submitter = "sbatch"
+    bind = "0.0.0.0"
 
-    def rules(self, spec: Spec) -> Sequence[tuple[str, str, str]]:
+    def rules(self, spec: Spec) -> Rules:
         """Options that would take the job's name, output or uniqueness away from us."""
         found = [
             ("slurm.extra_args", f"{word} is set by nemodeploy itself", "leave it out")
             for word in spec.slurm.extra_args
             if _is_ours(word)
         ]
-        if not _GPU_REQUEST.fullmatch(spec.gpu_request):
+        if spec.gpus_per_node and not _GPU_REQUEST.fullmatch(spec.gpu_request):
             what = f"{spec.gpu_request!r} does not ask for GPUs"
             found.append((f"gpus.{spec.gpu.type}.request", what, "for example --gpus-per-node=h100:8"))
         return found
@@ -140,7 +63,52 @@ class Slurm:
         options = spec.slurm
         named = (("--partition", options.partition), ("--account", options.account))
         words = tuple(f"{option}={value}" for option, value in named if value)
-        return (*words, spec.gpu_request, *options.extra_args)
+        return tuple(word for word in (*words, spec.gpu_request, *options.extra_args) if word)
+
+    def unknown(self, spec: Spec) -> tuple[str, ...]:
+        """What the controller decides."""
+        where = spec.slurm.partition or "the default partition"
+        nodes = f"{spec.nodes} node{'s' if spec.nodes > 1 else ''}"
+        return (
+            f"whether {where} allows {nodes} with {spec.gpu_request or 'no GPU'}",
+            f"whether {spec.slurm.account or 'your default account'} may use it, and when it would start",
+        )
+
+    def queue_script(self, root: str) -> str:
+        """Every job of ours, one question to the controller. Ends with squeue's own status."""
+        return queue_script()
+
+    def parse_queue(self, text: str) -> tuple[QueueRow, ...]:
+        """The rows of `queue_script`."""
+        return parse_queue(text)
+
+    def forgotten_script(self, job_id: str) -> str:
+        """Ask whether the controller still knows this id."""
+        return forgotten_script(job_id)
+
+    def is_forgotten(self, status: int, text: str) -> bool:
+        """Whether it said itself that it does not."""
+        return is_forgotten(status, text)
+
+    def parse_job_id(self, text: str) -> str:
+        """The job id in what `sbatch --parsable` printed."""
+        return parse_job_id(text)
+
+    def was_refused(self, status: int, error: str) -> bool:
+        """Whether sbatch's end proves that no job was made."""
+        return was_refused(status, error)
+
+    def is_unreachable(self, error: str) -> bool:
+        """Whether sbatch could not even connect to the controller."""
+        return is_unreachable(error)
+
+    def cancel_script(self, job_id: str, *, gently: bool) -> str:
+        """Take a job back."""
+        return cancel_script(job_id, gently=gently)
+
+    def cancel_by_name_script(self, name: str, root: str) -> str:
+        """Take back whatever has a token."""
+        return cancel_by_name_script(name)
 
 
 def _is_ours(word: str) -> bool:

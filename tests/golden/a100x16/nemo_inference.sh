@@ -1,16 +1,20 @@
 #!/bin/bash
-# nemotron-4-340b-instruct by NeMo's megatron_gpt_eval.py: starts one rank of 16.
+# nemotron-4-340b-instruct by NeMo's megatron_gpt_eval.py: one process of 16.
 #
-#   nemo_inference.sh RUN_DIR EPOCH_DIR PORT
+#   nemo_inference.sh RUN_DIR EPOCH_DIR PORT [HEAD MASTER_PORT]
 #
-# nemo_inference.sbatch starts it once per task. RUN_DIR is this deployment's directory, EPOCH_DIR the directory of
-# this run of the job below it, PORT where rank 0 serves. Every rank must see all GPUs of its node.
+# The job's script starts it once per task. RUN_DIR is this deployment's directory, EPOCH_DIR the directory of this
+# run of the job below it, PORT where the first process serves, HEAD the host it runs on, MASTER_PORT where the
+# processes find each other.
 # NOTE: NeMo's server listens on every interface of its node, without a password
 set -u
 run_dir=$1 epoch_dir=$2 port=$3
 rank=${SLURM_PROCID:-0}
 local_rank=${SLURM_LOCALID:-0}
 
+# Lightning takes the first host of the node list for its meeting point, and reads lists such as rack[1-2]node[3-4]
+# wrongly; so it is given that host alone. Every rank must see all GPUs of its node.
+export SLURM_NODELIST=${4:-localhost} MASTER_PORT=${5:-29500}
 # --- Environment: the site's own words, then secrets from a file that only the owner can read.
 export NCCL_SOCKET_IFNAME=ib0
 export ODD='a'"'"'b $c `d` \ e'
@@ -49,6 +53,7 @@ stop_server() {
 trap stop_server USR2 TERM INT
 (
   trap '' USR2
+  trap - INT # bash starts background commands deaf to INT, and some servers end in order on that only
   exec "${program[@]}" "${arguments[@]}"
 ) &
 server=$!

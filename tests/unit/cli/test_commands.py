@@ -30,7 +30,7 @@ def test_plan_says_what_and_where_from(home: Home) -> None:
         "gpus": 16,
     }
     assert plan["sources"]["layout.tensor_parallel"] == "flag --set layout.tensor_parallel=8"
-    assert plan["sources"]["layout.pipeline_parallel"] == "configs/profiles/h100x16.yaml:8"
+    assert plan["sources"]["layout.pipeline_parallel"] == "decided by nemodeploy"
     assert plan["memory"]["fits"] is True
     assert plan["ports"] == {"http": 1424}
     assert "shipped example" in done.stderr
@@ -68,7 +68,7 @@ BAD = (
     (("plan",), "Missing option '--profile'", "nemodeploy plan --help"),
     (("plan", "--profile", "h100x16", "--set", "layout"), "write KEY=VALUE", "--set layout.tensor_parallel=4"),
     (("plan", "--profile", "h100x16", "--set", "layout.tensor_paralel=8"), "unknown key", "tensor_parallel"),
-    (("plan", "--profile", "h100x16", "--nodes", "1"), "TP 8 x PP 2 is 16 ranks", "--set layout.pipeline_parallel=1"),
+    (("plan", "--profile", "h100x16", "--nodes", "1"), "does not fit on h100x16", "--profile h200x8"),
     (("plan", "--profile", "h100x16", "--name", "Bad_Name"), "deployment name 'Bad_Name'", "--name NAME"),
     (("plan", "--profile", "h100x16", "--time", "forever"), "not a finite time", "HH:MM:SS"),
     (("plan", "--profile", "h100x16", "--set", "model=5"), "names no model", "--model"),

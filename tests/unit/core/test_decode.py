@@ -6,9 +6,12 @@ import pytest
 
 from nemodeploy.adapters import resources
 from nemodeploy.adapters.yaml_files import parse
-from nemodeploy.core import decode
+from nemodeploy.assembly import plugins
+from nemodeploy.core import decode, planning
 from nemodeploy.core.layering import merge
-from nemodeploy.core.spec import Spec
+from nemodeploy.core.model_files import decode_model
+from nemodeploy.core.spec import Draft, Spec
+from nemodeploy.engines import ENGINES
 from nemodeploy.errors import BadInput
 
 SETTINGS = """
@@ -23,18 +26,21 @@ images: {nemo-eval: "nvcr.io#nvidia/nemo:24.01.framework"}
 """
 
 
-def spec(more: str = "", name: str = "demo") -> Spec:
-    model = decode.decode_model("nemotron-4-340b-instruct", resources.find("models", "nemotron-4-340b-instruct"))
+def draft(more: str = "", name: str = "demo", model: str = "nemotron-4-340b-instruct") -> Draft:
     document = merge((decode.DEFAULTS, parse(SETTINGS, "base.yaml"), parse(more, "mine.yaml")))
-    return decode.decode_spec(
+    return decode.decode_settings(
         document,
         name=name,
         profile="h100x16",
-        model=model,
+        model=decode_model(model, resources.find("models", model)),
         cluster="site",
-        engines=("nemo-eval",),
-        runtimes=("pyxis", "none"),
+        plugins=plugins(),
     )
+
+
+def spec(more: str = "", name: str = "demo", model: str = "nemotron-4-340b-instruct") -> Spec:
+    wanted = draft(more, name, model)
+    return planning.decide(wanted, ENGINES[wanted.engine])
 
 
 def problems(more: str) -> str:
@@ -74,9 +80,9 @@ def test_what_is_not_a_finite_time_is_refused(text: str) -> None:
         ("layout: 8", "must be a mapping"),
         ("ssh: {host: 'a b'}", "a host name"),
         ("root: relative/path", "an absolute path"),
-        ("env: {A-B: x}", "is not a name"),
+        ("env: {A-B: x}", "is not allowed as a name"),
         ("mounts: [relative:/x]", "/source:/target"),
-        ("precision: fp8", "must be one of bf16"),
+        ("precision: fp9", "must be one of fp32"),
         ("port: 80", "from 1024"),
     ],
 )

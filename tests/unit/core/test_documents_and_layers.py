@@ -38,4 +38,4 @@ def test_dotted_settings_reach_into_sections() -> None:
 def test_engine_precision_and_layout_belong_to_the_profiles_own_model() -> None:
     profile = layer({"model": "a", "engine": "e", "precision": "p", "layout": {}, "nodes": 2}, "profile")
     assert profile_for(profile, "a") is profile
-    assert profile_for(profile, "b").data == {"model": "a", "nodes": 2}
+    assert profile_for(profile, "b").data == {"model": "a", "most_nodes": 2}

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from nemodeploy.runtimes import RUNTIMES
 from tests.unit.core.test_decode import spec
 
@@ -19,9 +21,49 @@ def test_pyxis_takes_squashfs_paths_and_plain_images() -> None:
 
 def test_pyxis_mounts_the_checkpoint_read_only() -> None:
     assert RUNTIMES["pyxis"].mounts(spec())[0] == "/models/340b:/model:ro"
-    assert RUNTIMES["pyxis"].rules(replace(spec(), checkpoint="/a:b"))
+    assert RUNTIMES["pyxis"].rules(replace(spec(), checkpoint_paths={"*": "/a:b"}))
 
 
 def test_without_a_container_the_site_says_where_the_program_is() -> None:
     assert RUNTIMES["none"].rules(spec())[0][0] == "programs.nemo-eval"
     assert RUNTIMES["none"].program(replace(spec(), program=("python", "x.py")), ("inside",)) == ("python", "x.py")
+
+
+PLAIN = "nvcr.io/nvidia/nemo:24.05.llama3.1"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "image", "instead"),
+    [
+        ("pyxis", "nemo.sqsh", "write /path/on/shared/storage/nemo.sqsh"),
+        ("pyxis", f"docker://{PLAIN}", "write nvcr.io#nvidia/nemo:24.05.llama3.1"),
+        ("apptainer", PLAIN, f"write docker://{PLAIN}"),
+        ("apptainer", "nvcr.io#nvidia/nemo:24.05.llama3.1", f"write docker://{PLAIN}"),
+        ("docker", "nvcr.io#nvidia/nemo:24.05.llama3.1", f"write {PLAIN}"),
+        ("docker", "/shared/nemo.sqsh", f"write {PLAIN}"),
+        ("podman", f"docker://{PLAIN}", f"write {PLAIN}"),
+    ],
+)
+def test_an_image_written_for_another_runtime_is_refused_with_this_ones_way(
+    runtime: str, image: str, instead: str
+) -> None:
+    assert [rule[2] for rule in RUNTIMES[runtime].rules(replace(spec(), image=image))] == [instead]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "image"),
+    [
+        ("apptainer", f"docker://{PLAIN}"),
+        ("apptainer", "/shared/nemo.sif"),
+        ("docker", PLAIN),
+        ("docker", "ubuntu"),
+        ("podman", PLAIN),
+    ],
+)
+def test_an_image_in_the_runtimes_own_way_is_taken(runtime: str, image: str) -> None:
+    assert not RUNTIMES[runtime].rules(replace(spec(), image=image))
+
+
+def test_pyxis_needs_slurm() -> None:
+    host = replace(spec(), cluster=replace(spec().cluster, scheduler="none"))
+    assert [rule[0] for rule in RUNTIMES["pyxis"].rules(host)] == ["runtime"]

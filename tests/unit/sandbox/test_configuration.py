@@ -56,8 +56,19 @@ def test_no_line_is_given_twice() -> None:
 
 
 def test_the_cluster_file_is_one_like_any_sites() -> None:
-    text = configuration.cluster_file(settings(), python="/p y/python", program="/x.py", model="/m.gguf")
+    text = configuration.cluster_file(
+        settings(),
+        python="/p y/python",
+        programs="/x",
+        model="/m.gguf",
+        engines=["nemo-eval", "vllm"],
+        models=["a", "b"],
+    )
     cluster = decode_cluster("sandbox", parse(text, "cluster.yaml"))
     assert cluster.ssh.host == "nemodeploy-sandbox"
     assert cluster.notice.startswith("stand-in")
-    assert parse(text, "f").data["programs"] == {"nemo-eval": ["/p y/python", "/x.py"]}
+    assert parse(text, "f").data["programs"] == {
+        "nemo-eval": ["/p y/python", "/x/megatron_gpt_eval.py"],
+        "vllm": ["/p y/python", "/x/stand_in.py", "vllm"],
+    }
+    assert parse(text, "f").data["checkpoints"] == {"a": "/m.gguf", "b": "/m.gguf"}

@@ -1,0 +1,60 @@
+"""Profiles as files: with what they extend, and what hardware the shipped ones stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nemodeploy.adapters import resources
+from nemodeploy.core import layering
+from nemodeploy.core.decode import decode_hardware
+from nemodeploy.core.documents import Document
+from nemodeploy.core.spec import Hardware
+from nemodeploy.errors import BadInput
+
+
+def load(name: str) -> Document:
+    """A profile over the one that it `extends:`, and so on. Raises BadInput for a circle, naming it."""
+    chain: list[str] = []
+    layers: list[Document] = []
+    wanted: str | None = name
+    while wanted is not None:
+        document = resources.find("profiles", wanted)
+        if document.source in chain:
+            circle = " -> ".join((*chain[chain.index(document.source) :], document.source))
+            raise BadInput(f"profiles that extend each other: {circle}", hint="take one extends: out")
+        chain.append(document.source)
+        layers.insert(0, document.without("extends"))
+        above = document.data.get("extends")
+        if above is not None and not isinstance(above, str):
+            where = document.origin(("extends",)).exact
+            raise BadInput(f"{where}  extends: must be the name or path of one profile, not {above!r}")
+        wanted = above and _beside(above, document)
+    if len(layers) == 1:
+        return layers[0]
+    return layering.merge(_for_the_last_model(layers))
+
+
+def _for_the_last_model(layers: list[Document]) -> Iterator[Document]:
+    """What a lower profile decided for its own model does not count for another one."""
+    model = next((layer.data["model"] for layer in reversed(layers) if "model" in layer.data), "")
+    own = ""
+    for layer in layers:
+        own = layer.data.get("model", own)
+        yield layer if own == model else layering.profile_for(layer, str(model))
+
+
+def _beside(name: str, document: Document) -> str:
+    """A relative path counts from the file that says it."""
+    if ("/" in name or name.endswith((".yaml", ".yml"))) and not Path(name).is_absolute():
+        return str(Path(document.source).parent / name)
+    return name
+
+
+def shipped_hardware() -> Iterator[Hardware]:
+    """The shipped profiles' hardware, smallest first, read only when somebody asks."""
+    found = [decode_hardware(name, document) for name, document in resources.shipped_documents("profiles")]
+    yield from sorted(
+        (hardware for hardware in found if hardware.gpus_per_node),
+        key=lambda one: (one.nodes * one.gpus_per_node * one.gpu.memory_gib, one.name),
+    )

@@ -1,0 +1,62 @@
+"""What servers send back, taken apart. Shared by the engines' readers and by the expressions the job itself uses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from nemodeploy.values import Reply
+
+# Extended regular expressions, for bash. JSON text that begins with something visible:
+SOME_TEXT = r"(\\[ntr]|[[:space:]])*([^\"\\[:space:]]|\\[^ntr])"
+# The same, for servers that tell their errors as text: not `An error occurred: …`.
+NO_ERROR_TEXT = r"(\\[ntr]|[[:space:]])*([^A\"\\[:space:]]|\\[^ntr]|A[^n]|An[^ ]|An [^e]|An e[^r]|An er[^r])"
+IN_BAND_ERROR = "An error occurred"
+
+
+def json_object(status: int, body: str) -> tuple[dict[str, object], str]:
+    """The object in an answer with status 200, or what is wrong with it."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}, f"status {status} and no JSON: {short(body)}"
+    if status != 200 or not isinstance(answer, dict):
+        return {}, f"status {status}: {short(answer)}"
+    return answer, ""
+
+
+def reply(text: str, stop: Sequence[str]) -> Reply:
+    """Generated text up to its stop string; none at all is a problem."""
+    text = cut(text, stop).strip()
+    return Reply(text=text) if text else Reply(problem="the answer holds no text")
+
+
+def continuation(sentence: str, prompt: str) -> str:
+    """What follows the prompt; the tokenizer may not give the prompt back letter by letter, its last word it does."""
+    if sentence.startswith(prompt):
+        return sentence[len(prompt) :]
+    return sentence.rpartition(last_word(prompt))[2]
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """The text before the first stop string."""
+    ends = [text.find(word) for word in ("<|endoftext|>", *stop) if word and word in text]
+    return text[: min(ends)] if ends else text
+
+
+def last_word(prompt: str) -> str:
+    """The last run of visible characters without special tokens: `Assistant` of `<extra_id_1>Assistant`."""
+    words = re.sub(r"<[^<>\s]*>", " ", prompt).split()
+    return words[-1] if words else ""
+
+
+def in_json(text: str) -> str:
+    """An expression that matches the text as it stands in a JSON string."""
+    return re.sub(r"([\\.\[\](){}*+?|^$])", r"\\\1", json.dumps(text)[1:-1])
+
+
+def short(value: object) -> str:
+    """The beginning of whatever it is, for an error message."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + " …"

@@ -1,0 +1,159 @@
+"""What a scheduler has to know. Job states are Slurm's words; a host without Slurm uses two of them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from nemodeploy.core.planning import Rules
+from nemodeploy.core.spec import Spec
+
+
+class Life(enum.Enum):
+    """What a Slurm state means for whoever holds the GPUs."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ENDING = "ending"
+    ENDED = "ended"
+    UNKNOWN = "unknown"
+
+
+# Source: slurm_protocol_defs.c of Slurm 26.05. What is not here is UNKNOWN, and unknown is alive.
+LIFE: Mapping[str, Life] = {
+    **dict.fromkeys(
+        ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"), Life.WAITING
+    ),
+    **dict.fromkeys(("RESV_DEL_HOLD", "POWER_UP_NODE"), Life.WAITING),
+    **dict.fromkeys(("RUNNING", "RESIZING", "SIGNALING", "EXPEDITING"), Life.RUNNING),
+    **dict.fromkeys(("SUSPENDED", "STOPPED"), Life.PAUSED),
+    **dict.fromkeys(("COMPLETING", "STAGE_OUT"), Life.ENDING),
+    **dict.fromkeys(("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"), Life.ENDED),
+    **dict.fromkeys(("BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY"), Life.ENDED),
+}
+
+# Reasons in plain words; a job that waits for one of the last group waits for ever.
+REASONS: Mapping[str, str] = {
+    "None": "just submitted",
+    "Priority": "other jobs come first",
+    "Resources": "waiting for free nodes",
+    "BeginTime": "its begin time has not come",
+    "ReqNodeNotAvail": "a node it needs is not available",
+    "Dependency": "waiting for an earlier job of the same name",
+    "JobHeldUser": "held by the user",
+    "JobHeldAdmin": "held by an administrator",
+    "PartitionDown": "the partition is down",
+    "PartitionTimeLimit": "longer than the partition allows",
+    "PartitionNodeLimit": "more nodes than the partition allows",
+    "BadConstraints": "no node can ever satisfy it",
+    "DependencyNeverSatisfied": "waits for a job that will never end well",
+    "AccountNotAllowed": "the account may not use this partition",
+    "launch failed requeued held": "its launch failed; Slurm holds it",
+}
+NEVER_HEALS = frozenset(
+    (
+        *("PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "DependencyNeverSatisfied"),
+        *("AccountNotAllowed", "JobHeldAdmin", "launch failed requeued held"),
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueRow:
+    """One job as squeue shows it. Times in seconds; `start` is Slurm's own text, empty when it has no estimate."""
+
+    job_id: str
+    restart: int
+    state: str
+    reason: str
+    elapsed_s: int | None
+    left_s: int | None
+    start: str
+    name: str
+    nodes: str
+
+    @property
+    def life(self) -> Life:
+        """What the state means."""
+        return LIFE.get(self.state, Life.UNKNOWN)
+
+    @property
+    def kind(self) -> str:
+        """The same as a word."""
+        return self.life.value
+
+    @property
+    def plain_reason(self) -> str:
+        """Slurm's reason, with what it means."""
+        meaning = REASONS.get(self.reason, "")
+        return f"{self.reason}: {meaning}" if meaning else self.reason
+
+
+class Scheduler(Protocol):
+    """Who starts a deployment: the words to it, and the questions about it as pairs of shell text and parser.
+
+    `root` is the cluster's root directory as shell text; scripts are POSIX shell for the login host.
+    """
+
+    @property
+    def name(self) -> str:
+        """As in cluster files."""
+
+    @property
+    def script(self) -> str:
+        """The file name of the job's script."""
+
+    @property
+    def script_template(self) -> str:
+        """The template of the job's script."""
+
+    @property
+    def submit_template(self) -> str:
+        """The template of submit.sh, which prints a job id."""
+
+    @property
+    def submitter(self) -> str:
+        """The program that submit.sh calls."""
+
+    @property
+    def bind(self) -> str:
+        """Where servers listen: loopback where the SSH host is the server's own, else the node's interfaces."""
+
+    def rules(self, spec: Spec) -> Rules:
+        """What it refuses: dotted key, what is wrong, what to write instead."""
+
+    def submit_words(self, spec: Spec) -> tuple[str, ...]:
+        """The site's own words to the submitter."""
+
+    def unknown(self, spec: Spec) -> tuple[str, ...]:
+        """What only the site can tell; `up` asks it before it queues."""
+
+    def queue_script(self, root: str) -> str:
+        """Every job of ours. A status other than 0 is no answer."""
+
+    def parse_queue(self, text: str) -> tuple[QueueRow, ...]:
+        """The rows of `queue_script`."""
+
+    def forgotten_script(self, job_id: str) -> str:
+        """Ask whether anything is left of this job."""
+
+    def is_forgotten(self, status: int, text: str) -> bool:
+        """Whether the answer is a clear no; silence or an error is none."""
+
+    def parse_job_id(self, text: str) -> str:
+        """The job id in what submit.sh printed; empty: none."""
+
+    def was_refused(self, status: int, error: str) -> bool:
+        """Whether the submitter's end proves that no job was made."""
+
+    def is_unreachable(self, error: str) -> bool:
+        """Whether the submitter could not even ask."""
+
+    def cancel_script(self, job_id: str, *, gently: bool) -> str:
+        """Gently: TERM to the supervisor alone, which ends everything in order. Otherwise: the whole job, now."""
+
+    def cancel_by_name_script(self, name: str, root: str) -> str:
+        """Every job with this name, which is a token and so belongs to one submission only."""

@@ -1,0 +1,120 @@
+"""No scheduler: a plain host, reached over SSH. The supervisor runs detached; its process id is the job id.
+
+`host.job` in the run directory holds process id, start time in clock ticks since boot, the boot's own id, and the
+time limit in seconds; the first three together name one process for ever.
+"""
+
+from __future__ import annotations
+
+import re
+
+from nemodeploy.core.planning import Rules
+from nemodeploy.core.spec import Spec
+from nemodeploy.schedulers.base import QueueRow
+
+# Shell function `same PID START BOOT`: whether that very process is alive. Its name in stat may hold spaces.
+_SAME = r"""
+boot=$(cat /proc/sys/kernel/random/boot_id)
+start_of() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+same() { [ "$3" = "$boot" ] && [ "$(start_of "$1")" = "$2" ]; }
+"""
+_ROW = re.compile(r"(\d+) (RUNNING|COMPLETED) (-?\d+) (-?\d+) (nd-[a-z0-9-]+) (\S+)")
+
+
+class PlainHost:
+    """One machine that is ours for as long as we use it."""
+
+    name = "none"
+    script = "nemo_inference.job"
+    script_template = "schedulers/none.job.j2"
+    submit_template = "schedulers/none.submit.sh.j2"
+    submitter = "bash"
+    bind = "127.0.0.1"
+
+    def rules(self, spec: Spec) -> Rules:
+        """One host; nothing to say to a scheduler that is not there."""
+        found = []
+        if spec.nodes > 1:
+            found.append(("nodes", "a host without a scheduler is one node", "--nodes 1"))
+        options = spec.slurm
+        if options.partition or options.account or options.extra_args:
+            found.append(("slurm", "this cluster says scheduler: none", "leave slurm: out"))
+        return found
+
+    def submit_words(self, spec: Spec) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def unknown(self, spec: Spec) -> tuple[str, ...]:
+        """Who else uses the machine."""
+        return ("whether the GPUs are free: there is no scheduler that would know",)
+
+    def queue_script(self, root: str) -> str:
+        """One line a run directory."""
+        return f"""{_SAME}
+read -r up _ </proc/uptime; host=$(hostname)
+for file in {root}/deployments/*/*/host.job; do
+  [ -r "$file" ] && read -r pid start born limit <"$file" || continue
+  name=${{file%/host.job}}; state=COMPLETED; used=0
+  if same "$pid" "$start" "$born"; then state=RUNNING; used=$((${{up%.*}} - start / 100)); fi
+  echo "$pid $state $used $((limit - used)) ${{name##*/}} $host"
+done
+"""
+
+    def parse_queue(self, text: str) -> tuple[QueueRow, ...]:
+        """The rows of `queue_script`."""
+        return tuple(
+            QueueRow(
+                job_id=match[1],
+                restart=0,
+                state=match[2],
+                reason="None",
+                elapsed_s=max(int(match[3]), 0),
+                left_s=max(int(match[4]), 0),
+                start="",
+                name=match[5],
+                nodes=match[6],
+            )
+            for match in map(_ROW.fullmatch, text.splitlines())
+            if match
+        )
+
+    def forgotten_script(self, job_id: str) -> str:
+        """Whether any process has this id."""
+        return f"[ -d /proc/{int(job_id)} ] && echo alive || echo gone\n"
+
+    def is_forgotten(self, status: int, text: str) -> bool:
+        """Its clear no."""
+        return status == 0 and text.strip() == "gone"
+
+    def parse_job_id(self, text: str) -> str:
+        """The last line that is a number."""
+        return next((line.strip() for line in reversed(text.splitlines()) if line.strip().isdigit()), "")
+
+    def was_refused(self, status: int, error: str) -> bool:
+        """submit.sh says itself when it started nothing."""
+        return status != 0 and "nothing was started" in error
+
+    def is_unreachable(self, error: str) -> bool:
+        """There is nothing behind it that could be out of reach."""
+        return False
+
+    def cancel_script(self, job_id: str, *, gently: bool) -> str:
+        """The supervisor leads a process group of its own, and a step another."""
+        if gently:
+            return f"kill -TERM {int(job_id)} 2>&1; exit 0\n"
+        return (
+            f"for child in $(cat /proc/{int(job_id)}/task/*/children) {int(job_id)}; do\n"
+            '  kill -KILL -- "-$child" 2>/dev/null\n'
+            "done\nexit 0\n"
+        )
+
+    def cancel_by_name_script(self, name: str, root: str) -> str:
+        """By the file that its submission wrote."""
+        return f"""{_SAME}
+for file in {root}/deployments/*/{name}/host.job; do
+  [ -r "$file" ] && read -r pid start born limit <"$file" || continue
+  ! same "$pid" "$start" "$born" || kill -TERM "$pid"
+done
+exit 0
+"""

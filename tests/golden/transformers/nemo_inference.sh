@@ -1,0 +1,72 @@
+#!/bin/bash
+# llama-3.1-nemotron-70b-instruct by transformers serve: one process of 1.
+#
+#   nemo_inference.sh RUN_DIR EPOCH_DIR PORT [HEAD MASTER_PORT]
+#
+# The job's script starts it once per task. RUN_DIR is this deployment's directory, EPOCH_DIR the directory of this
+# run of the job below it, PORT where the first process serves, HEAD the host it runs on, MASTER_PORT where the
+# processes find each other.
+set -u
+run_dir=$1 epoch_dir=$2 port=$3
+rank=${SLURM_PROCID:-0}
+local_rank=${SLURM_LOCALID:-0}
+
+export HF_HUB_OFFLINE=1
+# --- Environment: the site's own words, then secrets from a file that only the owner can read.
+export NCCL_SOCKET_IFNAME=ib0
+export ODD='a'"'"'b $c `d` \ e
+f'
+if [ -r "$run_dir/secrets.env" ]; then
+  set -a
+  # shellcheck source=/dev/null
+  . "$run_dir/secrets.env"
+  set +a
+fi
+
+program=(/opt/transformers/run)
+arguments=(
+  /model
+  --host=127.0.0.1
+  --device=auto
+  --dtype=bfloat16
+  "--port=$port"
+)
+
+# --- Run the server program as our child, so that its end is recorded whatever it is.
+server=
+asked=
+write_whole() { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; }
+stop_server() {
+  asked=yes
+  [ -z "$server" ] || kill -TERM "$server" 2>/dev/null
+}
+# srun forwards USR2 to every process of the step without asking the controller (TERM it turns into KILL; seen on
+# Slurm 22.05). So USR2 is our word for "stop gently", and the server program itself must not hear it.
+trap stop_server USR2 TERM INT
+(
+  trap '' USR2
+  trap - INT # bash starts background commands deaf to INT, and some servers end in order on that only
+  exec "${program[@]}" "${arguments[@]}"
+) &
+server=$!
+[ -z "$asked" ] || stop_server
+
+# One heartbeat per node, for whoever looks into a silent one.
+if [ "$local_rank" -eq 0 ]; then
+  (
+    trap '' USR2
+    beat=0
+    while kill -0 "$server" 2>/dev/null; do
+      beat=$((beat + 1))
+      write_whole "$epoch_dir/ranks/$rank.beat" "$beat"
+      sleep 2
+    done
+  ) &
+fi
+
+# A trap ends `wait` early, so wait until the child is really gone; bash keeps its status for the last `wait`.
+while kill -0 "$server" 2>/dev/null; do wait "$server"; done
+wait "$server"
+status=$?
+write_whole "$epoch_dir/ranks/$rank.rc" "$status"
+exit "$status"
