@@ -52,13 +52,22 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted(_files(kind)))
 
 
+def read(path: str) -> Document:
+    """A file by its path. Raises BadInput, naming files beside it that are called nearly so."""
+    file = Path(path)
+    if not file.exists():
+        beside = [other.name for other in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
+        raise BadInput(f"there is no file {path}", hint=near(file.name, beside))
+    return yaml_files.load(file)
+
+
 def find(kind: str, name: str) -> Document:
     """A profile, model or cluster by name, or by path when it has a `/` or ends in `.yaml`."""
     if "/" in name or name.endswith((".yaml", ".yml")):
-        return yaml_files.load(Path(name))
+        return read(name)
     files = _files(kind)
     if name not in files:
-        raise BadInput(f"unknown {kind[:-1]} {name!r}", hint=near(name, files))
+        raise BadInput(f"unknown {kind[:-1]} {name!r} (neither shipped nor in {_own(kind)})", hint=near(name, files))
     path, shown = files[name]
     return yaml_files.load(path, shown)
 
@@ -74,11 +83,15 @@ def example_cluster() -> Document:
     return yaml_files.load(shipped("configs") / "clusters/example.yaml", "configs/clusters/example.yaml")
 
 
+def _own(kind: str) -> Path:
+    return config_directory() / kind
+
+
 def _files(kind: str) -> dict[str, tuple[Path, str]]:
     found = {}
     if kind != "clusters":
         for path in sorted((shipped("configs") / kind).glob("*.yaml")):
             found[path.stem] = (path, f"configs/{kind}/{path.name}")
-    for path in sorted((config_directory() / kind).glob("*.yaml")):
+    for path in sorted(_own(kind).glob("*.yaml")):
         found[path.stem] = (path, str(path))
     return found

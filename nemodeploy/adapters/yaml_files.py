@@ -1,7 +1,8 @@
 """Reading YAML as data: the few scalars everyone means, every value with its line and column, nothing clever.
 
-PyYAML's YAML 1.1 reads `4:00:00` as 14400, `on` as true and `0123` as 83; here they are text. Tags, anchors and
-duplicate keys are refused.
+PyYAML's YAML 1.1 reads `4:00:00` as 14400, `on` as true, `0123` as 83 and `1_000` as 1000; YAML 1.2 reads them as
+text. Whoever writes such a word without quotes is asked which one is meant. Tags, anchors, duplicate keys, templates
+and literal secrets are refused. Everything wrong in a file is told at once.
 """
 
 from __future__ import annotations
@@ -17,10 +18,25 @@ from nemodeploy.core.documents import Document, Origin, Path
 from nemodeploy.errors import BadInput
 
 LARGEST_BYTES = 1_000_000
-DEEPEST = 32
+DEEPEST = 20
+MOST_PROBLEMS = 30
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)?\.[0-9]+([eE][-+]?[0-9]+)?|[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?[eE][-+]?[0-9]+")
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
+_AMBIGUOUS = (
+    (re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?"), "a number in base 60"),
+    (re.compile(r"[-+]?0[0-9_]+|[-+]?0o[0-7]+"), "an octal number"),
+    (re.compile(r"[-+]?0[xb][0-9a-fA-F_]+"), "a hexadecimal or binary number"),
+    (re.compile(r"[-+]?[0-9][0-9]*_[0-9_]*(\.[0-9_]*)?"), "a number with underscores"),
+    (re.compile(r"(?i:on|off|yes|no)"), "a boolean"),
+    (re.compile(r"[-+]?\.(?i:inf|nan)"), "an infinite number"),
+    (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?"), "a date"),
+)
+_SECRET = re.compile(
+    r"hf_[A-Za-z0-9]{20,}|hf_(?=[A-Za-z]*[0-9A-Z])[A-Za-z0-9]{8,}|nvapi-[A-Za-z0-9_-]{8,}|sk-[A-Za-z0-9_-]{20,}"
+    r"|gh[pousr]_[A-Za-z0-9]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+_TEMPLATE = re.compile(r"\{\{|\{%")
 
 
 def load(path: FilePath, shown: str = "") -> Document:
@@ -28,14 +44,19 @@ def load(path: FilePath, shown: str = "") -> Document:
     name = shown or str(path)
     try:
         raw = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read {name}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
     if len(raw) > LARGEST_BYTES:
-        raise BadInput(f"{name} is larger than {LARGEST_BYTES} bytes")
+        raise BadInput(f"{name} is too large: more than {LARGEST_BYTES} bytes")
     try:
-        return parse(raw.decode("utf-8-sig"), name)
+        document = parse(raw.decode("utf-8-sig"), name)
     except UnicodeDecodeError as error:
-        raise BadInput(f"{name} is not UTF-8 text (byte {error.start})") from error
+        line = raw[: error.start].count(b"\n") + 1
+        column = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
+        raise BadInput(f"{name}:{line}:{column}: not UTF-8 text (byte {raw[error.start]:#04x})") from error
+    if not document.data:
+        raise BadInput(f"{name} is empty: it must hold keys and values", hint=f"see docs/files.md, then fill {name}")
+    return document
 
 
 @lru_cache(maxsize=256)
@@ -47,70 +68,103 @@ def parse(text: str, name: str) -> Document:
         raise BadInput(f"{name} is not YAML: {_where(error, name)}") from error
     if node is None:
         return Document({}, {}, name)
-    origins: dict[Path, Origin] = {}
-    data = _Builder(name, origins).build(node, (), 0)
-    if not isinstance(data, dict):
-        raise BadInput(f"{name}: the file must hold keys and values")
-    return Document(data, origins, name)
+    if not isinstance(node, yaml.MappingNode):
+        raise BadInput(f"{name}: the file must hold keys and values (a mapping), not a list or a single value")
+    builder = _Builder(name)
+    data = builder.build(node, (), 0)
+    if builder.problems:
+        count = len(builder.problems)
+        first = builder.problems[0] if count == 1 else f"{name} has {count} problems"
+        raise BadInput(first, detail=tuple(builder.problems[:MOST_PROBLEMS]))
+    return Document(data, builder.origins, name)
 
 
-def parse_scalar(text: str) -> Any:
-    """A value as written after `--set key=`: a scalar, or a list or mapping in flow style."""
+def parse_scalar(text: str, name: str = "--set") -> Any:
+    """A value as written after `--set key=`: a scalar, or a list or mapping in flow style. Ambiguous words are text."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError):
-        return text
-    return _Builder("--set", {}).build(node, (), 0) if node is not None else text
+        node = None
+    builder = _Builder(name, typed=True)
+    value = builder.build(node, (), 0) if node is not None else builder.checked(text, Origin(name), ())
+    if builder.problems:
+        raise BadInput(builder.problems[0])
+    return value
 
 
 class _Builder:
-    def __init__(self, name: str, origins: dict[Path, Origin]) -> None:
-        self.name, self.origins = name, origins
+    """Values from YAML's nodes. `typed`: a person typed it into a shell, where quotes are hard to keep."""
+
+    def __init__(self, name: str, *, typed: bool = False) -> None:
+        self.name, self.typed = name, typed
+        self.origins: dict[Path, Origin] = {}
+        self.problems: list[str] = []
         self.seen: set[int] = set()
 
     def build(self, node: yaml.Node, path: Path, depth: int) -> Any:
-        if depth > DEEPEST:
-            raise self._error(node, f"nested deeper than {DEEPEST}")
-        if id(node) in self.seen:
-            raise self._error(node, "anchors and aliases are not supported")
-        self.seen.add(id(node))
-        if _has_tag(node):
-            raise self._error(node, "tags (words that begin with !) are not supported")
         if path:
             self.origins[path] = self._origin(node)
+        if depth > DEEPEST:
+            return self._complain(node, path, f"nested deeper than {DEEPEST}", "")
+        if id(node) in self.seen:
+            return self._complain(node, path, "anchors and aliases are not supported", "write it out")
+        self.seen.add(id(node))
+        if _has_tag(node):
+            return self._complain(node, path, "tags (words that begin with !) are not allowed", "a plain value")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (), depth + 1) for item in node.value]
-        return self._scalar(node)
+            return [self.build(item, (*path, str(index)), depth + 1) for index, item in enumerate(node.value)]
+        return self._scalar(node, path)
 
     def _mapping(self, node: yaml.MappingNode, path: Path, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise self._error(key_node, "a key must be a plain word")
-            key = str(key_node.value)
+                self._complain(key_node, path, "a key must be a plain word", "")
+                continue
+            key, line = str(key_node.value), key_node.start_mark.line + 1
             if key in found:
-                raise self._error(key_node, f"duplicate key {key!r}")
+                self._complain(key_node, (*path, key), f"duplicate key, also on line {lines[key]}", "keep one of them")
+                continue
+            lines[key] = line
             found[key] = self.build(value_node, (*path, key), depth + 1)
             self.origins[(*path, key)] = self._origin(key_node)
         return found
 
-    def _scalar(self, node: yaml.Node) -> Any:
+    def _scalar(self, node: yaml.Node, path: Path) -> Any:
         text = str(node.value)
         if getattr(node, "style", None):
-            return text
+            return self.checked(text, self._origin(node), path)
         if text.lower() in _WORDS and text in (text.lower(), text.capitalize(), text.upper()):
             return _WORDS[text.lower()]
         if _INTEGER.fullmatch(text):
-            return int(text)
-        return float(text) if _FLOAT.fullmatch(text) else text
+            return int(text) if len(text) < 40 else text
+        if _FLOAT.fullmatch(text):
+            return float(text)
+        meant = "" if self.typed else next((what for form, what in _AMBIGUOUS if form.fullmatch(text)), "")
+        if meant:
+            return self._complain(node, path, f"{text} would be {meant} to other YAML readers", f'quote it: "{text}"')
+        return self.checked(text, self._origin(node), path)
+
+    def checked(self, text: str, origin: Origin, path: Path) -> str:
+        """The text, unless it is something that no file may hold. A secret is never repeated."""
+        if _SECRET.search(text):
+            self._note(origin, path, "looks like a secret", "name its variable in secrets: and export it here")
+        elif _TEMPLATE.search(text):
+            self._note(origin, path, "{{ and {% mean nothing here: files are data, not templates", "the value itself")
+        return text
 
     def _origin(self, node: yaml.Node) -> Origin:
         return Origin(self.name, node.start_mark.line + 1, node.start_mark.column + 1)
 
-    def _error(self, node: yaml.Node, what: str) -> BadInput:
-        return BadInput(f"{self._origin(node).exact}: {what}")
+    def _complain(self, node: yaml.Node, path: Path, what: str, instead: str) -> None:
+        self._note(self._origin(node), path, what, instead)
+
+    def _note(self, origin: Origin, path: Path, what: str, instead: str) -> None:
+        place = f"  {'.'.join(path)}" if path else ""
+        self.problems.append(f"{origin.exact}{place}: {what}{'; ' if instead else ''}{instead}")
 
 
 def _has_tag(node: yaml.Node) -> bool:

@@ -26,6 +26,8 @@ from nemodeploy.errors import (
 )
 from nemodeploy.values import Secret, Token
 
+PREFLIGHT_WITHIN_S = 150.0
+
 
 def up(
     site: Site,
@@ -63,6 +65,7 @@ def _obtain(
     after: Token | None = None
     for _ in range(8):
         token = _intend(site, ports, plan, bundle)
+        _preflight(site, ports, plan, bundle, token, after)
         ours[:] = [token]
         result = take_and_submit(site, ports, token, plan, bundle, secrets=secrets, after=after)
         if isinstance(result, Submitted):
@@ -85,6 +88,31 @@ def _intend(site: Site, ports: Ports, plan: Plan, bundle: Bundle) -> Token:
         ports.journal.forget(token)
         raise
     return token
+
+
+def _preflight(site: Site, ports: Ports, plan: Plan, bundle: Bundle, token: Token, after: Token | None) -> None:
+    """Ask the site whether it can run this, in one remote call, unless the name is taken anyway.
+
+    Raises PreflightFailed with everything that stands against it; nothing was submitted.
+    """
+    taken = f"[ -d {site.root}/deployments/{plan.name}/active/. ] && echo taken; exit 0"
+    parts = {"taken": "" if after else taken, **site.scheduler.preflight_parts(plan, bundle.files)}
+    try:
+        answers = site.ask(parts, within_s=PREFLIGHT_WITHIN_S)
+    except BaseException:
+        ports.journal.forget(token)
+        raise
+    if answers["taken"].text.strip() == "taken":
+        return
+    found = site.scheduler.judge_preflight(plan, answers)
+    if found.problems:
+        ports.journal.forget(token)
+        raise PreflightFailed(
+            f"{site.cluster.name} cannot run {plan.name}: {found.problems[0][0]}",
+            detail=tuple(what for what, _ in found.problems[1:]),
+            hint=next((instead for _, instead in found.problems if instead), ""),
+        )
+    ports.reporter.say("checks", found.says)
 
 
 def _settle(

@@ -13,7 +13,9 @@ from nemodeploy.core import decode, layering
 from nemodeploy.core.documents import Document
 from nemodeploy.core.model_files import decode_model
 from nemodeploy.core.plan import Bundle, Plan
-from nemodeploy.core.spec import Cluster
+from nemodeploy.core.reading import near
+from nemodeploy.core.spec import Cluster, Model
+from nemodeploy.engines import ENGINES
 from nemodeploy.errors import BadInput
 from nemodeploy.values import Secret
 
@@ -50,7 +52,7 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
     if not isinstance(model_name, str):
         raise BadInput(f"profile {wish.profile} names no model", hint="--model NAME")
     model_document = resources.find("models", model_name)
-    model = decode_model(_stem(model_name), model_document)
+    model = known_model(model_name)
     for document in (profile_document, model_document.section("defaults"), typed):
         for key in decode.ONLY_IN_CLUSTER_FILES:
             if key in document.data:  # status, logs and down must find the deployment without this command line
@@ -76,6 +78,23 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
     )
     plan, bundle = assemble(draft, resources.templates(), profiles.shipped_hardware())
     return Wanted(plan=plan, bundle=bundle, cluster=replace(draft.cluster, name=cluster_name), note=note)
+
+
+def known_model(name: str) -> Model:
+    """The facts of a model, by name or path. Raises BadInput when its file is wrong or names an unknown engine."""
+    document = resources.find("models", name)
+    model = decode_model(_stem(name), document)
+    for engine in (*model.engines, *model.cannot):
+        if engine not in ENGINES:
+            where = document.origin(("checkpoints",)).exact
+            raise BadInput(
+                f"{where}: model {model.name} names an unknown engine {engine!r}", hint=near(engine, ENGINES)
+            )
+    if not model.engines:
+        raise BadInput(
+            f"model {model.name}: no checkpoint of it names an engine", hint="checkpoints: {…: {engines: […]}}"
+        )
+    return model
 
 
 def cluster(name: str) -> Cluster:

@@ -24,7 +24,8 @@ def show_error(error: NemodeployError, *, as_json: bool) -> int:
     """Tell it on stderr, and as one document on stdout when asked; returns the exit code."""
     tell(f"error: {error.message}")
     for line in error.detail:
-        tell(f"  │ {line}")
+        if line != error.message:
+            tell(f"  │ {line}")
     if error.hint:
         tell(f"  try  {error.hint}")
     if as_json:

@@ -18,7 +18,10 @@ from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput, InterruptedBeforeSubmission, NemodeployError
 
 CLOSED_PIPE = 141
-COMMANDS = ("up", "status", "generate", "logs", "down", "plan", "render", "profiles", "models", "sandbox")
+COMMANDS = (
+    *("up", "status", "generate", "logs", "down"),
+    *("plan", "render", "profiles", "models", "validate", "schema", "sandbox"),
+)
 
 
 class Commands(click.Group):

@@ -105,8 +105,8 @@ def resolve(*, needs_site: bool, profile: str, name: str | None, cluster: str | 
     for setting in typed["settings"]:
         key, equals, value = setting.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_.-]+)*", key):
-            raise BadInput(f"--set {setting}: write KEY=VALUE", hint="--set layout.tensor_parallel=4")
-        settings.append((key, parse_scalar(value), f"flag --set {setting}"))
+            raise BadInput(f"--set {key}: write KEY=VALUE", hint="--set layout.tensor_parallel=4")
+        settings.append((key, parse_scalar(value, f"--set {key}"), f"flag --set {setting}"))
     wanted = resolve(
         Wish(profile=profile, name=name, cluster=cluster, settings=settings), os.environ, needs_site=needs_site
     )

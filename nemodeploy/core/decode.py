@@ -35,8 +35,10 @@ LIKE_IMAGE = "an image without spaces, quotes or USER:PASSWORD@ (credentials bel
 MOUNT = r"(?!.*/\.\.(/|:|$))/[^:,\x00-\x1f]*(:/[^:,\x00-\x1f]*(:[a-z+]+)?)?"
 LIKE_MOUNT = "/source:/target[:ro], both absolute, without .. and commas"
 # Names that the loader, Slurm, or nemodeploy itself gives a meaning.
-RESERVED = r"(?!LD_PRELOAD$|LD_LIBRARY_PATH$|PATH$|HOME$|IFS$|BASH_ENV$|ENV$|SLURM_|SBATCH_|NEMODEPLOY_)"
-LIKE_VARIABLE = "letters, digits and _; not one that the loader, Slurm or nemodeploy uses"
+RESERVED = r"(?!LD_PRELOAD$|LD_LIBRARY_PATH$|PATH$|HOME$|IFS$|BASH_ENV$|ENV$|SLURM_|SBATCH_|NEMODEPLOY_)" + (
+    r"(?!.*(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY)$)"
+)
+LIKE_VARIABLE = "letters, digits and _, and none of the loader's or Slurm's; tokens and passwords go to secrets: [NAME]"
 
 DEFAULTS = Document(
     {
@@ -110,7 +112,7 @@ def read_settings(reader: Reader, *, name: str, profile: str, model: Model, clus
         hardware=hardware,
         host=host,
         time_s=_time(reader),
-        port=_port(reader),
+        port=reader.integer_or("port", "auto", least=1024, most=65535),
         requeue=reader.flag("requeue"),
         grace_s=reader.integer("grace", least=1, most=600),
         cluster=_cluster(cluster, reader, plugins.schedulers),
@@ -258,15 +260,6 @@ def _programs(reader: Reader, engine: str | None) -> tuple[str, ...]:
     section = reader.section("programs")
     values = {name: section.texts(name) for name in section.data}
     return values.get(engine or "", ())
-
-
-def _port(reader: Reader) -> int | None:
-    """A fixed port, or None for `auto`: a free one chosen by the job."""
-    if reader.data.get("port") == "auto":
-        reader.ignore("port")
-        return None
-    port: int | None = reader.integer("port", least=1024, most=65535)
-    return port
 
 
 def _time(reader: Reader) -> int:

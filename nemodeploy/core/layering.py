@@ -35,6 +35,8 @@ def _lay_over(
             del origins[stale]
         target[key] = value
         origins[here] = layer.origin(here)
+        if isinstance(value, list):
+            origins.update({path: origin for path, origin in layer.origins.items() if path[: len(here)] == here})
 
 
 def profile_for(profile: Document, model: str) -> Document:

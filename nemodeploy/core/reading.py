@@ -87,6 +87,13 @@ class Reader:
 
         return self._checked(key, default, good, f"a whole number from {least} to {most}")
 
+    def integer_or(self, key: str, word: str, *, least: int = 1, most: int = 10**15) -> Any:
+        """A whole number within bounds, or None for one word."""
+        if self.data.get(key) == word:
+            self.ignore(key)
+            return None
+        return self.integer(key, least=least, most=most)
+
     def number(self, key: str, default: Any = REQUIRED, *, above: float = 0.0, most: float = 1e15) -> Any:
         """A number above a bound, and not more than another."""
 
@@ -117,9 +124,10 @@ class Reader:
         if not isinstance(value, (list, tuple)):
             self.complain(key, f"must be a list, not {_shown(value)}")
             return ()
-        for item in value:
+        for index, item in enumerate(value):
             if not isinstance(item, str) or not re.fullmatch(pattern, item):
-                self.complain(key, f"must be a list of {like}; found {_shown(item)}")
+                path = (*self.path, key, str(index))
+                self.problems.append(Problem(self.document.origin(path), path, _mismatch(item, f"one of {like}")))
         return tuple(item for item in value if isinstance(item, str))
 
     def table(
@@ -146,7 +154,8 @@ class Reader:
         value = self._take(key, default)
         if key not in self.data or good(value):
             return self._or_complain(key, value)
-        self.complain(key, f"must be {like}, not {_shown(value)}")
+        quote = "; quote it" if isinstance(value, (int, float)) and good(str(value)) else ""
+        self.complain(key, _mismatch(value, like) + quote)
         return None
 
     def _or_complain(self, key: str, value: Any) -> Any:
@@ -164,9 +173,8 @@ class Reader:
         self._note_unknown()
         if self.problems:
             lines = tuple(str(problem) for problem in self.problems)
-            raise BadInput(
-                f"{what}: {lines[0]}" if len(lines) == 1 else f"{what} has {len(lines)} problems", detail=lines
-            )
+            first = f"{what}: {self.problems[0].what}" if len(lines) == 1 else f"{what} has {len(lines)} problems"
+            raise BadInput(first, detail=lines)
 
     def _note_unknown(self) -> None:
         for key in self.data:
@@ -185,6 +193,13 @@ def near(word: str, known: Iterable[str]) -> str:
     return f"there is: {', '.join(known)}" if known else ""
 
 
+def _mismatch(value: object, like: str) -> str:
+    control = re.search(r"[\x00-\x1f\x7f]", value) if isinstance(value, str) else None
+    if control:
+        return f"must be {like}; it has a control character at {control.start() + 1}"
+    return f"must be {like}, not {_shown(value)}"
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = re.sub(r":[^/@:]+@", ":***@", repr(value))  # whoever writes a password into an address need not see it again
     return text if len(text) <= 60 else text[:57] + "..."

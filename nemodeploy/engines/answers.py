@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from nemodeploy.values import Reply
 
-# Extended regular expressions, for bash. JSON text that begins with something visible:
-SOME_TEXT = r"(\\[ntr]|[[:space:]])*([^\"\\[:space:]]|\\[^ntr])"
+# Extended regular expressions, for bash. Special tokens such as <|eot_id|> and blanks in JSON text are no answer.
+_NOTHING = r"(<[^<>\"[:space:]]*>|\\[ntr]|[[:space:]])*"
+SOME_TEXT = _NOTHING + r"([^<\"\\[:space:]]|\\[^ntr])"
 # The same, for servers that tell their errors as text: not `An error occurred: …`.
-NO_ERROR_TEXT = r"(\\[ntr]|[[:space:]])*([^A\"\\[:space:]]|\\[^ntr]|A[^n]|An[^ ]|An [^e]|An e[^r]|An er[^r])"
+NO_ERROR_TEXT = _NOTHING + r"([^A<\"\\[:space:]]|\\[^ntr]|A[^n]|An[^ ]|An [^e]|An e[^r]|An er[^r])"
 IN_BAND_ERROR = "An error occurred"
 
 
@@ -36,7 +37,7 @@ def continuation(sentence: str, prompt: str) -> str:
     """What follows the prompt; the tokenizer may not give the prompt back letter by letter, its last word it does."""
     if sentence.startswith(prompt):
         return sentence[len(prompt) :]
-    return sentence.rpartition(last_word(prompt))[2]
+    return re.sub(r"^(\s|<[^<>\s]*>)+", "", sentence.rpartition(last_word(prompt))[2])
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
+from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
 
 
@@ -92,6 +94,14 @@ class QueueRow:
         return f"{self.reason}: {meaning}" if meaning else self.reason
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """What the site has against a deployment, each with what to write instead; and a line for whoever watches."""
+
+    problems: tuple[tuple[str, str], ...]
+    says: str
+
+
 class Scheduler(Protocol):
     """Who starts a deployment: the words to it, and the questions about it as pairs of shell text and parser.
 
@@ -130,6 +140,12 @@ class Scheduler(Protocol):
 
     def unknown(self, spec: Spec) -> tuple[str, ...]:
         """What only the site can tell; `up` asks it before it queues."""
+
+    def preflight_parts(self, plan: Plan, files: Mapping[str, str]) -> Mapping[str, str]:
+        """Questions for one remote call before anything is submitted: shell texts by name."""
+
+    def judge_preflight(self, plan: Plan, answers: Mapping[str, Section]) -> Findings:
+        """What the answers say; no answer stands against nothing."""
 
     def queue_script(self, root: str) -> str:
         """Every job of ours. A status other than 0 is no answer."""

@@ -7,10 +7,13 @@ time limit in seconds; the first three together name one process for ever.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
+from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
-from nemodeploy.schedulers.base import QueueRow
+from nemodeploy.schedulers.base import Findings, QueueRow
 
 # Shell function `same PID START BOOT`: whether that very process is alive. Its name in stat may hold spaces.
 _SAME = r"""
@@ -48,6 +51,22 @@ class PlainHost:
     def unknown(self, spec: Spec) -> tuple[str, ...]:
         """Who else uses the machine."""
         return ("whether the GPUs are free: there is no scheduler that would know",)
+
+    def preflight_parts(self, plan: Plan, files: Mapping[str, str]) -> Mapping[str, str]:
+        """The programs it takes, and the GPUs that there are."""
+        runtime = "" if plan.runtime == "none" else plan.runtime
+        needed = f"for program in bash setsid {runtime}; do command -v $program >/dev/null || echo $program; done"
+        return {"missing": needed, "gpus": "nvidia-smi -L 2>&1"}
+
+    def judge_preflight(self, plan: Plan, answers: Mapping[str, Section]) -> Findings:
+        """What is not installed, and too few GPUs; a host without nvidia-smi says nothing of its GPUs."""
+        problems = [(f"{name} is not installed on the host", "install it") for name in answers["missing"].text.split()]
+        gpus = answers["gpus"]
+        there = gpus.text.count("GPU ") if gpus.status == 0 else None
+        if there is not None and there < plan.layout.gpus:
+            problems.append((f"the host has {there} GPUs, and the job needs {plan.layout.gpus}", "a smaller profile"))
+        seen = "" if there is None else f" · {there} GPUs"
+        return Findings(problems=tuple(problems), says=f"the host has what it takes{seen}")
 
     def queue_script(self, root: str) -> str:
         """One line a run directory."""

@@ -6,10 +6,14 @@ Tried on Slurm 22.05.8; the formats are the same from 20.11 to 26.05. No JSON: b
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
+from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
-from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Life, QueueRow
+from nemodeploy.schedulers import slurm_preflight
+from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Findings, Life, QueueRow
 
 __all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Life", "QueueRow", "Slurm"]
 
@@ -73,6 +77,14 @@ class Slurm:
             f"whether {where} allows {nodes} with {spec.gpu_request or 'no GPU'}",
             f"whether {spec.slurm.account or 'your default account'} may use it, and when it would start",
         )
+
+    def preflight_parts(self, plan: Plan, files: Mapping[str, str]) -> Mapping[str, str]:
+        """Partitions, nodes, and `sbatch --test-only` of these very files."""
+        return slurm_preflight.parts(files)
+
+    def judge_preflight(self, plan: Plan, answers: Mapping[str, Section]) -> Findings:
+        """Whether the partition allows it, and when it would start."""
+        return slurm_preflight.judge(plan, answers)
 
     def queue_script(self, root: str) -> str:
         """Every job of ours, one question to the controller. Ends with squeue's own status."""

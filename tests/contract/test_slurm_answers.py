@@ -6,6 +6,8 @@ import subprocess
 import time
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from nemodeploy.core.rendering import quote_for_shell
 from nemodeploy.sandbox.cluster import Sandbox
@@ -88,8 +90,16 @@ def test_an_id_that_slurm_never_had_is_forgotten(sandbox: Sandbox) -> None:
     ask(sandbox, slurm.cancel_script(job_id, gently=False))
 
 
-def test_any_word_reaches_sbatch_byte_for_byte(sandbox: Sandbox) -> None:
-    word = 'it\'s "a" $HOME `x` \\ #; | * é'
+LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=60)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example('it\'s "a" $HOME `x` \\ #; | * é')
+@example("a#b")
+@example("a\\")
+@given(LINE)
+def test_any_word_reaches_sbatch_byte_for_byte(sandbox: Sandbox, text: str) -> None:
+    word = f"|{text}|"  # squeue takes blanks off the ends
     script = f"sbatch --parsable --hold --output=/dev/null {quote_for_shell('--comment=' + word)} --wrap=true"
     job_id = ask(sandbox, script).stdout.strip()
     seen = sandbox.exec("squeue", "--noheader", "-j", job_id, "-o", "%k").stdout.rstrip("\n")

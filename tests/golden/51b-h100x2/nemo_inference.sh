@@ -6,6 +6,7 @@
 # The job's script starts it once per task. RUN_DIR is this deployment's directory, EPOCH_DIR the directory of this
 # run of the job below it, PORT where the first process serves, HEAD the host it runs on, MASTER_PORT where the
 # processes find each other.
+# NOTE: the server listens on every interface of its node, without a password
 set -u
 run_dir=$1 epoch_dir=$2 port=$3
 rank=${SLURM_PROCID:-0}
@@ -27,7 +28,7 @@ program=(/opt/vllm/run)
 arguments=(
   /model
   --served-model-name=llama-3.1-nemotron-51b-instruct
-  --host=127.0.0.1
+  --host=0.0.0.0
   --tensor-parallel-size=2
   --pipeline-parallel-size=1
   --dtype=bfloat16

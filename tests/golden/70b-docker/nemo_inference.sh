@@ -6,7 +6,8 @@
 # The job's script starts it once per task. RUN_DIR is this deployment's directory, EPOCH_DIR the directory of this
 # run of the job below it, PORT where the first process serves, HEAD the host it runs on, MASTER_PORT where the
 # processes find each other.
-# NOTE: Triton's gRPC and metrics ports, 8001 and 8002, are open on every interface; HTTP is on loopback
+# NOTE: the server listens on every interface of its node, without a password
+# NOTE: Triton opens 8001 (gRPC) and 8002 (metrics) on every interface, whatever its HTTP port
 # NOTE: docker's daemon runs the containers; a job killed outright (not cancelled) can leave one behind
 set -u
 run_dir=$1 epoch_dir=$2 port=$3
@@ -33,7 +34,7 @@ program=(/opt/nemo-triton/run)
 arguments=(
   --nemo_checkpoint=/model
   --triton_model_name=llama-3.1-nemotron-70b-instruct
-  --triton_http_address=127.0.0.1
+  --triton_http_address=0.0.0.0
   --num_gpus=2
   --max_batch_size=8
   "--triton_port=$port"

@@ -6,7 +6,7 @@
 # The job's script starts it once per task. RUN_DIR is this deployment's directory, EPOCH_DIR the directory of this
 # run of the job below it, PORT where the first process serves, HEAD the host it runs on, MASTER_PORT where the
 # processes find each other.
-# NOTE: Triton's gRPC and metrics ports, 8001 and 8002, are open on every interface; HTTP is on loopback
+# NOTE: Triton opens 8001 (gRPC) and 8002 (metrics) on every interface, whatever its HTTP port
 # NOTE: docker's daemon runs the containers; a job killed outright (not cancelled) can leave one behind
 set -u
 run_dir=$1 epoch_dir=$2 port=$3

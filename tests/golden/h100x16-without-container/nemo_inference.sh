@@ -6,7 +6,7 @@
 # The job's script starts it once per task. RUN_DIR is this deployment's directory, EPOCH_DIR the directory of this
 # run of the job below it, PORT where the first process serves, HEAD the host it runs on, MASTER_PORT where the
 # processes find each other.
-# NOTE: NeMo's server listens on every interface of its node, without a password
+# NOTE: the server listens on every interface of its node, without a password
 set -u
 run_dir=$1 epoch_dir=$2 port=$3
 rank=${SLURM_PROCID:-0}

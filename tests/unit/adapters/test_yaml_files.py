@@ -11,13 +11,9 @@ from nemodeploy.errors import BadInput
 
 
 def test_scalars_are_what_everyone_means() -> None:
-    text = (
-        'a: 4:00:00\nb: on\nc: 0123\nd: 12\ne: 1.5\nf: true\ng: null\nh: "12"\ni: 1e3\nj: no\nk: 0x10\nl: 2026-01-01\n'
-    )
+    text = "a: x y\nd: 12\ne: 1.5\nf: true\ng: null\nh: '12'\ni: 1e3\nj: 'no'\nk: \"0x10\"\nl: 1.2.3\n"
     assert parse(text, "f").data == {
-        "a": "4:00:00",
-        "b": "on",
-        "c": "0123",
+        "a": "x y",
         "d": 12,
         "e": 1.5,
         "f": True,
@@ -26,8 +22,48 @@ def test_scalars_are_what_everyone_means() -> None:
         "i": 1000.0,
         "j": "no",
         "k": "0x10",
-        "l": "2026-01-01",
+        "l": "1.2.3",
     }
+
+
+@pytest.mark.parametrize(
+    "word", ["4:00:00", "on", "No", "0123", "0o17", "0x10", "1_000", "2026-01-01", ".inf", "12:30", "123456_7"]
+)
+def test_a_word_that_other_readers_take_for_something_else_wants_quotes(word: str) -> None:
+    with pytest.raises(BadInput, match="to other YAML readers; quote it") as caught:
+        parse(f"a:\n  b: {word}\n", "f.yaml")
+    assert "f.yaml:2:6  a.b:" in str(caught.value)
+    assert parse(f"a: '{word}'", "f").data == {"a": word}
+
+
+def test_everything_wrong_in_a_file_is_told_at_once() -> None:
+    with pytest.raises(BadInput, match="has 3 problems") as caught:
+        parse("a: on\na: 1\nb: !x 2\n", "f.yaml")
+    assert [line.split()[0] for line in caught.value.detail] == ["f.yaml:1:4", "f.yaml:2:1", "f.yaml:3:4"]
+
+
+@pytest.mark.parametrize("secret", ["hf_" + "aB3" * 8, "nvapi-" + "x" * 20, "-----BEGIN OPENSSH PRIVATE KEY-----"])
+def test_a_literal_secret_is_refused_and_never_repeated(secret: str) -> None:
+    for read in (lambda: parse(f"env:\n  X: '{secret}'\n", "f.yaml"), lambda: parse_scalar(secret)):
+        with pytest.raises(BadInput, match="looks like a secret") as caught:
+            read()
+        assert secret not in repr((caught.value.message, caught.value.detail, caught.value.hint))
+
+
+@pytest.mark.parametrize("path", ["/shared/hf_checkpoints/x", "sk-learn", "nvapi", "HF_TOKEN"])
+def test_what_only_begins_like_a_secret_is_taken(path: str) -> None:
+    assert parse(f"a: {path}", "f").data == {"a": path}
+
+
+def test_templates_are_not_data() -> None:
+    with pytest.raises(BadInput, match="not templates"):
+        parse("a: '{{ x }}'", "f.yaml")
+
+
+def test_an_empty_file_is_no_mapping(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("# nothing\n")
+    with pytest.raises(BadInput, match="is empty"):
+        load(tmp_path / "f.yaml")
 
 
 def test_every_value_knows_its_line_and_column() -> None:
@@ -38,7 +74,7 @@ def test_every_value_knows_its_line_and_column() -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("a: 1\na: 2\n", "duplicate key 'a'"),
+        ("a: 1\na: 2\n", "duplicate key, also on line 1"),
         ("a: &x 1\nb: *x\n", "anchors"),
         ("a: !!python/object:os.system x\n", "tags"),
         ("a: !x 1\n", "tags"),
@@ -62,7 +98,7 @@ def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path: Path) -> N
 
 def test_binary_and_absent_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_bytes(b"a: \xff\xfe")
-    with pytest.raises(BadInput, match="not UTF-8"):
+    with pytest.raises(BadInput, match=r"f.yaml:1:4: not UTF-8"):
         load(tmp_path / "f.yaml")
     with pytest.raises(BadInput, match="cannot read"):
         load(tmp_path / "g.yaml")

@@ -1,0 +1,22 @@
+"""nemodeploy schema: JSON Schema of the files, for editors."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+KINDS = ("profile", "model", "cluster")
+
+
+@click.command("schema", short_help="JSON Schema of a kind of file, for editors.")
+@click.argument("kind", type=click.Choice(KINDS))
+def command(kind: str) -> None:
+    """Print the JSON Schema of profiles, models or clusters; an editor completes and checks with it.
+
+    With the YAML language server: # yaml-language-server: $schema=profile.schema.json as the first line of the file.
+    """
+    from nemodeploy.assembly import plugins
+    from nemodeploy.core.schema import schema
+
+    click.echo(json.dumps(schema(kind, plugins()), indent=2))

@@ -1,0 +1,159 @@
+"""What a Slurm site would say to a job, asked before it is submitted: two cheap questions and `sbatch --test-only`.
+
+Tried on Slurm 22.05.8; the fields of `scontrol show partition --oneliner` are the same from 20.11 to 26.05.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from nemodeploy.core import sections
+from nemodeploy.core.plan import Plan
+from nemodeploy.core.rendering import duration
+from nemodeploy.core.sections import Section
+from nemodeploy.schedulers.base import Findings
+
+_GPU = re.compile(r"gpu(?::(?P<type>[A-Za-z0-9_.-]+?))?:(?P<count>\d+)")
+_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)")
+_START = re.compile(r"to start at (\d{4}-\d\d-\d\d)T(\d\d:\d\d)")
+# Not an answer to the question: the controller was busy or away.
+_NO_ANSWER = (
+    "Socket timed out",
+    "Unable to contact",
+    "connect failure",
+    "Zero Bytes",
+    "send failure",
+    "receive failure",
+)
+
+
+def parts(files: Mapping[str, str]) -> Mapping[str, str]:
+    """Shell texts for one remote call; the job's own files are tried, from a directory that is gone afterwards."""
+    uploads = "".join(sections.here_document(name, text) for name, text in files.items())
+    return {
+        "partitions": "timeout 20 scontrol show partition --oneliner 2>&1",
+        "nodes": "timeout 20 sinfo --noheader --all -o '%R|%D|%G' 2>&1",
+        "test": (
+            'd=$(mktemp -d) && cd "$d" || exit 125\n'
+            f'{uploads}timeout 60 sh submit.sh "$d" nd-preflight --test-only 2>&1; status=$?\n'
+            'cd /; rm -rf "$d"; exit "$status"'
+        ),
+    }
+
+
+def judge(plan: Plan, answers: Mapping[str, Section]) -> Findings:
+    """What stands against the job, and what is worth saying; a question without an answer stands against nothing."""
+    partitions = _partitions(answers["partitions"])
+    nodes = answers["nodes"].text if answers["nodes"].status == 0 else ""
+    wanted = chosen(plan, partitions)
+    against = [list(_against(plan, name, partitions, nodes)) for name in wanted] if partitions else []
+    problems = next((found for found in against if found), []) if against and all(against) else []
+    test = answers["test"]
+    lines = [line for line in test.text.splitlines() if line.strip()]
+    refused = test.status not in (0, 124, 125, 127) and not any(word in test.text for word in _NO_ANSWER)
+    if refused and not problems:
+        said = lines[-1].rpartition("error: ")[2] if lines else "no reason given"
+        problems = [(f"Slurm would refuse the job: {said}", _hint(test.text))]
+    return Findings(problems=tuple(problems), says=_says(plan, wanted, partitions, test))
+
+
+def chosen(plan: Plan, partitions: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+    """The partitions that the job names, or the default one."""
+    words = list(plan.submit_options)
+    for index, word in enumerate(words):
+        match = re.fullmatch(r"(?:--partition=|-p)(.+)", word)
+        if match:
+            return tuple(match[1].split(","))
+        if word in ("-p", "--partition") and index + 1 < len(words):
+            return tuple(words[index + 1].split(","))
+    return tuple(name for name, fields in partitions.items() if fields.get("Default") == "YES")
+
+
+def _partitions(section: Section) -> dict[str, dict[str, str]]:
+    found = {}
+    for line in section.text.splitlines() if section.status == 0 else ():
+        fields = dict(word.partition("=")[::2] for word in line.split() if "=" in word)
+        if "PartitionName" in fields:
+            found[fields["PartitionName"]] = fields
+    return found
+
+
+def _against(
+    plan: Plan, name: str, partitions: Mapping[str, Mapping[str, str]], nodes: str
+) -> Iterator[tuple[str, str]]:
+    """What one partition has against the job, each with what to write instead."""
+    fields = partitions.get(name)
+    if fields is None:
+        yield f"there is no partition {name}", f"slurm.partition; there is {', '.join(partitions)}"
+        return
+    if fields.get("State", "UP") != "UP":
+        yield f"partition {name} is {fields['State']}", "another slurm.partition, or ask the site"
+    longest = _seconds(fields.get("MaxTime", ""))
+    if longest is not None and plan.time_s > longest:
+        allowed = duration(longest)
+        yield f"partition {name} allows {allowed}, and the job asks for {duration(plan.time_s)}", f"--time {allowed}"
+    most = fields.get("MaxNodes", "")
+    if most.isdigit() and plan.layout.nodes > int(most):
+        yield (
+            f"partition {name} allows {most} nodes, and the job asks for {plan.layout.nodes}",
+            "another slurm.partition",
+        )
+    account = next((word.partition("=")[2] for word in plan.submit_options if word.startswith("--account=")), "")
+    accounts = fields.get("AllowAccounts", "ALL")
+    if account and accounts != "ALL" and account not in accounts.split(","):
+        yield f"partition {name} is not for account {account}", f"slurm.account; it is for {accounts}"
+    yield from _gpus(plan, name, nodes)
+
+
+def _gpus(plan: Plan, name: str, nodes: str) -> Iterator[tuple[str, str]]:
+    """Too few nodes with that many GPUs of the type asked for. Sites that count no GPUs say nothing either way."""
+    asked = _GPU.search(" ".join(plan.submit_options)) or re.search(
+        r"--gpus-per-node=(?:(?P<type>[A-Za-z0-9_.-]+):)?(?P<count>\d+)", " ".join(plan.submit_options)
+    )
+    rows = [line.split("|") for line in nodes.splitlines() if line.count("|") == 2]
+    here = [(int(count), gres) for partition, count, gres in rows if partition == name and count.isdigit()]
+    if not asked or not plan.layout.gpus_per_node or not any("gpu" in gres for _, gres in here):
+        return
+    kind = asked["type"] or ""
+    enough = sum(count for count, gres in here if _count(gres, kind) >= plan.layout.gpus_per_node)
+    if enough < plan.layout.nodes:
+        what = f"{plan.layout.gpus_per_node} {kind or 'GPU'}{'s' if not kind and plan.layout.gpus_per_node > 1 else ''}"
+        there = ", ".join(sorted({gres.partition("(")[0] for _, gres in here if "gpu" in gres}))
+        yield (
+            f"partition {name} has {enough} nodes with {what}, and the job needs {plan.layout.nodes}",
+            f"it has {there}",
+        )
+
+
+def _count(gres: str, kind: str) -> int:
+    return sum(int(match["count"]) for match in _GPU.finditer(gres) if not kind or match["type"] in (None, kind))
+
+
+def _seconds(text: str) -> int | None:
+    match = _TIME.fullmatch(text)
+    if not match:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return days * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def _hint(text: str) -> str:
+    hints = (
+        ("partition", "set slurm.partition in the cluster file; sinfo on the login host lists them"),
+        ("account", "set slurm.account in the cluster file"),
+        ("gres", "set gpus: in the cluster file to how this site asks for GPUs"),
+        ("time limit", "ask for less: --time 01:00:00"),
+        ("node configuration", "no node has that many GPUs, CPUs or that much memory; compare with sinfo"),
+        ("feature", "a constraint in gpus: or slurm.extra_args that no node has"),
+    )
+    return next((hint for word, hint in hints if word in text.lower()), "")
+
+
+def _says(plan: Plan, wanted: tuple[str, ...], partitions: Mapping[str, object], test: Section) -> str:
+    nodes = f"{plan.layout.nodes} node{'s' if plan.layout.nodes > 1 else ''}"
+    said = [f"partition {','.join(wanted)} allows {nodes} for {duration(plan.time_s)}"] if partitions and wanted else []
+    start = _START.search(test.text)
+    if test.status == 0 and start:
+        said.append(f"would start at {start[2]} (the cluster's clock)")
+    return " · ".join(said) or "the site did not answer the questions before the queue; going on"
