@@ -96,7 +96,7 @@ def _preflight(site: Site, ports: Ports, plan: Plan, bundle: Bundle, token: Toke
     Raises PreflightFailed with everything that stands against it; nothing was submitted.
     """
     taken = f"[ -d {site.root}/deployments/{plan.name}/active/. ] && echo taken; exit 0"
-    parts = {"taken": "" if after else taken, **site.scheduler.preflight_parts(plan, bundle.files)}
+    parts = {"taken": ":" if after else taken, **site.scheduler.preflight_parts(plan, bundle.files)}
     try:
         answers = site.ask(parts, within_s=PREFLIGHT_WITHIN_S)
     except BaseException:

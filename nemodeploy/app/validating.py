@@ -8,7 +8,7 @@ from nemodeploy.app.wanted import known_model
 from nemodeploy.assembly import plugins
 from nemodeploy.core import decode, layering, planning
 from nemodeploy.core.documents import Document
-from nemodeploy.core.spec import Draft
+from nemodeploy.core.spec import Draft, Spec
 from nemodeploy.engines import ENGINES
 from nemodeploy.errors import BadInput
 
@@ -28,17 +28,22 @@ def validate(path: str, kind: str | None = None) -> str:
     elif kind == "cluster":
         _settle(path, layering.merge((_A_TARGET, document.without("description"))), Document({}), model_path=_A_MODEL)
     else:
-        profile = profiles.load(path)
-        for key in decode.ONLY_IN_CLUSTER_FILES:
-            if key in profile.data:
-                raise BadInput(f"{profile.origin((key,)).exact}: {key} belongs in the cluster file")
-        name = profile.data.get("model")
-        if not isinstance(name, str):
-            raise BadInput(f"{path}: model: is missing", hint=f"model: {_A_MODEL}")
-        defaults = resources.find("models", name).section("defaults")
-        draft = _settle(path, layering.merge((_A_SITE, profile)), defaults, model_path=name)
-        planning.decide(draft, ENGINES[draft.engine], profiles.shipped_hardware())
+        decided(path)
     return kind
+
+
+def decided(path: str) -> Spec:
+    """What a profile, by name or path, comes to on a site that has everything. Raises BadInput."""
+    profile = profiles.load(path)
+    for key in decode.ONLY_IN_CLUSTER_FILES:
+        if key in profile.data:
+            raise BadInput(f"{profile.origin((key,)).exact}: {key} belongs in the cluster file")
+    name = profile.data.get("model")
+    if not isinstance(name, str):
+        raise BadInput(f"{path}: model: is missing", hint=f"model: {_A_MODEL}")
+    defaults = resources.find("models", name).section("defaults")
+    draft = _settle(path, layering.merge((_A_SITE, profile)), defaults, model_path=name)
+    return planning.decide(draft, ENGINES[draft.engine], profiles.shipped_hardware())
 
 
 def kind_of(document: Document) -> str:

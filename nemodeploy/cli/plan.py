@@ -43,7 +43,8 @@ def command(as_json: bool, **typed: Any) -> None:
 def headline(plan: Plan) -> list[str]:
     """What, on what, where."""
     layout = plan.layout
-    nodes = f"{layout.nodes} node{'s' if layout.nodes > 1 else ''} × {layout.gpus_per_node} {plan.gpu_type.upper()}"
+    hardware = f"{layout.gpus_per_node} {plan.gpu_type.upper()}" if layout.gpus else "CPU"
+    nodes = f"{layout.nodes} node{'s' if layout.nodes > 1 else ''} × {hardware}"
     lines = [
         f"{plan.name} on {plan.profile} · {nodes} · TP{layout.tensor_parallel} × PP{layout.pipeline_parallel} · "
         f"{plan.engine} · cluster {plan.cluster}"
@@ -53,18 +54,22 @@ def headline(plan: Plan) -> list[str]:
 
 def _memory(plan: Plan) -> list[str]:
     memory = plan.memory
+    free = max(memory.usable_gib_per_gpu - memory.need_gib, 0.0)
     parts = (
-        ("weights", memory.weights_gib_per_gpu, "█"),
-        ("KV cache", memory.kv_cache_gib_per_gpu, "▓"),
-        ("reserve", memory.reserve_gib_per_gpu, "░"),
+        ("weights", memory.weights_gib_per_gpu, "█", f"{plan.precision}, {plan.checkpoint_kind} checkpoint"),
+        ("KV cache", memory.kv_cache_gib_per_gpu, "▓", f"{plan.serving.max_batch} × {plan.serving.max_length} tokens"),
+        ("kept free", memory.reserve_gib_per_gpu, "░", f"for what {plan.engine} needs besides"),
+        ("left", free, "·", ""),
     )
-    bar = "".join(mark * round(size / memory.total_gib_per_gpu * BAR_WIDTH) for _, size, mark in parts)
-    sizes = "   ".join(f"{mark} {name} {size:.1f}" for name, size, mark in parts)
+    bar = "".join(mark * round(size / memory.total_gib_per_gpu * BAR_WIDTH) for _, size, mark, _ in parts)
+    whose = "the fullest GPU" if plan.layout.gpus else "the host"
     return [
-        f"  memory     {bar[:BAR_WIDTH].ljust(BAR_WIDTH, '·')}  of {memory.total_gib_per_gpu:.1f} GiB per GPU",
-        f"             {sizes} GiB",
+        f"  memory     {bar[:BAR_WIDTH].ljust(BAR_WIDTH, '·')}  {memory.total_gib_per_gpu:.1f} GiB of {whose}",
+        *(f"             {mark} {name:<10}{size:>6.1f} GiB   {about}".rstrip() for name, size, mark, about in parts),
+        f"  processes  {plan.layout.tasks_per_node} on each of {plan.layout.nodes} node{'s' * (plan.layout.nodes > 1)}",
         f"  time       {clock(plan.time_s)} at most, start-up budget {clock(plan.startup_budget_s)}",
         f"  server     {plan.protocol} on port {plan.port or 'chosen by the job'}, runtime {plan.runtime}",
+        *(f"  unknown    {question}" for question in plan.unknown),
     ]
 
 

@@ -8,6 +8,7 @@ import click
 
 from nemodeploy.cli import options
 from nemodeploy.cli.words import table
+from nemodeploy.errors import BadInput
 
 
 @click.command("profiles", short_help="List the hardware profiles.")
@@ -21,9 +22,17 @@ def command(as_json: bool) -> None:
         rows = [{"name": name, **data} for name, data in found]
         click.echo(json.dumps({"schema": "nemodeploy/profiles@1", "profiles": rows}))
         return
-    lines = [("PROFILE", "HARDWARE", "MODEL", "LAYOUT")]
+    lines = [("PROFILE", "HARDWARE", "MODEL", "ENGINE", "LAYOUT")]
     for name, data in found:
-        layout = data.get("layout") or {}
-        cut = f"TP{layout.get('tensor_parallel', '?')} × PP{layout.get('pipeline_parallel', '?')}"
-        lines.append((name, str(data.get("description", "")), str(data.get("model", "")), cut))
+        lines.append((name, str(data.get("description", "")), str(data.get("model", "")), *_layout(name)))
     click.echo(table(lines))
+
+
+def _layout(name: str) -> tuple[str, str]:
+    from nemodeploy.app.validating import decided
+
+    try:
+        spec = decided(name)
+    except BadInput:
+        return "?", f"nemodeploy validate says why: {name}"
+    return spec.engine, f"{spec.precision} TP{spec.layout.tensor_parallel} × PP{spec.layout.pipeline_parallel}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nemodeploy.sandbox.place import LOGIN_ADDRESS, Node, Place
+from nemodeploy.sandbox.programs import words
 
 SSH_ALIAS = "nemodeploy-sandbox"
 
@@ -169,8 +171,7 @@ def cluster_file(
     The stand-ins in the directory `programs`, run by `python`, take the place of every engine's program, and the file
     `model` that of every checkpoint.
     """
-    stand_ins = {name: f'["{python}", "{programs}/stand_in.py", "{name}"]' for name in engines}
-    stand_ins["nemo-eval"] = f'["{python}", "{programs}/megatron_gpt_eval.py"]'
+    stand_ins = {name: json.dumps(words(python, programs, name)) for name in engines}
     plain = "port: auto\nendpoint_host: 127.0.0.1\n" if settings.plain else ""
     return _CLUSTER_FILE.format(
         alias=SSH_ALIAS,

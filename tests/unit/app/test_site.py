@@ -122,7 +122,7 @@ class Login:
 
     def submissions(self) -> int:
         calls = (self.path / "calls").read_text() if (self.path / "calls").exists() else ""
-        return calls.count("/sbatch ")
+        return sum("/sbatch " in line and "--test-only" not in line for line in calls.splitlines())
 
     def notes(self) -> Mapping[str, str]:
         return {path.stem: path.read_text() for path in (self.path / "state/journal").glob("*.json")}
