@@ -205,7 +205,7 @@ class Watch:
             self.ask_again_at = now + ASK_AGAIN_S
             return None
         ready = self.ports.clock.now()
-        self.ports.reporter.say("ready", f'answered "{answer}" in {ready - now:.1f} s')
+        self.ports.reporter.say("ready", f'answered "{" ".join(answer.split())}" in {ready - now:.1f} s')
         started = self.clocks.started if self.clocks.started is not None else now
         return Up(
             seen=seen,

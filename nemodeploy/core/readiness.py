@@ -138,7 +138,9 @@ def _judge_running(seen: Seen, row: Row) -> Verdict:
         return Verdict(state=State.DEGRADED, reason=f"no word from its node for {row.elapsed_s - health.elapsed_s} s")
     if health.phase == "degraded":
         return Verdict(state=State.DEGRADED, reason="the server does not answer")
-    if health.generated and directory.endpoint and directory.endpoint.model == seen.directory.plan.get("model"):
+    plan = seen.directory.plan
+    served = plan.get("served") or plan.get("model")
+    if health.generated and directory.endpoint and directory.endpoint.model == served:
         return Verdict(state=State.READY)
     return Verdict(state=State.STARTING, reason=_phase(health.phase, health.ranks_joined, health.ranks))
 

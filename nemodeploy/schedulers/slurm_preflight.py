@@ -53,7 +53,7 @@ def judge(plan: Plan, answers: Mapping[str, Section]) -> Findings:
     lines = [line for line in test.text.splitlines() if line.strip()]
     refused = test.status not in (0, 124, 125, 127) and not any(word in test.text for word in _NO_ANSWER)
     if refused and not problems:
-        said = lines[-1].rpartition("error: ")[2] if lines else "no reason given"
+        said = lines[-1].rpartition("error: ")[2].removeprefix("allocation failure: ") if lines else "no reason given"
         problems = [(f"Slurm would refuse the job: {said}", _hint(test.text))]
     return Findings(problems=tuple(problems), says=_says(plan, wanted, partitions, test))
 

@@ -114,17 +114,29 @@ def test_a_refused_connection_is_exit_11_with_how_to_start_the_sandbox(site: Hom
     assert done.returncode == 11
 
 
-def test_slurms_refusal_is_exit_20_in_slurms_words(site: Home, sandbox: Sandbox) -> None:
-    text = refused(site, 20, "--set", "slurm.partition=nosuch")
-    assert "Invalid partition name specified" in text
-    assert "set slurm.partition" in text
+@pytest.mark.parametrize(
+    ("words", "what", "instead"),
+    [
+        (("--set", "slurm.partition=nosuch"), "there is no partition nosuch", "there is batch, short"),
+        (
+            ("--set", "slurm.partition=short", "--time", "2h"),
+            "partition short allows 00:30:00, and the job asks for 02:00:00",
+            "--time 00:30:00",
+        ),
+        (("--set", "gpus.h100.request=--gpus-per-node=b200:8"), "0 nodes with 8 b200, and the job needs 2", "h100:8"),
+        (("--set", "gpus.h100.request=--constraint=fast"), "Slurm would refuse the job: Invalid feature", "constraint"),
+        (("--set", "most_nodes=9", "--nodes", "4"), "2 nodes with 8 h100, and the job needs 4", "h100:8"),
+    ],
+)
+def test_what_the_site_cannot_run_is_exit_12_before_anything_is_submitted(
+    site: Home, sandbox: Sandbox, words: tuple[str, ...], what: str, instead: str
+) -> None:
+    before = sandbox.exec("squeue", "--noheader", "--states=all", "--me").stdout
+    text = refused(site, 12, *words)
+    assert what in text
+    assert instead in text
     assert "nothing is up" in site.run("status").stdout
-    assert sandbox.exec("squeue", "--noheader", "--states=all", "--name=nd-x").stdout == ""
-
-
-def test_more_time_than_the_partition_allows_is_refused_at_once(site: Home) -> None:
-    text = refused(site, 20, "--set", "slurm.partition=short", "--time", "2h")
-    assert "Requested time limit is invalid" in text
+    assert sandbox.exec("squeue", "--noheader", "--states=all", "--me").stdout == before
 
 
 def test_a_missing_server_program_is_exit_30_with_the_line_that_says_so(site: Home) -> None:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Submits this deployment; nemodeploy runs this very file, and so can you on a login node:
 #
-#   sh submit.sh [RUN_DIR [JOB_NAME]]
+#   sh submit.sh [RUN_DIR [JOB_NAME [--test-only]]]
 #
 # RUN_DIR must be on a file system that all nodes share, and hold nemo_inference.sh and nemo_inference.sbatch
 # (default: the directory of this file). Prints the job id.
@@ -15,7 +15,7 @@ for name in $(env | while IFS='=' read -r name _; do case $name in SBATCH_[A-Z]*
 done
 unset SLURM_JWT SLURM_CLUSTERS
 
-exec sbatch --parsable \
+exec sbatch --parsable ${3:+"$3"} \
   --job-name="$job_name" \
   --dependency=singleton \
   --chdir="$run_dir" \

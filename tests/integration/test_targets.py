@@ -1,0 +1,113 @@
+"""Every profile, engine and scheduler for real: started, asked, taken down. Their programs are stand-ins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nemodeploy.sandbox.cluster import Sandbox
+from tests.conftest import Home
+
+pytestmark = pytest.mark.sandbox
+PARIS = "The capital of France is Paris."
+
+
+def walk(site: Home, sandbox: Sandbox, *words: str) -> dict[str, object]:
+    """Up, a question, down; returns what `up` said."""
+    done = site.run("up", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    up: dict[str, object] = json.loads(done.stdout)
+    name = str(up["name"])
+    where = words[words.index("--cluster") : words.index("--cluster") + 2] if "--cluster" in words else ()
+    answer = site.run("generate", name, "The capital of Italy is ", *where)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip()
+    assert site.run("down", name, *where).returncode == 0
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+    return up
+
+
+@pytest.mark.parametrize(
+    ("profile", "engine", "gpus"),
+    [
+        ("h100x1", "vllm", 1),
+        ("a100x2", "nemo-triton", 2),
+        ("cpu", "llamacpp", 0),
+        pytest.param("h100x2", "vllm", 2, marks=pytest.mark.long),
+        pytest.param("a100x1", "nemo-trtllm", 1, marks=pytest.mark.long),
+        pytest.param("a100-40gx1", "nemo-trtllm", 1, marks=pytest.mark.long),
+        pytest.param("a100-40gx4", "nemo-triton", 4, marks=pytest.mark.long),
+    ],
+)
+def test_a_profile_serves_with_its_own_models_engine(
+    site: Home, sandbox: Sandbox, profile: str, engine: str, gpus: int
+) -> None:
+    up = walk(site, sandbox, "--profile", profile)
+    assert (up["engine"], up["gpus"]) == (engine, gpus)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--profile", "h100x16", "--engine", "vllm"),
+        pytest.param(("--profile", "h200x8", "--engine", "nemo-trtllm"), marks=pytest.mark.long),
+        pytest.param(
+            ("--profile", "h100x2", "--model", "llama-3.1-nemotron-70b-instruct", "--engine", "transformers"),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(("--profile", "h200x8", "--model", "nemotron-4-340b-base"), marks=pytest.mark.long),
+    ],
+    ids=["vllm-two-nodes", "trtllm", "transformers", "base"],
+)
+def test_another_engine_or_model_serves_too(site: Home, sandbox: Sandbox, words: tuple[str, ...]) -> None:
+    walk(site, sandbox, *words)
+
+
+def plain_host(site: Home, sandbox: Sandbox) -> str:
+    """The sandbox's login node as a host without a scheduler."""
+    lines = (sandbox.place.root / "cluster.yaml").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith(("slurm:", "root:", "gpus:", "  h100:", "  a100", "  h200:"))]
+    path = site.path / "plain.yaml"
+    path.write_text("\n".join([*kept, f'root: "{site.path / "plain"}"', "scheduler: none", ""]))
+    return str(path)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "h200x8"])
+def test_a_host_without_a_scheduler_serves_and_is_left_clean(site: Home, sandbox: Sandbox, profile: str) -> None:
+    cluster = plain_host(site, sandbox)
+    up = walk(site, sandbox, "--profile", profile, "--cluster", cluster)
+    assert up["answer"] == PARIS
+    assert sandbox.exec("pgrep", "-f", str(site.path / "plain")).stdout == "", "no process is left"
+
+
+def test_the_same_name_is_adopted_on_a_host_without_a_scheduler(site: Home, sandbox: Sandbox) -> None:
+    cluster = plain_host(site, sandbox)
+    words = ("up", "--profile", "cpu", "--cluster", cluster, "--json")
+    first, second = (json.loads(site.run(*words).stdout) for _ in range(2))
+    assert (first["adopted"], second["adopted"]) == (False, True)
+    assert first["token"] == second["token"]
+    assert site.run("down", "tiny", "--cluster", cluster).returncode == 0
+
+
+def test_a_supervisor_that_was_killed_is_not_called_ready(site: Home, sandbox: Sandbox) -> None:
+    cluster = plain_host(site, sandbox)
+    up = json.loads(site.run("up", "--profile", "cpu", "--cluster", cluster, "--json").stdout)
+    sandbox.exec("kill", "-KILL", up["job_id"])
+    seen = json.loads(site.run("status", "--json", "--cluster", cluster).stdout)["deployments"][0]
+    assert seen["state"] != "READY"
+    sandbox.exec("sh", "-c", f"pkill -KILL -f '{site.path / 'plain'}'")
+
+
+def test_a_server_on_a_host_without_a_scheduler_listens_on_loopback_only(site: Home, sandbox: Sandbox) -> None:
+    cluster = plain_host(site, sandbox)
+    up = json.loads(site.run("up", "--profile", "cpu", "--cluster", cluster, "--json").stdout)
+    endpoint = up["endpoint"]
+    assert isinstance(endpoint, dict)
+    port = endpoint["url"].rpartition(":")[2].strip("/")
+    listening = sandbox.exec("ss", "-ltnH", f"sport = :{port}").stdout
+    assert f"127.0.0.1:{port}" in listening
+    assert f"0.0.0.0:{port}" not in listening
+    assert site.run("down", "tiny", "--cluster", cluster).returncode == 0
+    assert Path(cluster).exists()
