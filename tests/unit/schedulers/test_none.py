@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nemodeploy.core.sections import Section
+from nemodeploy.schedulers.none import PlainHost
+from tests.unit.core.test_decode import spec
+from tests.unit.schedulers.test_preflight import plan
+
+HOST = PlainHost()
+TOKEN = "nd-demo-01m7ykpr9z67k4g5wp74nrf1nm"
+
+
+def ask(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-s"], input=script, capture_output=True, text=True, check=False, timeout=20)
+
+
+def start_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "deployments/demo" / TOKEN).mkdir(parents=True)
+    return tmp_path
+
+
+def write(root: Path, pid: int, start: str, boot: str = "") -> None:
+    boot = boot or Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (root / "deployments/demo" / TOKEN / "host.job").write_text(f"{pid} {start} {boot} 3600\n")
+
+
+def state(root: Path) -> str:
+    done = ask(HOST.queue_script(str(root)))
+    assert done.returncode == 0, done.stderr
+    (row,) = HOST.parse_queue(done.stdout)
+    assert row.name == TOKEN
+    return row.state
+
+
+def test_a_job_is_one_process_of_one_boot(root: Path) -> None:
+    with subprocess.Popen(["sleep", "30"]) as process:
+        write(root, process.pid, start_of(process.pid))
+        assert state(root) == "RUNNING"
+        write(root, process.pid, "12345")
+        assert state(root) == "COMPLETED", "another process that has got its id"
+        write(root, process.pid, start_of(process.pid), boot="another-boot")
+        assert state(root) == "COMPLETED"
+        write(root, process.pid, start_of(process.pid))
+        ask(HOST.cancel_by_name_script(TOKEN, str(root)))
+        assert process.wait(5) == -15
+    assert state(root) == "COMPLETED"
+
+
+def test_an_empty_root_has_no_jobs(tmp_path: Path) -> None:
+    done = ask(HOST.queue_script(str(tmp_path)))
+    assert (done.returncode, HOST.parse_queue(done.stdout)) == (0, ())
+
+
+def test_lines_that_are_no_rows_are_passed_over() -> None:
+    assert HOST.parse_queue("Welcome!\n1 RUNNING\n") == ()
+
+
+def test_a_process_that_is_not_there_is_gone() -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    done = ask(HOST.forgotten_script(str(process.pid)))
+    assert HOST.is_forgotten(done.returncode, done.stdout)
+    done = ask(HOST.forgotten_script("1"))
+    assert not HOST.is_forgotten(done.returncode, done.stdout)
+    assert not HOST.is_forgotten(0, "")
+
+
+def test_a_refusal_is_what_submit_sh_says_itself() -> None:
+    assert HOST.was_refused(1, "nothing was started: docker is not installed here")
+    assert not HOST.was_refused(1, "")
+    assert not HOST.was_refused(0, "")
+    assert HOST.parse_job_id("Welcome\n4711\n") == "4711"
+
+
+def test_slurms_own_words_and_several_nodes_are_refused() -> None:
+    found = spec()
+    assert [key for key, _, _ in HOST.rules(found)] == ["nodes"]
+    with_words = replace(found, nodes=1, slurm=replace(found.slurm, partition="batch"))
+    assert [key for key, _, _ in HOST.rules(with_words)] == ["slurm"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "gpus", "what"),
+    [
+        ("docker\n", (0, "GPU 0: A\nGPU 1: A\n"), "docker is not installed on the host"),
+        ("", (0, "GPU 0: NVIDIA H100\n"), "the host has 1 GPUs, and the job needs 16"),
+    ],
+)
+def test_what_the_host_lacks_is_named(missing: str, gpus: tuple[int, str], what: str) -> None:
+    answers = {"missing": Section(status=0, text=missing), "gpus": Section(status=gpus[0], text=gpus[1])}
+    assert what in [found for found, _ in HOST.judge_preflight(plan(), answers).problems]
+
+
+def test_a_host_without_nvidia_smi_says_nothing_of_its_gpus() -> None:
+    answers = {"missing": Section(status=0, text=""), "gpus": Section(status=127, text="not found")}
+    assert HOST.judge_preflight(plan(), answers).problems == ()
