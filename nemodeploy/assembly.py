@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -102,7 +102,8 @@ def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) -> Plan:
     checkpoint = next(one for one in spec.model.checkpoints if one.kind == spec.checkpoint_kind)
     layout = planning.plan_layout(spec, engine)
-    shared = None if spec.slurm.exclusive and spec.gpus_per_node else spec.host
+    startup_s = round(STARTUP_BASE_S + checkpoint.size_gb / LOAD_GB_PER_S)
+    shared = None if spec.slurm.exclusive else spec.host
     return Plan(
         name=spec.name,
         profile=spec.profile,
@@ -125,7 +126,7 @@ def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) ->
         memory_gib_per_node=ceil(shared.memory_gib) if shared else None,
         requeue=spec.requeue,
         grace_s=spec.grace_s,
-        startup_budget_s=round(STARTUP_BASE_S + checkpoint.size_gb / LOAD_GB_PER_S),
+        startup_budget_s=startup_s,
         image=spec.image,
         checkpoint=spec.checkpoint,
         checkpoint_kind=spec.checkpoint_kind,
@@ -137,12 +138,7 @@ def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) ->
         program=spec.program,
         mounts=spec.mounts,
         submit_options=scheduler.submit_words(spec),
-        notices=tuple(
-            filter(
-                None,
-                (spec.cluster.notice, _exposure(engine, scheduler), engine.notice, runtime.notice, _gated(spec)),
-            )
-        ),
+        notices=_notices(spec, engine, runtime, scheduler, startup_s),
         unknown=scheduler.unknown(spec),
         sources=_sources(spec),
     )
@@ -159,6 +155,19 @@ def _exposure(engine: Engine, scheduler: Scheduler) -> str:
     if scheduler.bind == LOOPBACK and not engine.binds_all:
         return ""
     return "the server listens on every interface of its node, without a password"
+
+
+def _notices(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler, startup_s: int) -> tuple[str, ...]:
+    said = (spec.cluster.notice, _exposure(engine, scheduler), engine.notice, runtime.notice, _gated(spec))
+    return tuple(filter(None, (*said, *_doubts(spec, startup_s))))
+
+
+def _doubts(spec: Spec, startup_s: int) -> Iterator[str]:
+    """What is legal, and rarely meant."""
+    if spec.time_s < startup_s:
+        yield f"the time limit is shorter than the start-up may take: {startup_s} s"
+    if not spec.slurm.exclusive and spec.host is None:
+        yield "nodes are shared, and no host: {cpus, memory_gib} says what to take of them: the site decides"
 
 
 def _gated(spec: Spec) -> str:

@@ -44,7 +44,7 @@ def sandbox_directory() -> Path:
 def templates() -> Mapping[str, str]:
     """Every template's text by its name relative to `templates/`."""
     root = shipped("templates")
-    return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*.j2"))}
+    return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.j2"))}
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -55,9 +55,12 @@ def names(kind: str) -> tuple[str, ...]:
 def read(path: str) -> Document:
     """A file by its path. Raises BadInput, naming files beside it that are called nearly so."""
     file = Path(path)
-    if not file.exists():
-        beside = [other.name for other in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
-        raise BadInput(f"there is no file {path}", hint=near(file.name, beside))
+    try:
+        if not file.exists():
+            beside = [other.name for other in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
+            raise BadInput(f"there is no file {path}", hint=near(file.name, beside))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {path[:200]}: {getattr(error, 'strerror', None) or error}") from error
     return yaml_files.load(file)
 
 
@@ -92,6 +95,11 @@ def _files(kind: str) -> dict[str, tuple[Path, str]]:
     if kind != "clusters":
         for path in sorted((shipped("configs") / kind).glob("*.yaml")):
             found[path.stem] = (path, f"configs/{kind}/{path.name}")
-    for path in sorted(_own(kind).glob("*.yaml")):
-        found[path.stem] = (path, str(path))
+    try:
+        own = sorted(_own(kind).iterdir()) if _own(kind).is_dir() else []
+    except OSError as error:
+        raise BadInput(f"cannot read {_own(kind)}: {error.strerror}") from error
+    for path in own:
+        if path.suffix == ".yaml":
+            found[path.stem] = (path, str(path))
     return found

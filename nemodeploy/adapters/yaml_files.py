@@ -34,7 +34,7 @@ _AMBIGUOUS = (
 )
 _SECRET = re.compile(
     r"hf_[A-Za-z0-9]{20,}|hf_(?=[A-Za-z]*[0-9A-Z])[A-Za-z0-9]{8,}|nvapi-[A-Za-z0-9_-]{8,}|sk-[A-Za-z0-9_-]{20,}"
-    r"|gh[pousr]_[A-Za-z0-9]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|gh[pousr]_[A-Za-z0-9]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|://[^/\s:@]+:[^/\s@]+@"
 )
 _TEMPLATE = re.compile(r"\{\{|\{%")
 
@@ -43,7 +43,10 @@ def load(path: FilePath, shown: str = "") -> Document:
     """One file. Raises BadInput with file, line and column."""
     name = shown or str(path)
     try:
-        raw = path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{name} is not a file")
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
     if len(raw) > LARGEST_BYTES:
@@ -109,7 +112,9 @@ class _Builder:
         if id(node) in self.seen:
             return self._complain(node, path, "anchors and aliases are not supported", "write it out")
         self.seen.add(id(node))
-        if _has_tag(node):
+        if _begins_with(node, "&"):
+            return self._complain(node, path, "anchors and aliases are not supported", "write it out")
+        if _begins_with(node, "!"):
             return self._complain(node, path, "tags (words that begin with !) are not allowed", "a plain value")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
@@ -150,6 +155,8 @@ class _Builder:
 
     def checked(self, text: str, origin: Origin, path: Path) -> str:
         """The text, unless it is something that no file may hold. A secret is never repeated."""
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            self._note(origin, path, "is not UTF-8 text", "")
         if _SECRET.search(text):
             self._note(origin, path, "looks like a secret", "name its variable in secrets: and export it here")
         elif _TEMPLATE.search(text):
@@ -167,10 +174,10 @@ class _Builder:
         self.problems.append(f"{origin.exact}{place}: {what}{'; ' if instead else ''}{instead}")
 
 
-def _has_tag(node: yaml.Node) -> bool:
-    """Whether the text says so itself: `node.tag` holds what PyYAML guessed as well."""
+def _begins_with(node: yaml.Node, sign: str) -> bool:
+    """Whether the text itself has a tag or an anchor there: `node.tag` holds what PyYAML guessed as well."""
     mark = node.start_mark
-    return isinstance(mark.buffer, str) and mark.buffer[mark.pointer] == "!"
+    return isinstance(mark.buffer, str) and mark.buffer[mark.pointer : mark.pointer + 1] == sign
 
 
 def _where(error: Exception, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from nemodeploy.core.documents import Document
 from nemodeploy.core.spec import Hardware
 from nemodeploy.errors import BadInput
 
+LONGEST_CHAIN = 20
+
 
 def load(name: str) -> Document:
     """A profile over the one that it `extends:`, and so on. Raises BadInput for a circle, naming it."""
@@ -20,8 +23,8 @@ def load(name: str) -> Document:
     wanted: str | None = name
     while wanted is not None:
         document = resources.find("profiles", wanted)
-        if document.source in chain:
-            circle = " -> ".join((*chain[chain.index(document.source) :], document.source))
+        if document.source in chain or len(chain) > LONGEST_CHAIN:
+            circle = " -> ".join((*chain[-3:], document.source))
             raise BadInput(f"profiles that extend each other: {circle}", hint="take one extends: out")
         chain.append(document.source)
         layers.insert(0, document.without("extends"))
@@ -41,13 +44,13 @@ def _for_the_last_model(layers: list[Document]) -> Iterator[Document]:
     own = ""
     for layer in layers:
         own = layer.data.get("model", own)
-        yield layer if own == model else layering.profile_for(layer, str(model))
+        yield layer if own in ("", model) else layering.profile_for(layer, str(model))
 
 
 def _beside(name: str, document: Document) -> str:
     """A relative path counts from the file that says it."""
     if ("/" in name or name.endswith((".yaml", ".yml"))) and not Path(name).is_absolute():
-        return str(Path(document.source).parent / name)
+        return os.path.normpath(Path(document.source).parent / name)
     return name
 
 

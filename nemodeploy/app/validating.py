@@ -20,6 +20,7 @@ _A_MODEL = "tiny"
 
 def validate(path: str, kind: str | None = None) -> str:
     """Check one file; returns its kind. Raises BadInput with everything wrong in it."""
+    path = path if "/" in path else f"./{path}"
     document = resources.read(path)
     kind = kind or kind_of(document)
     if kind == "model":
@@ -48,7 +49,7 @@ def decided(path: str) -> Spec:
 
 def kind_of(document: Document) -> str:
     """A cluster says how to reach it, a model how large it is; everything else is a profile."""
-    if "ssh" in document.data:
+    if {"ssh", *decode.ONLY_IN_CLUSTER_FILES} & set(document.data):
         return "cluster"
     return "model" if {"parameters_b", "layers", "prompt"} & set(document.data) else "profile"
 

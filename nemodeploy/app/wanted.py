@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,18 +47,23 @@ class Wanted:
 
 def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> Wanted:
     """Decide everything. Without a configured cluster and without need for one, the shipped example stands in."""
-    typed = layering.from_settings(wish.settings)
+    typed = layering.from_settings(wish.settings, resources.names("models"))
     profile_document = profiles.load(wish.profile)
     model_name = typed.data.get("model") or profile_document.data.get("model")
     if not isinstance(model_name, str):
         raise BadInput(f"profile {wish.profile} names no model", hint="--model NAME")
     model_document = resources.find("models", model_name)
     model = known_model(model_name)
+    if "extends" in typed.data:
+        raise BadInput(f"{typed.origin(('extends',)).exact}: extends belongs in a profile file")
     for document in (profile_document, model_document.section("defaults"), typed):
         for key in decode.ONLY_IN_CLUSTER_FILES:
             if key in document.data:  # status, logs and down must find the deployment without this command line
                 raise BadInput(f"{document.origin((key,)).exact}: {key} belongs in the cluster file")
     cluster_name, cluster_document, note = _site(wish.cluster, needs_site=needs_site)
+    for key in ("model", "extends"):
+        if key in cluster_document.data:
+            raise BadInput(f"{cluster_document.origin((key,)).exact}: {key} belongs in the profile file")
     merged = layering.merge(
         (
             decode.DEFAULTS,
@@ -83,6 +89,8 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
 def known_model(name: str) -> Model:
     """The facts of a model, by name or path. Raises BadInput when its file is wrong or names an unknown engine."""
     document = resources.find("models", name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", _stem(name)):
+        raise BadInput(f"{_stem(name)!r} is no name for a model", hint="letters, digits, . _ and -")
     model = decode_model(_stem(name), document)
     for engine in (*model.engines, *model.cannot):
         if engine not in ENGINES:
@@ -114,9 +122,9 @@ def from_environment(environment: Mapping[str, str]) -> Document:
     """The layer of NEMODEPLOY_ variables; `__` stands for the dot."""
     known = {PREFIX + key.upper().replace(".", "__"): key for key in decode.FROM_ENVIRONMENT}
     settings: list[tuple[str, Any, str]] = [
-        (known[name], yaml_files.parse_scalar(value), f"environment {name}")
+        (known[name], yaml_files.parse_scalar(value, name), f"environment {name}")
         for name, value in sorted(environment.items())
-        if name in known
+        if name in known and value
     ]
     return layering.from_settings(settings)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemodeploy.cli import options
-from nemodeploy.cli.words import table
+from nemodeploy.cli.words import table, tell
+from nemodeploy.errors import BadInput
 
 if TYPE_CHECKING:
     from nemodeploy.core.spec import Model
@@ -24,7 +25,12 @@ def command(context: click.Context, as_json: bool) -> None:
     from nemodeploy.adapters import resources
     from nemodeploy.app.wanted import known_model
 
-    found = [known_model(name) for name in resources.names("models")]
+    found = []
+    for name in resources.names("models"):
+        try:
+            found.append(known_model(name))
+        except BadInput as error:  # a broken one hides no other
+            tell(f"note: model {name}: {error.message}")
     if as_json:
         click.echo(json.dumps({"schema": "nemodeploy/models@1", "models": [_facts(model) for model in found]}))
         return

@@ -105,11 +105,17 @@ def resolve(*, needs_site: bool, profile: str, name: str | None, cluster: str | 
     for setting in typed["settings"]:
         key, equals, value = setting.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_.-]+)*", key):
-            raise BadInput(f"--set {key}: write KEY=VALUE", hint="--set layout.tensor_parallel=4")
-        settings.append((key, parse_scalar(value, f"--set {key}"), f"flag --set {setting}"))
+            raise BadInput("--set: write KEY=VALUE", hint="--set layout.tensor_parallel=4")
+        settings.append((key, parse_scalar(value, f"--set {key}"), f"flag --set {_told(key, value)}"))
     wanted = resolve(
         Wish(profile=profile, name=name, cluster=cluster, settings=settings), os.environ, needs_site=needs_site
     )
     if wanted.note:
         click.echo(f"note: {wanted.note}", err=True)
     return wanted
+
+
+def _told(key: str, value: str) -> str:
+    """A setting as its origin is shown; what may be a secret is not repeated."""
+    hidden = key.partition(".")[0] in ("env", "secrets") or "@" in value
+    return f"{key}=…" if hidden else f"{key}={value}"

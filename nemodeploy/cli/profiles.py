@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from nemodeploy.cli import options
-from nemodeploy.cli.words import table
+from nemodeploy.cli.words import table, tell
 from nemodeploy.errors import BadInput
 
 
@@ -17,9 +19,9 @@ def command(as_json: bool) -> None:
     """List the hardware profiles: shipped ones and your own."""
     from nemodeploy.adapters import resources
 
-    found = [(name, resources.find("profiles", name).data) for name in resources.names("profiles")]
+    found = [(name, _data(name)) for name in resources.names("profiles")]
     if as_json:
-        rows = [{"name": name, **data} for name, data in found]
+        rows = [{**data, "name": name} for name, data in found]
         click.echo(json.dumps({"schema": "nemodeploy/profiles@1", "profiles": rows}))
         return
     lines = [("PROFILE", "HARDWARE", "MODEL", "ENGINE", "LAYOUT")]
@@ -28,11 +30,22 @@ def command(as_json: bool) -> None:
     click.echo(table(lines))
 
 
+def _data(name: str) -> Mapping[str, Any]:
+    """What a profile says with what it extends; a broken one is told, and hides no other."""
+    from nemodeploy.app import profiles
+
+    try:
+        return profiles.load(name).data
+    except BadInput as error:
+        tell(f"note: profile {name}: {error.message}")
+        return {}
+
+
 def _layout(name: str) -> tuple[str, str]:
     from nemodeploy.app.validating import decided
 
     try:
         spec = decided(name)
     except BadInput:
-        return "?", f"nemodeploy validate says why: {name}"
+        return "?", "?"
     return spec.engine, f"{spec.precision} TP{spec.layout.tensor_parallel} × PP{spec.layout.pipeline_parallel}"

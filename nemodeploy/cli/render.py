@@ -30,7 +30,7 @@ def command(as_json: bool, output: Path, **typed: Any) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (output / name).write_text(text)
+            (output / name).write_text(text, encoding="utf-8")
             (output / name).chmod(0o755 if name.endswith(EXECUTABLE) else 0o644)
     except OSError as error:
         raise BadInput(f"cannot write to {output}: {error.strerror}") from error
@@ -40,4 +40,5 @@ def command(as_json: bool, output: Path, **typed: Any) -> None:
         return
     for name in files:
         click.echo(str(output / name))
-    click.echo("copy the directory to a file system that all nodes share, and run: sh submit.sh", err=True)
+    where = "the host" if wanted.plan.scheduler == "none" else "a file system that all nodes share"
+    click.echo(f"copy the directory to {where}, and run: sh submit.sh", err=True)

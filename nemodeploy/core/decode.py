@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nemodeploy.core.documents import Document
 from nemodeploy.core.model_files import PRECISIONS
-from nemodeploy.core.reading import Reader
+from nemodeploy.core.reading import REQUIRED, Reader, near
 from nemodeploy.core.spec import (
     ANY_KIND,
     Choices,
@@ -30,14 +30,16 @@ HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
 REMOTE_PATH = r"(/|\$HOME/)[^\x00-\x1f\x7f%\\]*"
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 LIKE_PATH = "an absolute path on the cluster, or one that begins with $HOME/"
-IMAGE = r"(?!.*:[^/@]*@(?!sha256:))[A-Za-z0-9./$_][A-Za-z0-9@#:/._+$-]*"
+IMAGE = r"(?!.*:[^/@]*@(?!sha256:))(\$oauthtoken@)?[A-Za-z0-9./_][A-Za-z0-9@#:/._+-]*"
 LIKE_IMAGE = "an image without spaces, quotes or USER:PASSWORD@ (credentials belong in the runtime's own file)"
-MOUNT = r"(?!.*/\.\.(/|:|$))/[^:,\x00-\x1f]*(:/[^:,\x00-\x1f]*(:[a-z+]+)?)?"
+MOUNT = r"(?!.*/\.\.(/|:|$))/[^:,\x00-\x1f]*(:/[^:,\x00-\x1f]*(:(ro|rw)(\+[a-z-]+)*)?)?"
 LIKE_MOUNT = "/source:/target[:ro], both absolute, without .. and commas"
 # Names that the loader, Slurm, or nemodeploy itself gives a meaning.
-RESERVED = r"(?!LD_PRELOAD$|LD_LIBRARY_PATH$|PATH$|HOME$|IFS$|BASH_ENV$|ENV$|SLURM_|SBATCH_|NEMODEPLOY_)" + (
-    r"(?!.*(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY)$)"
+NOT_OURS = (
+    r"(?!LD_PRELOAD$|LD_LIBRARY_PATH$|PATH$|HOME$|IFS$|BASH_ENV$|ENV$|E?UID$|PPID$|SHELLOPTS$|BASHOPTS$"
+    r"|SLURM_|SBATCH_|NEMODEPLOY_)"
 )
+RESERVED = NOT_OURS + r"(?!(?i:.*(TOKEN|PASS|PASSWORD|PASSWD|SECRETS?|API_?KEY|ACCESS_?KEY|CREDENTIALS?))$)"
 LIKE_VARIABLE = "letters, digits and _, and none of the loader's or Slurm's; tokens and passwords go to secrets: [NAME]"
 
 DEFAULTS = Document(
@@ -58,6 +60,7 @@ DEFAULTS = Document(
 )
 
 SHORTEST_S = 120
+LONGEST_S = 366 * 86400
 ONLY_IN_CLUSTER_FILES = ("ssh", "root", "transport", "scheduler", "when_unreachable")
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]\d)")
@@ -119,13 +122,15 @@ def read_settings(reader: Reader, *, name: str, profile: str, model: Model, clus
         slurm=_slurm(reader.section("slurm")),
         gpu_request=_gpu_request(reader, hardware),
         runtime=reader.choice("runtime", plugins.runtimes),
-        image=_of_many(reader, "images", engine, pattern=IMAGE, like=LIKE_IMAGE),
-        version=_of_many(reader, "versions", engine),
-        checkpoint_paths=_paths(reader.section("checkpoints"), model.name),
-        program=_programs(reader, engine),
+        image=_of_many(reader, "images", engine, plugins.engines, pattern=IMAGE, like=LIKE_IMAGE),
+        version=_of_many(reader, "versions", engine, plugins.engines),
+        checkpoint_paths=_paths(reader.section("checkpoints"), model),
+        program=_programs(reader, engine, plugins.engines),
         mounts=reader.texts("mounts", pattern=MOUNT, like=LIKE_MOUNT),
         environment=reader.table("env", names=RESERVED + IDENTIFIER, like=LIKE_VARIABLE),
-        secrets=reader.texts("secrets", pattern=IDENTIFIER, like="names of environment variables"),
+        secrets=reader.texts(
+            "secrets", pattern=NOT_OURS + IDENTIFIER, like="the names of environment variables", shown=False
+        ),
         lease_minimum_s=reader.section("lease").integer("minimum_s", most=86400),
         origins=reader.document.origins,
     )
@@ -160,14 +165,14 @@ def read_hardware(name: str, reader: Reader) -> tuple[Hardware, int | None, Host
     if place.data or per_node == 0:
         host = Host(cpus=place.integer("cpus", most=4096), memory_gib=place.number("memory_gib"))
     section = reader.section("gpu")
-    if per_node == 0 and not section.data and host:
+    needed = REQUIRED if per_node else None
+    gpu = Gpu(
+        type=section.text("type", needed, pattern=r"[a-z0-9_.-]+", like="a GPU type such as h100"),
+        memory_gib=section.number("memory_gib", needed),
+        fp8=section.flag("fp8", False),
+    )
+    if per_node == 0 and host:
         gpu = Gpu(type="cpu", memory_gib=host.memory_gib)
-    else:
-        gpu = Gpu(
-            type=section.text("type", pattern=r"[a-z0-9_.-]+", like="a GPU type such as h100"),
-            memory_gib=section.number("memory_gib"),
-            fp8=section.flag("fp8", False),
-        )
     hardware = Hardware(
         name=name, gpu=gpu, nodes=fixed or most, gpus_per_node=per_node, fast_link=reader.flag("fast_link", False)
     )
@@ -206,7 +211,7 @@ def _slurm(reader: Reader) -> SlurmOptions:
 
 
 def _gpu_request(reader: Reader, hardware: Hardware) -> str:
-    """How the site asks for this GPU, with the number at its end made ours; else Slurm's plain `--gpus-per-node`."""
+    """How the site asks for this GPU; else Slurm's plain `--gpus-per-node`."""
     kinds = {
         name: kind.text(
             "request", pattern=r"--?[^\x00-\x1f\x7f]+", like="an sbatch option such as --gpus-per-node=h100:8"
@@ -215,8 +220,7 @@ def _gpu_request(reader: Reader, hardware: Hardware) -> str:
     }
     if not hardware.gpus_per_node:
         return ""
-    request = kinds.get(hardware.gpu.type) or "--gpus-per-node=1"
-    return re.sub(r"([:=])\d+$", rf"\g<1>{hardware.gpus_per_node}", request)
+    return kinds.get(hardware.gpu.type) or f"--gpus-per-node={hardware.gpus_per_node}"
 
 
 def _options(reader: Reader, engines: Mapping[str, Sequence[Option]], chosen: str | None) -> dict[str, bool | float]:
@@ -235,37 +239,51 @@ def _options(reader: Reader, engines: Mapping[str, Sequence[Option]], chosen: st
     return found
 
 
-def _of_many(reader: Reader, key: str, wanted: str | None, **form: str) -> str:
+def _known(section: Reader, names: Iterable[str]) -> Reader:
+    """The section, with every key that is no such name complained of."""
+    for name in section.data:
+        if name not in names and name != "*":
+            section.complain(name, "is not an engine", near(name, names))
+    return section
+
+
+def _of_many(reader: Reader, key: str, wanted: str | None, names: Iterable[str], **form: str) -> str:
     """One entry of a table of texts, such as the image of this engine; empty when it has none."""
-    section = reader.section(key)
+    section = _known(reader.section(key), names)
     values = {name: section.text(name, **form) for name in section.data}
     return values.get(wanted or "") or ""
 
 
-def _paths(reader: Reader, model: str) -> dict[str, str]:
+def _paths(reader: Reader, model: Model) -> dict[str, str]:
     """Where a model's checkpoints lie: one path for whatever is wanted, or one for each kind."""
     found: dict[str, str] = {}
     for name, value in reader.data.items():
         if isinstance(value, Mapping):
             kinds = reader.section(name)
             paths = {kind: str(kinds.text(kind) or "") for kind in kinds.data}
+            there = [one.kind for one in model.checkpoints]
+            for kind in kinds.data if name == model.name else ():
+                if kind not in there:
+                    kinds.complain(kind, f"{name} has no such checkpoint", near(kind, there))
         else:
             paths = {ANY_KIND: str(reader.text(name) or "")}
-        if name == model:
+        if name == model.name:
             found = paths
     return found
 
 
-def _programs(reader: Reader, engine: str | None) -> tuple[str, ...]:
-    section = reader.section("programs")
+def _programs(reader: Reader, engine: str | None, names: Iterable[str]) -> tuple[str, ...]:
+    section = _known(reader.section("programs"), names)
     values = {name: section.texts(name) for name in section.data}
     return values.get(engine or "", ())
 
 
 def _time(reader: Reader) -> int:
     """A finite time limit in seconds, from `HH:MM:SS`, `D-HH:MM:SS` or `90m`, `4h`, `2d`."""
-    value = reader.text("time", pattern=r".*", like='"HH:MM:SS" or "4h", in quotes')
+    value = reader.text("time", pattern=r"(?!-?\d+$).*", like='"HH:MM:SS" or "4h", in quotes')
     seconds = parse_time(value) if isinstance(value, str) else 0
+    if seconds > LONGEST_S:
+        reader.complain("time", f"{value!r} is longer than a year", "a job ends some day; say when")
     if 0 < seconds < SHORTEST_S:
         reader.complain("time", f"{value!r} is too short to start a server", "at least 00:02:00")
     if value is not None and not seconds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from nemodeploy.core.documents import Document, Origin, Path
@@ -47,12 +47,15 @@ def profile_for(profile: Document, model: str) -> Document:
     return profile if profile.data.get("model") == model else profile.without(*DECIDED_BY_MODEL).renamed(NODES)
 
 
-def from_settings(settings: Iterable[tuple[str, object, str]]) -> Document:
-    """A layer from dotted keys: `("layout.tensor_parallel", 4, "--set layout.tensor_parallel=4")`."""
+def from_settings(settings: Iterable[tuple[str, object, str]], names: Collection[str] = ()) -> Document:
+    """A layer from dotted keys: `("layout.tensor_parallel", 4, "--set layout.tensor_parallel=4")`.
+
+    `names` are words with dots of their own, such as models, which stay whole behind the first dot.
+    """
     data: dict[str, Any] = {}
     origins: dict[Path, Origin] = {}
     for key, value, source in settings:
-        path = tuple(key.split("."))
+        path = _split(key, names)
         target = data
         for part in path[:-1]:
             below = target.setdefault(part, {})
@@ -62,3 +65,12 @@ def from_settings(settings: Iterable[tuple[str, object, str]]) -> Document:
         target[path[-1]] = value
         origins[path] = Origin(source)
     return Document(data, origins, "the command line")
+
+
+def _split(key: str, names: Collection[str]) -> Path:
+    first, _, rest = key.partition(".")
+    whole = max((name for name in names if rest == name or rest.startswith(f"{name}.")), key=len, default="")
+    if not whole:
+        return tuple(key.split("."))
+    below = rest[len(whole) + 1 :]
+    return (first, whole, *(below.split(".") if below else ()))

@@ -23,19 +23,22 @@ def decode_model(name: str, document: Document) -> Model:
 def read_model(name: str, reader: Reader) -> Model:
     """Every key of a model file."""
     reader.ignore("defaults")
+    if not isinstance(reader.data.get("defaults", {}), Mapping):
+        reader.complain("defaults", "must be a mapping of settings")
+    heads = reader.integer("heads", most=10**5)
     sampling = reader.section("sampling")
-    layers = reader.integer("layers")
+    layers = reader.integer("layers", most=10_000)
     return Model(
         name=name,
         description=reader.text("description", ""),
-        parameters_b=reader.number("parameters_b"),
+        parameters_b=reader.number("parameters_b", most=10**6),
         layers=layers,
-        hidden=reader.integer("hidden"),
-        heads=reader.integer("heads"),
-        kv_heads=_kv_heads(reader, layers),
-        head_size=reader.integer("head_size"),
-        vocabulary=reader.integer("vocabulary"),
-        context=reader.integer("context"),
+        hidden=reader.integer("hidden", most=10**6),
+        heads=heads,
+        kv_heads=_kv_heads(reader, layers, heads),
+        head_size=reader.integer("head_size", most=10**5),
+        vocabulary=reader.integer("vocabulary", most=10**8),
+        context=reader.integer("context", least=16, most=10**9),
         tied_embeddings=reader.flag("tied_embeddings", False),
         prompting=_prompting(reader.section("prompt")),
         checkpoints=tuple(_checkpoint(kind, one) for kind, one in reader.sections("checkpoints").items()),
@@ -56,18 +59,21 @@ def read_model(name: str, reader: Reader) -> Model:
     )
 
 
-def _kv_heads(reader: Reader, layers: int | None) -> tuple[int, ...]:
+def _kv_heads(reader: Reader, layers: int | None, heads: int | None) -> tuple[int, ...]:
     """`8`, or for layers that differ `{8: 44, 0: 26}`: how many layers have how many."""
     if not isinstance(reader.data.get("kv_heads"), Mapping):
-        return (reader.integer("kv_heads") or 1,) * (layers or 1)
+        count = reader.integer("kv_heads", most=10**5) or 1
+        if heads and heads % count:
+            reader.complain("kv_heads", f"{count} does not divide {heads} heads")
+        return (count,) * (layers or 1)
     groups = reader.section("kv_heads")
     found: list[int] = []
-    for heads in groups.data:
-        count = groups.integer(heads, most=10_000) or 0
-        if not re.fullmatch(r"0|[1-9]\d{0,3}", heads):
-            groups.complain(heads, "is not a number of KV heads", "write {8: 44, 0: 26}")
+    for name in groups.data:
+        count = groups.integer(name, most=10_000) or 0
+        if not re.fullmatch(r"0|[1-9]\d{0,3}", name) or (heads and int(name) and heads % int(name)):
+            groups.complain(name, "is not a number of KV heads", "write {8: 44, 0: 26}, each a divisor of heads")
             continue
-        found += [int(heads)] * count
+        found += [int(name)] * count
     if layers and len(found) != layers:
         reader.complain("kv_heads", f"counts {len(found)} layers, but layers is {layers}")
     return tuple(sorted(found, reverse=True))
@@ -75,10 +81,10 @@ def _kv_heads(reader: Reader, layers: int | None) -> tuple[int, ...]:
 
 def _prompting(reader: Reader) -> Prompting:
     return Prompting(
-        template=reader.block("template"),
+        template=reader.text("template", pattern=r"[^\x00]*\{prompt\}[^\x00]*", like="text with {prompt} in it"),
         system=reader.block("system", ""),
         stop=reader.texts("stop", pattern=r"[^\x00]+", like="strings"),
-        probe=reader.text("probe", "What is the capital of France?"),
+        probe=reader.text("probe", "What is the capital of France?", pattern=r"[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*"),
         add_bos=reader.flag("add_bos", False),
     )
 

@@ -63,7 +63,7 @@ class Plan:
     @property
     def warning_s(self) -> int:
         """How long before the time limit the job is told, in seconds; Slurm may be up to 60 s early."""
-        return min(120, self.time_s // 4)
+        return min(max(120, self.grace_s + 60), max(self.time_s // 4, 1))
 
     def as_json(self) -> dict[str, Any]:
         """The document of `plan --json`."""

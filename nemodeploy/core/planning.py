@@ -12,7 +12,7 @@ from typing import Protocol
 
 from nemodeploy.core.documents import Document, Origin, Path
 from nemodeploy.core.reading import Problem
-from nemodeploy.core.spec import Checkpoint, Choices, Draft, Hardware, Layout, Serving, Spec
+from nemodeploy.core.spec import ANY_KIND, Checkpoint, Choices, Draft, Hardware, Layout, Serving, Spec
 from nemodeploy.errors import BadInput
 
 GIB = 2**30
@@ -32,6 +32,10 @@ class Server(Protocol):
     @property
     def most_batch(self) -> int:
         """The most sequences at once that are worth planning for when nobody says how many."""
+
+    @property
+    def cuts_evenly(self) -> bool:
+        """Whether every pipeline stage must have the same number of layers."""
 
     def rules(self, spec: Spec) -> Rules:
         """What this engine refuses: dotted key, what is wrong, what to write instead."""
@@ -160,7 +164,9 @@ def kv_gib_per_sequence(spec: Spec) -> float:
 def _candidates(draft: Draft, server: Server) -> Iterator[Spec]:
     """Everything that agrees with what was asked for, best first."""
     asked = draft.choices
-    for checkpoint in draft.model.checkpoints_for(server.name):
+    paths = draft.checkpoint_paths
+    there = [one for one in draft.model.checkpoints_for(server.name) if one.kind in paths or ANY_KIND in paths]
+    for checkpoint in there or draft.model.checkpoints_for(server.name):
         if asked.precision and checkpoint.precision != asked.precision:
             continue
         for nodes in (asked.nodes,) if asked.nodes else range(1, draft.hardware.nodes + 1):
@@ -203,10 +209,10 @@ def _with_batch(spec: Spec, server: Server) -> Spec:
 
 
 def _problems(spec: Spec, server: Server) -> Rules:
-    return (*_shape(spec), *_precision(spec), *server.rules(spec))
+    return (*_shape(spec, evenly=server.cuts_evenly), *_precision(spec), *server.rules(spec))
 
 
-def _shape(spec: Spec) -> Iterator[tuple[str, str, str]]:
+def _shape(spec: Spec, *, evenly: bool) -> Iterator[tuple[str, str, str]]:
     """What no engine can do: a layout that does not cover the GPUs, or does not divide the model."""
     tensor, pipeline = spec.layout.tensor_parallel, spec.layout.pipeline_parallel
     model, per_node = spec.model, spec.hardware.devices_per_node
@@ -217,9 +223,9 @@ def _shape(spec: Spec) -> Iterator[tuple[str, str, str]]:
         yield "layout", f"{what} are {spec.devices}", instead
     if model.heads % tensor:
         yield "layout.tensor_parallel", f"{tensor} does not divide {model.heads} attention heads", "use a divisor"
-    if model.layers % pipeline:
+    if evenly and model.layers % pipeline:
         yield "layout.pipeline_parallel", f"{pipeline} does not divide {model.layers} layers", "use a divisor"
-    if tensor > per_node and not spec.hardware.fast_link:
+    if (tensor > per_node or per_node % tensor) and spec.nodes > 1 and not spec.hardware.fast_link:
         what = f"{tensor} crosses nodes of {per_node} GPUs, where tensor parallelism is too slow"
         yield "layout.tensor_parallel", what, "fast_link: true in the profile, if all nodes are one NVLink domain"
 
@@ -260,7 +266,7 @@ def _does_not_fit(spec: Spec, memory: Memory, elsewhere: str) -> BadInput:
     cut = f"TP{layout.tensor_parallel} x PP{layout.pipeline_parallel}, {spec.nodes} x {spec.hardware.devices_per_node}"
     less = "a smaller serving.max_batch or serving.max_length, or more GPUs"
     if memory.weights_gib_per_gpu > memory.usable_gib_per_gpu:
-        less = "no setting makes it small enough for these GPUs"
+        less = "more or larger GPUs: the weights alone are too much"
     return BadInput(
         f"{spec.model.name} does not fit on {spec.profile}: each GPU would have to hold {memory.need_gib:.1f} GiB, "
         f"and {memory.usable_gib_per_gpu:.1f} GiB are usable",

@@ -12,6 +12,8 @@ from nemodeploy.core.documents import Document, Origin, Path
 from nemodeploy.errors import BadInput
 
 REQUIRED: Any = object()
+# No control characters, old or new, and none that turn the direction of writing.
+ONE_LINE = r"[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Problem:
     def __str__(self) -> str:
         place = ".".join(self.path)
         remedy = f"; {self.instead}" if self.instead else ""
-        return f"{self.origin.exact}  {place}: {self.what}{remedy}"
+        return f"{masked(self.origin.exact)}  {place}: {self.what}{remedy}"
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class Reader:
         return {name: parent.section(name) for name in parent.data}
 
     def text(
-        self, key: str, default: Any = REQUIRED, *, pattern: str = r"[^\x00-\x1f\x7f]*", like: str = "text in one line"
+        self, key: str, default: Any = REQUIRED, *, pattern: str = ONE_LINE, like: str = "text in one line"
     ) -> Any:
         """A string that matches a pattern from end to end."""
 
@@ -117,9 +119,9 @@ class Reader:
         return None
 
     def texts(
-        self, key: str, *, pattern: str = r"[^\x00-\x1f\x7f]+", like: str = "text in one line"
+        self, key: str, *, pattern: str = r"[^\x00-\x1f\x7f]+", like: str = "text in one line", shown: bool = True
     ) -> tuple[str, ...]:
-        """A list of strings, empty when it is not there."""
+        """A list of strings, empty when it is not there; not `shown`: a wrong one may be a secret."""
         value = self._take(key, ())
         if not isinstance(value, (list, tuple)):
             self.complain(key, f"must be a list, not {_shown(value)}")
@@ -127,7 +129,8 @@ class Reader:
         for index, item in enumerate(value):
             if not isinstance(item, str) or not re.fullmatch(pattern, item):
                 path = (*self.path, key, str(index))
-                self.problems.append(Problem(self.document.origin(path), path, _mismatch(item, f"one of {like}")))
+                what = _mismatch(item, f"one of {like}") if shown else f"must be one of {like}; it is not repeated here"
+                self.problems.append(Problem(self.document.origin(path), path, what))
         return tuple(item for item in value if isinstance(item, str))
 
     def table(
@@ -173,7 +176,11 @@ class Reader:
         self._note_unknown()
         if self.problems:
             lines = tuple(str(problem) for problem in self.problems)
-            first = f"{what}: {self.problems[0].what}" if len(lines) == 1 else f"{what} has {len(lines)} problems"
+            first = (
+                f"{what}: {'.'.join(self.problems[0].path)}: {self.problems[0].what}"
+                if len(lines) == 1
+                else f"{what} has {len(lines)} problems"
+            )
             raise BadInput(first, detail=lines)
 
     def _note_unknown(self) -> None:
@@ -200,6 +207,11 @@ def _mismatch(value: object, like: str) -> str:
     return f"must be {like}, not {_shown(value)}"
 
 
+def masked(text: str) -> str:
+    """Less the password of an address: whoever wrote it need not see it again."""
+    return re.sub(r":[^/@:]+@", ":***@", text)
+
+
 def _shown(value: object) -> str:
-    text = re.sub(r":[^/@:]+@", ":***@", repr(value))  # whoever writes a password into an address need not see it again
+    text = masked(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."

@@ -14,7 +14,7 @@ from nemodeploy.core import decode
 from nemodeploy.core.decode import Plugins
 from nemodeploy.core.documents import Document
 from nemodeploy.core.model_files import read_model
-from nemodeploy.core.reading import REQUIRED, Reader
+from nemodeploy.core.reading import ONE_LINE, REQUIRED, Reader
 from nemodeploy.core.spec import Model
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -53,7 +53,7 @@ class Recorder(Reader):
         return child
 
     def text(
-        self, key: str, default: Any = REQUIRED, *, pattern: str = r"[^\x00-\x1f\x7f]*", like: str = "text in one line"
+        self, key: str, default: Any = REQUIRED, *, pattern: str = ONE_LINE, like: str = "text in one line"
     ) -> Any:
         """A string of a form."""
         return self._note(key, {"type": "string", "pattern": f"^({pattern})$", "description": like}, default, "x")
@@ -85,7 +85,7 @@ class Recorder(Reader):
         return self._note(key, {"enum": words}, default, words[0])
 
     def texts(
-        self, key: str, *, pattern: str = r"[^\x00-\x1f\x7f]+", like: str = "text in one line"
+        self, key: str, *, pattern: str = r"[^\x00-\x1f\x7f]+", like: str = "text in one line", shown: bool = True
     ) -> tuple[str, ...]:
         """A list of strings."""
         item = {"type": "string", "pattern": f"^({pattern})$", "description": like}
@@ -97,7 +97,11 @@ class Recorder(Reader):
     ) -> dict[str, str]:
         """A mapping of names to text."""
         value = {"type": ["string", "integer"]}
-        what = {"type": "object", "propertyNames": {"pattern": f"^({names})$"}, "additionalProperties": value}
+        what = {
+            "type": "object",
+            "propertyNames": {"pattern": f"^({names.replace('(?i:', '(?:')})$"},
+            "additionalProperties": value,
+        }
         self._note(key, what, None, None)
         return {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -116,6 +116,7 @@ class Common:
     stop_signal = "TERM"
     notice = ""
     binds_all = False
+    cuts_evenly = True
 
     def rules(self, spec: Spec) -> Rules:
         """Nothing of its own."""
@@ -136,6 +137,29 @@ class Common:
     def served_name(self, spec: Spec, model_path: str) -> str:
         """The model's own name."""
         return spec.model.name
+
+
+def needs_gpus(spec: Spec) -> Rules:
+    """The rule of a server that ends at once where there is no GPU."""
+    return () if spec.gpus_per_node else (("gpus_per_node", f"{spec.engine} needs GPUs", "a profile that has some"),)
+
+
+def takes_precision(spec: Spec, known: Collection[str]) -> Rules:
+    """The rule of a server that knows some precisions only."""
+    if spec.precision in known:
+        return ()
+    return (("precision", f"{spec.engine} cannot hold {spec.precision}", f"it takes {', '.join(sorted(known))}"),)
+
+
+def shared_kv_heads(spec: Spec) -> Rules:
+    """KV heads are cut evenly, or each is repeated on the same number of GPUs. Source: vLLM, TensorRT-LLM."""
+    tensor = spec.layout.tensor_parallel
+    odd = sorted({count for count in spec.model.kv_heads if count and count % tensor and tensor % count})
+    if not odd:
+        return ()
+    return (
+        ("layout.tensor_parallel", f"{tensor} neither divides {odd[0]} KV heads nor is a multiple", "use a divisor"),
+    )
 
 
 def one_node(spec: Spec, why: str) -> Rules:

@@ -16,6 +16,7 @@ class LlamaCpp(OpenAi):
     program = ("llama-server",)
     most_batch = 4
     reserve_gib = 1.0
+    cuts_evenly = False
     joined_pattern = "llama|main:"
     phases = (
         Phase(name="loading", pattern="load_model|loading model"),
@@ -26,7 +27,13 @@ class LlamaCpp(OpenAi):
         """It spreads whole layers over the GPUs of one machine."""
         found = [*one_node(spec, "one process holds the whole model")]
         if spec.layout.tensor_parallel > 1:
-            found.append(("layout.tensor_parallel", "llama-server spreads whole layers, it does not cut them", "1"))
+            found.append(
+                (
+                    "layout.tensor_parallel",
+                    "llama-server spreads whole layers, it does not cut them",
+                    "--set layout.tensor_parallel=1",
+                )
+            )
         return found
 
     def tasks_per_node(self, spec: Spec) -> int:

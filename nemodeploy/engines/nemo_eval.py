@@ -7,13 +7,16 @@ nemo/collections/nlp/modules/common/text_generation_server.py.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from nemodeploy.core.planning import BYTES_PER_VALUE, Rules
 from nemodeploy.core.spec import Option, Prompting, Spec
 from nemodeploy.engines import answers
-from nemodeploy.engines.base import PROBE_TOKENS, Common, Phase, Probe, whole_kv_heads
+from nemodeploy.engines.base import PROBE_TOKENS, Common, Phase, Probe, needs_gpus, takes_precision, whole_kv_heads
 from nemodeploy.values import HttpRequest, Reply
+
+PRECISIONS = {"bf16": "bf16", "fp16": "16", "fp32": "32"}  # in Lightning's words
 
 
 class NemoEval(Common):
@@ -46,7 +49,7 @@ class NemoEval(Common):
 
     def rules(self, spec: Spec) -> Rules:
         """Devices x nodes = TP x PP holds for all engines; KV heads stay whole."""
-        return whole_kv_heads(spec)
+        return (*needs_gpus(spec), *takes_precision(spec, PRECISIONS), *whole_kv_heads(spec))
 
     def bytes_per_weight(self, spec: Spec) -> float:
         """params_dtype is fp32 unless megatron_amp_O2 is set."""
@@ -55,14 +58,14 @@ class NemoEval(Common):
     def arguments(self, spec: Spec, model_path: str, bind: str) -> tuple[str, ...]:
         """All three parallel sizes are given: left to -1 they are read from the checkpoint only for old formats."""
         return (
-            f"gpt_model_file={model_path}",
+            f"gpt_model_file={_for_hydra(model_path)}",
             "server=True",
             f"tensor_model_parallel_size={spec.layout.tensor_parallel}",
             f"pipeline_model_parallel_size={spec.layout.pipeline_parallel}",
             "pipeline_model_parallel_split_rank=0",
             f"trainer.devices={spec.hardware.devices_per_node}",
             f"trainer.num_nodes={spec.nodes}",
-            f"trainer.precision={spec.precision}",
+            f"trainer.precision={PRECISIONS[spec.precision]}",
             f"megatron_amp_O2={spec.options['megatron_amp_O2']}",
             "web_server=False",
         )
@@ -106,3 +109,10 @@ class NemoEval(Common):
         if not isinstance(sentences, list) or not sentences or not isinstance(sentences[0], str):
             return Reply(problem=f"no sentences in the answer: {answers.short(body)}")
         return answers.reply(answers.continuation(sentences[0], prompt), stop)
+
+
+def _for_hydra(path: str) -> str:
+    """A value for Hydra's own grammar, which gives `=`, `,`, brackets and quotes a meaning."""
+    if re.fullmatch(r"[A-Za-z0-9_./:@+-]+", path):
+        return path
+    return "'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Prompting, Spec
-from nemodeploy.engines.base import image_release, one_node, unknown_release, whole_kv_heads
+from nemodeploy.engines.base import image_release, one_node, takes_precision, unknown_release, whole_kv_heads
 from nemodeploy.engines.triton import Triton, tensor
 
 CARD_RELEASE = "24.05.llama3.1"
@@ -34,9 +34,16 @@ class NemoTriton(Triton):
 
     def rules(self, spec: Spec) -> Rules:
         """TP is the number of GPUs, and there is no PP."""
-        found = [*one_node(spec, "the script knows one machine"), *whole_kv_heads(spec)]
+        found = [*super().rules(spec), *one_node(spec, "the script knows one machine"), *whole_kv_heads(spec)]
+        found += takes_precision(spec, ("bf16", "fp16"))
         if spec.layout.pipeline_parallel > 1:
-            found.append(("layout.pipeline_parallel", "the script cuts by tensor parallelism only", "1"))
+            found.append(
+                (
+                    "layout.pipeline_parallel",
+                    "the script cuts by tensor parallelism only",
+                    "--set layout.pipeline_parallel=1",
+                )
+            )
         why = "is not one whose deploy_inframework_triton.py is known"
         return (*found, *unknown_release(spec, image_release(spec, CARD_RELEASE), RELEASES, why))
 

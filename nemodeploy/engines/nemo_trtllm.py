@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nemodeploy.core.planning import Rules
-from nemodeploy.core.spec import Prompting, Spec
-from nemodeploy.engines.base import image_release, one_node, unknown_release
+from nemodeploy.core.spec import Checkpoint, Prompting, Spec
+from nemodeploy.engines.base import image_release, one_node, shared_kv_heads, takes_precision, unknown_release
 from nemodeploy.engines.triton import Triton, tensor
 
 CARD_RELEASE = "24.05.llama3.1"
@@ -34,9 +34,15 @@ class NemoTrtllm(Triton):
 
     def rules(self, spec: Spec) -> Rules:
         """One node, since the ranks come from MPI inside the one process."""
-        found = [*one_node(spec, "its ranks are started by MPI inside one process")]
+        found = [*super().rules(spec), *one_node(spec, "its ranks are started by MPI inside one process")]
+        found += [*takes_precision(spec, DTYPES), *shared_kv_heads(spec)]
+        if not _checkpoint(spec).model_type:
+            what = f"NeMo's exporter must be told what {spec.model.name} is"
+            found.append(("engine", what, "model_type: llama, gptnext, … at its checkpoint in the model file"))
         if spec.layout.pipeline_parallel > 1:
-            found.append(("layout.pipeline_parallel", "--num_gpus means tensor parallelism", "1"))
+            found.append(
+                ("layout.pipeline_parallel", "--num_gpus means tensor parallelism", "--set layout.pipeline_parallel=1")
+            )
         why = "is not one whose deploy_triton.py is known"
         return (*found, *unknown_release(spec, image_release(spec, CARD_RELEASE), tuple(GPUS_OPTION), why))
 
@@ -47,15 +53,14 @@ class NemoTrtllm(Triton):
     def arguments(self, spec: Spec, model_path: str, bind: str) -> tuple[str, ...]:
         """A quarter of the length is for the answer, as in the 70B card's 3072 + 1024."""
         answer = max(spec.serving.max_length // 4, 1)
-        checkpoint = next(one for one in spec.model.checkpoints if one.kind == spec.checkpoint_kind)
         gpus = GPUS_OPTION.get(image_release(spec, CARD_RELEASE), "--num_gpus")
         return (
             f"--nemo_checkpoint={model_path}",
-            f"--model_type={checkpoint.model_type}",
+            f"--model_type={_checkpoint(spec).model_type}",
             f"--triton_model_name={spec.model.name}",
             f"--triton_http_address={bind}",
             f"{gpus}={spec.layout.tensor_parallel}",
-            f"--dtype={DTYPES.get(spec.precision, spec.precision)}",
+            f"--dtype={DTYPES[spec.precision]}",
             f"--max_input_len={spec.serving.max_length - answer}",
             f"--max_output_len={answer}",
             f"--max_batch_size={spec.serving.max_batch}",
@@ -68,3 +73,7 @@ class NemoTrtllm(Triton):
             tensor("max_output_len", "INT64", max_tokens),
             tensor("top_k", "INT64", 1),
         )
+
+
+def _checkpoint(spec: Spec) -> Checkpoint:
+    return next(one for one in spec.model.checkpoints if one.kind == spec.checkpoint_kind)

@@ -20,6 +20,7 @@ class Transformers(OpenAi):
     template = "engines/transformers.sh.j2"
     program = ("transformers", "serve")
     reserve_gib = 4.0
+    cuts_evenly = False
     joined_pattern = "Started server process"
     phases = (
         Phase(name="loading", pattern="Loading weights|Loading checkpoint shards"),
@@ -31,7 +32,11 @@ class Transformers(OpenAi):
         found = [*one_node(spec, "one process holds the whole model")]
         if spec.layout.tensor_parallel > 1:
             found.append(
-                ("layout.tensor_parallel", "transformers serve spreads whole layers, it does not cut them", "1")
+                (
+                    "layout.tensor_parallel",
+                    "transformers serve spreads whole layers, it does not cut them",
+                    "--set layout.tensor_parallel=1",
+                )
             )
         return found
 

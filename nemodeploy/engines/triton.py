@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from nemodeploy.core.spec import Prompting
+from nemodeploy.core.planning import Rules
+from nemodeploy.core.spec import Prompting, Spec
 from nemodeploy.engines import answers
-from nemodeploy.engines.base import PROBE_TOKENS, Common, Phase, Probe
+from nemodeploy.engines.base import PROBE_TOKENS, Common, Phase, Probe, needs_gpus
 from nemodeploy.values import HttpRequest, Reply
+
+OTHER_PORTS = (8001, 8002)  # gRPC and metrics
 
 
 class Triton(Common):
@@ -28,6 +31,12 @@ class Triton(Common):
         Phase(name="warming_up", pattern="Infer function available as model"),
     )
     notice = "Triton opens 8001 (gRPC) and 8002 (metrics) on every interface, whatever its HTTP port"
+
+    def rules(self, spec: Spec) -> Rules:
+        """GPUs, and an HTTP port that is not one of Triton's others."""
+        if spec.port in OTHER_PORTS:
+            return (*needs_gpus(spec), ("port", f"Triton opens {spec.port} for something else", "port: auto"))
+        return needs_gpus(spec)
 
     def cheap_probe(self, served: str) -> Probe:
         """The model's own readiness; not-ready is 400, and the server's readiness says nothing of the model."""

@@ -5,8 +5,9 @@ Source: vllm/config/parallel.py and PR 23691 (nnodes, node_rank, master_addr, he
 
 from __future__ import annotations
 
+from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Option, Spec
-from nemodeploy.engines.base import Phase
+from nemodeploy.engines.base import Phase, shared_kv_heads
 from nemodeploy.engines.openai import OpenAi
 
 ACTIVATIONS_GIB = 2.0
@@ -31,6 +32,10 @@ class Vllm(OpenAi):
         Phase(name="warming_up", pattern="GPU KV cache size|Capturing CUDA graph"),
         Phase(name="listening", pattern="Starting vLLM API server|Application startup complete"),
     )
+
+    def rules(self, spec: Spec) -> Rules:
+        """It repeats KV heads where there are fewer than GPUs, evenly."""
+        return shared_kv_heads(spec)
 
     def usable_gib(self, spec: Spec) -> float:
         """Its own share of the memory, less what a forward pass takes."""

@@ -21,5 +21,7 @@ class Apptainer(Container):
 
     def corrected(self, image: str) -> str:
         """With `docker://`."""
+        if image.endswith((".sif", ".sqsh", ".simg")):
+            return f"/path/on/shared/storage/{image.rpartition('/')[2]}"
         bare = image.removeprefix("docker://").replace("#", "/", 1)
         return f"docker://{bare}"

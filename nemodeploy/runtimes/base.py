@@ -55,6 +55,9 @@ class Container:
             found.append((key, f"cluster {spec.cluster.name} names no image for {spec.engine}", self.example))
         elif self.misread(spec.image):
             found.append((key, f"{spec.image!r}: {self.misread(spec.image)}", f"write {self.corrected(spec.image)}"))
+        for target in (mount.split(":")[1] if ":" in mount else mount for mount in spec.mounts):
+            if target.rstrip("/") in ("", MODEL_PATH):
+                found.append(("mounts", f"{target} in the container is taken", "another target"))
         paths = ((f"checkpoints.{spec.model.name}", spec.checkpoint), ("root", spec.cluster.root))
         return found + [
             (key, f"{self.name} cannot mount a path with {' or '.join(self.unmountable)}", "another path")

@@ -15,12 +15,12 @@ class Docker(Container):
 
     def misread(self, image: str) -> str:
         """A path or a scheme means nothing here."""
-        if image.startswith(("/", "./")) or "://" in image:
+        if image.startswith(("/", "./")) or "://" in image or image.endswith((".sif", ".sqsh")):
             return "docker takes images of a registry only"
         return super().misread(image)
 
     def corrected(self, image: str) -> str:
         """As in a registry's own page."""
-        if image.startswith(("/", "./")):
-            return self.example.removeprefix("for example ")
+        if image.startswith(("/", "./")) or image.endswith((".sif", ".sqsh")):
+            return "an image of a registry, such as " + self.example.removeprefix("for example ")
         return super().corrected(image.partition("://")[2] or image)

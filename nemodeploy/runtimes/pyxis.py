@@ -36,4 +36,6 @@ class Pyxis(Container):
     def corrected(self, image: str) -> str:
         """With `#` after the registry."""
         image = image.removeprefix("docker://")
-        return f"/path/on/shared/storage/{image}" if image.endswith(".sqsh") else image.replace("/", "#", 1)
+        if image.endswith(".sqsh"):
+            return f"/path/on/shared/storage/{image.rpartition('/')[2]}"
+        return image.replace("/", "#", 1) if "." in image.partition("/")[0] else image

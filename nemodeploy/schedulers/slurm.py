@@ -30,11 +30,13 @@ _COLUMNS = (
     ("NodeList", 400),
 )
 # What nemodeploy decides itself: short options, and long ones that sbatch also takes abbreviated.
-_SHORT = "JadoeWtDNnMi"
+_SHORT = "JadoeWtDNnMiHVhG"
+_SWITCHES = "sOkKQvIbX"  # short options without a value, behind which others may stand
 _LONG = (
     *("job-name", "array", "dependency", "output", "error", "input", "export", "export-file", "wrap", "wait", "time"),
     *("chdir", "nodes", "ntasks", "ntasks-per-node", "clusters", "signal", "requeue", "no-requeue", "test-only"),
-    *("parsable", "uid", "gid", "hold", "open-mode", "time-min", "deadline", "het-group"),
+    *("parsable", "uid", "gid", "hold", "open-mode", "time-min", "deadline", "het-group", "help", "usage", "version"),
+    *("begin", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "ntasks-per-gpu", "partition", "account"),
 )
 _GPU_REQUEST = re.compile(r"(--gpus|--gpus-per-node|--gres|--tres-per-node|--constraint|-G|-C)(=.+|[A-Za-z0-9].*)?")
 _ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
@@ -67,7 +69,11 @@ class Slurm:
         options = spec.slurm
         named = (("--partition", options.partition), ("--account", options.account))
         words = tuple(f"{option}={value}" for option, value in named if value)
-        return tuple(word for word in (*words, spec.gpu_request, *options.extra_args) if word)
+        return tuple(
+            word
+            for word in (*words, gpu_words(spec.gpu_request, spec.gpus_per_node, spec.nodes), *options.extra_args)
+            if word
+        )
 
     def unknown(self, spec: Spec) -> tuple[str, ...]:
         """What the controller decides."""
@@ -126,9 +132,26 @@ class Slurm:
 def _is_ours(word: str) -> bool:
     """Whether an sbatch option would take the job's name, time, place or output away from us."""
     if not word.startswith("--"):
-        return word[1:2] in _SHORT
+        return word[1:2] in _SHORT or (word[1:2] in _SWITCHES and bool(set(word[2:]) & set(_SHORT)))
     name = word[2:].partition("=")[0]
     return any(option.startswith(name) for option in _LONG)
+
+
+def gpu_words(request: str, count: int, nodes: int) -> str:
+    """The site's request with the GPUs that this deployment takes of each node; other resources in it stay."""
+    if not count:
+        return ""
+    if request.startswith("--gpus-per-node="):
+        value = request.partition("=")[2]
+        counted = re.fullmatch(r"(?:(.+):)?\d+", value)
+        kind = (counted[1] or "") if counted else value
+        return f"--gpus-per-node={kind}:{count}" if kind else f"--gpus-per-node={count}"
+    total = re.fullmatch(r"(--gpus=|-G)(?:([A-Za-z][\w.-]*):?)?\d*", request)
+    if total:  # counts all nodes together
+        return f"{total[1]}{f'{total[2]}:' if total[2] else ''}{count * nodes}"
+    if request.startswith(("--gres=", "--tres-per-node=")):
+        return re.sub(r"(gpu(?:[:/][A-Za-z][\w.-]*)*)(?:([:=])\d+)?(?=[,(]|$)", rf"\1:{count}", request)
+    return request
 
 
 def queue_script() -> str:

@@ -14,18 +14,20 @@ from nemodeploy.core.rendering import duration
 from nemodeploy.core.sections import Section
 from nemodeploy.schedulers.base import Findings
 
-_GPU = re.compile(r"gpu(?::(?P<type>[A-Za-z0-9_.-]+?))?:(?P<count>\d+)")
+_GPU = re.compile(r"gpu(?::(?P<type>(?!no_consume)[A-Za-z0-9_.-]+?))?(?::no_consume)?:(?P<count>\d+)")
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)")
 _START = re.compile(r"to start at (\d{4}-\d\d-\d\d)T(\d\d:\d\d)")
 # Not an answer to the question: the controller was busy or away.
 _NO_ANSWER = (
-    "Socket timed out",
-    "Unable to contact",
-    "connect failure",
-    "Zero Bytes",
-    "send failure",
-    "receive failure",
+    *("Socket timed out", "Unable to contact", "connect failure", "Zero Bytes", "send failure", "receive failure"),
+    *("connection failure", "uthentication", "munge", "temporarily unavailable", "MaxJobCount"),
 )
+# A no for the moment: nodes that are down or drained count as none, but a real job would wait for them.
+_FOR_NOW = (
+    *("node configuration is not available", "partition configuration not available", "not available (down"),
+    *("nodes are busy", "accounting/QOS policy", "nodes required for job"),
+)
+_SAID = re.compile(r"allocation failure: |sbatch: error: |sbatch: fatal: |sbatch: unrecognized option")
 
 
 def parts(files: Mapping[str, str]) -> Mapping[str, str]:
@@ -46,22 +48,30 @@ def judge(plan: Plan, answers: Mapping[str, Section]) -> Findings:
     """What stands against the job, and what is worth saying; a question without an answer stands against nothing."""
     partitions = _partitions(answers["partitions"])
     nodes = answers["nodes"].text if answers["nodes"].status == 0 else ""
+    test = answers["test"]
     wanted = chosen(plan, partitions)
+    if test.status == 0 and _START.search(test.text):  # Slurm's own yes; a site may allow what its tables do not say
+        return Findings(problems=(), says=_says(plan, wanted, partitions, test))
     against = [list(_against(plan, name, partitions, nodes)) for name in wanted] if partitions else []
     problems = next((found for found in against if found), []) if against and all(against) else []
-    test = answers["test"]
-    lines = [line for line in test.text.splitlines() if line.strip()]
-    refused = test.status not in (0, 124, 125, 127) and not any(word in test.text for word in _NO_ANSWER)
-    if refused and not problems:
-        said = lines[-1].rpartition("error: ")[2].removeprefix("allocation failure: ") if lines else "no reason given"
+    said = refusal(test)
+    if said and not problems:
         problems = [(f"Slurm would refuse the job: {said}", _hint(test.text))]
     return Findings(problems=tuple(problems), says=_says(plan, wanted, partitions, test))
+
+
+def refusal(test: Section) -> str:
+    """The words in which Slurm said that it would never take the job; empty: it did not say that."""
+    lines = [line for line in test.text.splitlines() if _SAID.search(line)]
+    if not lines or test.status in (0, 124) or any(word in test.text for word in (*_NO_ANSWER, *_FOR_NOW)):
+        return ""
+    return _SAID.split(lines[-1])[-1].strip()
 
 
 def chosen(plan: Plan, partitions: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
     """The partitions that the job names, or the default one."""
     words = list(plan.submit_options)
-    for index, word in enumerate(words):
+    for index, word in reversed(list(enumerate(words))):  # the last one counts
         match = re.fullmatch(r"(?:--partition=|-p)(.+)", word)
         if match:
             return tuple(match[1].split(","))
@@ -99,10 +109,6 @@ def _against(
             f"partition {name} allows {most} nodes, and the job asks for {plan.layout.nodes}",
             "another slurm.partition",
         )
-    account = next((word.partition("=")[2] for word in plan.submit_options if word.startswith("--account=")), "")
-    accounts = fields.get("AllowAccounts", "ALL")
-    if account and accounts != "ALL" and account not in accounts.split(","):
-        yield f"partition {name} is not for account {account}", f"slurm.account; it is for {accounts}"
     yield from _gpus(plan, name, nodes)
 
 
@@ -156,4 +162,7 @@ def _says(plan: Plan, wanted: tuple[str, ...], partitions: Mapping[str, object],
     start = _START.search(test.text)
     if test.status == 0 and start:
         said.append(f"would start at {start[2]} (the cluster's clock)")
+    soon = next((word for word in _FOR_NOW if word in test.text), "")
+    if soon:
+        said.append(f"Slurm says for now: {soon}")
     return " · ".join(said) or "the site did not answer the questions before the queue; going on"

@@ -93,7 +93,7 @@ def test_an_id_that_slurm_never_had_is_forgotten(sandbox: Sandbox) -> None:
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=60)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example('it\'s "a" $HOME `x` \\ #; | * é')
 @example("a#b")
 @example("a\\")

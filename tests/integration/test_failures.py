@@ -62,6 +62,7 @@ def test_a_rank_that_dies_during_the_start_up_is_exit_30(site: Home, sandbox: Sa
     assert sandbox.exec("squeue", "--noheader").stdout == ""
 
 
+@pytest.mark.long
 def test_a_node_that_dies_is_never_called_ready_again(site: Home, hosts: Sandbox) -> None:
     sandbox = hosts
     assert site.run("up", "--profile", "a100x16").returncode == 0
@@ -213,6 +214,7 @@ def test_a_secret_reaches_the_program_and_no_file_that_stays(site: Home, sandbox
     assert "canary" not in done.stderr + done.stdout
 
 
+@pytest.mark.long
 def test_a_controller_that_stalls_is_unknown_not_gone(site: Home, sandbox: Sandbox) -> None:
     assert site.run("up", "--profile", "h200x8").returncode == 0
     sandbox.signal_daemon("slurmctld", signal.SIGSTOP)
@@ -224,6 +226,7 @@ def test_a_controller_that_stalls_is_unknown_not_gone(site: Home, sandbox: Sandb
     assert site.wait_for("READY")["name"] == NAME
 
 
+@pytest.mark.long
 def test_a_submission_that_times_out_is_found_and_not_repeated(site: Home, sandbox: Sandbox) -> None:
     starting = None
     sandbox.signal_daemon("slurmctld", signal.SIGSTOP)

@@ -66,6 +66,7 @@ def test_a_second_job_of_one_token_has_nothing_to_do(site: Home, sandbox: Sandbo
     assert (directory / "claim").readlink() == Path(first["job_id"])
 
 
+@pytest.mark.long
 def test_a_stopped_rank_stops_the_generation_and_down_still_works(site: Home, sandbox: Sandbox) -> None:
     up(site)
     pid = pid_of_rank(sandbox, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,16 @@ def plain_host(site: Home, sandbox: Sandbox) -> str:
     return str(path)
 
 
+def test_a_server_that_ends_on_an_interrupt_only_does_so(site: Home, sandbox: Sandbox) -> None:
+    cluster = plain_host(site, sandbox)
+    words = ("--profile", "a100x2", "--cluster", cluster)
+    up = json.loads(site.run("up", *words, "--json").stdout)
+    assert up["engine"] == "nemo-triton"
+    assert site.run("down", str(up["name"]), "--cluster", cluster).returncode == 0
+    (log,) = (site.path / "plain/archive").glob(f"{up['token']}/epochs/*/logs/*.0.log")
+    assert "stopped by an interrupt" in log.read_text()
+
+
 @pytest.mark.parametrize("profile", ["cpu", "h200x8"])
 def test_a_host_without_a_scheduler_serves_and_is_left_clean(site: Home, sandbox: Sandbox, profile: str) -> None:
     cluster = plain_host(site, sandbox)
@@ -91,13 +102,16 @@ def test_the_same_name_is_adopted_on_a_host_without_a_scheduler(site: Home, sand
     assert site.run("down", "tiny", "--cluster", cluster).returncode == 0
 
 
-def test_a_supervisor_that_was_killed_is_not_called_ready(site: Home, sandbox: Sandbox) -> None:
+def test_a_supervisor_that_was_killed_takes_its_ranks_along(site: Home, sandbox: Sandbox) -> None:
     cluster = plain_host(site, sandbox)
     up = json.loads(site.run("up", "--profile", "cpu", "--cluster", cluster, "--json").stdout)
     sandbox.exec("kill", "-KILL", up["job_id"])
     seen = json.loads(site.run("status", "--json", "--cluster", cluster).stdout)["deployments"][0]
     assert seen["state"] != "READY"
-    sandbox.exec("sh", "-c", f"pkill -KILL -f '{site.path / 'plain'}'")
+    deadline = time.monotonic() + 15
+    while sandbox.exec("pgrep", "-f", str(site.path / "plain")).stdout and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert sandbox.exec("pgrep", "-f", str(site.path / "plain")).stdout == "", "the ranks end with it"
 
 
 def test_a_server_on_a_host_without_a_scheduler_listens_on_loopback_only(site: Home, sandbox: Sandbox) -> None:

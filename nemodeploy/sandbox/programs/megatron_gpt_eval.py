@@ -46,7 +46,8 @@ class Overrides:
     """The Hydra-style command line: `key=value`, refused when the key does not exist."""
 
     def __init__(self, words: list[str]) -> None:
-        self.values = dict(word.lstrip("+").partition("=")[::2] for word in words)
+        pairs = (word.lstrip("+").partition("=")[::2] for word in words)
+        self.values = {key: re.sub(r"\\(.)", r"\1", value[1:-1]) if value[:1] == "'" else value for key, value in pairs}
         for key in self.values:
             if key not in KEYS:
                 raise SystemExit(f"Could not override '{key}'.\nKey '{key}' is not in struct")

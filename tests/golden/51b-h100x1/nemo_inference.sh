@@ -8,22 +8,29 @@
 # processes find each other.
 # NOTE: the server listens on every interface of its node, without a password
 set -u
-run_dir=$1 epoch_dir=$2 port=$3
-rank=${SLURM_PROCID:-0}
-local_rank=${SLURM_LOCALID:-0}
-
-export VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1
 # --- Environment: the site's own words, then secrets from a file that only the owner can read.
 export NCCL_SOCKET_IFNAME=ib0
 export ODD='a'"'"'b $c `d` \ e
 f'
-if [ -r "$run_dir/secrets.env" ]; then
+if [ -r "$1/secrets.env" ]; then
   set -a
   # shellcheck source=/dev/null
-  . "$run_dir/secrets.env"
+  . "$1/secrets.env"
   set +a
 fi
 
+epoch_dir=$2 port=$3
+rank=${SLURM_PROCID:-0}
+local_rank=${SLURM_LOCALID:-0}
+# A place of our own to write to; removed at the end. A container need not have the host's TMPDIR, nor a home.
+[ -w "${TMPDIR:-/tmp}" ] || TMPDIR=/tmp
+scratch=${TMPDIR:-/tmp}/nemodeploy.${SLURM_JOB_ID:-$$}.$rank
+if [ ! -w "${HOME:-/nowhere}" ]; then
+  export HOME=$scratch/home
+  mkdir -p "$HOME"
+fi
+
+export VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1
 program=(/opt/vllm/run)
 arguments=(
   /model
@@ -75,5 +82,6 @@ fi
 while kill -0 "$server" 2>/dev/null; do wait "$server"; done
 wait "$server"
 status=$?
+rm -rf "$scratch"
 write_whole "$epoch_dir/ranks/$rank.rc" "$status"
 exit "$status"

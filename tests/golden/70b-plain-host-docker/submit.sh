@@ -18,9 +18,10 @@ command -v docker >/dev/null || fail 'docker is not installed here'
 
 cd "$run_dir"
 # An empty environment, save for what a program needs to find itself: nothing of this login reaches the server.
-setsid env -i PATH="$PATH" HOME="$HOME" USER="${USER:-$(id -un)}" LOGNAME="${USER:-$(id -un)}" \
-  nohup bash "$run_dir/nemo_inference.job" "$run_dir" "$name" </dev/null >job.log 2>&1 &
-pid=$!
+# A shell starts what it puts into the background deaf to INT, for good; only bash can undo that.
+pid=$(bash -c '(trap - INT; exec setsid env -i "$@" </dev/null >job.log 2>&1) & echo "$!"' start \
+  PATH="$PATH" HOME="$HOME" USER="${USER:-$(id -un)}" LOGNAME="${USER:-$(id -un)}" \
+  nohup bash "$run_dir/nemo_inference.job" "$run_dir" "$name")
 # Process id, start in clock ticks since boot, and the boot: together they name this process for ever.
 start=$(sed 's/.*) //' "/proc/$pid/stat" | cut -d' ' -f20)
 echo "$pid $start $(cat /proc/sys/kernel/random/boot_id) 14400" >host.job.new

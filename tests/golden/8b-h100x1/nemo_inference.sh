@@ -10,28 +10,33 @@
 # NOTE: Triton opens 8001 (gRPC) and 8002 (metrics) on every interface, whatever its HTTP port
 # NOTE: nemotron-3-8b-chat-4k-rlhf: the download asks you to accept its licence first
 set -u
-run_dir=$1 epoch_dir=$2 port=$3
-rank=${SLURM_PROCID:-0}
-local_rank=${SLURM_LOCALID:-0}
-
-# pytriton unpacks Triton into its home, which must be writable; the user's own may be missing in the container.
-scratch=${TMPDIR:-/tmp}/nemodeploy.${SLURM_JOB_ID:-$$}
-export PYTRITON_HOME=$scratch/pytriton
-# The script makes its ranks itself by MPI, which must not take this one task for a rank of a Slurm step.
-for name in $(compgen -e); do
-  case $name in SLURM_* | PMI_* | PMI2_* | PMIX_* | OMPI_*) unset "$name" ;; esac
-done
 # --- Environment: the site's own words, then secrets from a file that only the owner can read.
 export NCCL_SOCKET_IFNAME=ib0
 export ODD='a'"'"'b $c `d` \ e
 f'
-if [ -r "$run_dir/secrets.env" ]; then
+if [ -r "$1/secrets.env" ]; then
   set -a
   # shellcheck source=/dev/null
-  . "$run_dir/secrets.env"
+  . "$1/secrets.env"
   set +a
 fi
 
+epoch_dir=$2 port=$3
+rank=${SLURM_PROCID:-0}
+local_rank=${SLURM_LOCALID:-0}
+# A place of our own to write to; removed at the end. A container need not have the host's TMPDIR, nor a home.
+[ -w "${TMPDIR:-/tmp}" ] || TMPDIR=/tmp
+scratch=${TMPDIR:-/tmp}/nemodeploy.${SLURM_JOB_ID:-$$}.$rank
+if [ ! -w "${HOME:-/nowhere}" ]; then
+  export HOME=$scratch/home
+  mkdir -p "$HOME"
+fi
+
+export PYTRITON_HOME=$scratch/pytriton # it unpacks Triton there
+# The script makes its ranks itself by MPI, which must not take this one task for a rank of a Slurm step.
+for name in $(compgen -e); do
+  case $name in SLURM_* | PMI_* | PMI2_* | PMIX_* | OMPI_*) unset "$name" ;; esac
+done
 program=(/opt/nemo-trtllm/run)
 arguments=(
   --nemo_checkpoint=/model
@@ -84,5 +89,6 @@ fi
 while kill -0 "$server" 2>/dev/null; do wait "$server"; done
 wait "$server"
 status=$?
+rm -rf "$scratch"
 write_whole "$epoch_dir/ranks/$rank.rc" "$status"
 exit "$status"

@@ -8,24 +8,31 @@
 # processes find each other.
 # NOTE: the server listens on every interface of its node, without a password
 set -u
-run_dir=$1 epoch_dir=$2 port=$3
-rank=${SLURM_PROCID:-0}
-local_rank=${SLURM_LOCALID:-0}
-
-# Lightning takes the first host of the node list for its meeting point, and reads lists such as rack[1-2]node[3-4]
-# wrongly; so it is given that host alone. Every rank must see all GPUs of its node.
-export SLURM_NODELIST=${4:-localhost} MASTER_PORT=${5:-29500}
 # --- Environment: the site's own words, then secrets from a file that only the owner can read.
 export NCCL_SOCKET_IFNAME=ib0
 export ODD='a'"'"'b $c `d` \ e
 f'
-if [ -r "$run_dir/secrets.env" ]; then
+if [ -r "$1/secrets.env" ]; then
   set -a
   # shellcheck source=/dev/null
-  . "$run_dir/secrets.env"
+  . "$1/secrets.env"
   set +a
 fi
 
+epoch_dir=$2 port=$3
+rank=${SLURM_PROCID:-0}
+local_rank=${SLURM_LOCALID:-0}
+# A place of our own to write to; removed at the end. A container need not have the host's TMPDIR, nor a home.
+[ -w "${TMPDIR:-/tmp}" ] || TMPDIR=/tmp
+scratch=${TMPDIR:-/tmp}/nemodeploy.${SLURM_JOB_ID:-$$}.$rank
+if [ ! -w "${HOME:-/nowhere}" ]; then
+  export HOME=$scratch/home
+  mkdir -p "$HOME"
+fi
+
+# Lightning takes the first host of the node list for its meeting point, and reads lists such as rack[1-2]node[3-4]
+# wrongly; so it is given that host alone. Every rank must see all GPUs of its node.
+export SLURM_NODELIST=${4:-localhost} MASTER_PORT=${5:-29500}
 program=(/opt/nemo-eval/run)
 arguments=(
   gpt_model_file=/model
@@ -77,5 +84,6 @@ fi
 while kill -0 "$server" 2>/dev/null; do wait "$server"; done
 wait "$server"
 status=$?
+rm -rf "$scratch"
 write_whole "$epoch_dir/ranks/$rank.rc" "$status"
 exit "$status"

@@ -7,19 +7,26 @@
 # run of the job below it, PORT where the first process serves, HEAD the host it runs on, MASTER_PORT where the
 # processes find each other.
 set -u
-run_dir=$1 epoch_dir=$2 port=$3
-rank=${SLURM_PROCID:-0}
-local_rank=${SLURM_LOCALID:-0}
-
 # --- Environment: the site's own words, then secrets from a file that only the owner can read.
 export NCCL_SOCKET_IFNAME=ib0
 export ODD='a'"'"'b $c `d` \ e
 f'
-if [ -r "$run_dir/secrets.env" ]; then
+if [ -r "$1/secrets.env" ]; then
   set -a
   # shellcheck source=/dev/null
-  . "$run_dir/secrets.env"
+  . "$1/secrets.env"
   set +a
+fi
+
+epoch_dir=$2 port=$3
+rank=${SLURM_PROCID:-0}
+local_rank=${SLURM_LOCALID:-0}
+# A place of our own to write to; removed at the end. A container need not have the host's TMPDIR, nor a home.
+[ -w "${TMPDIR:-/tmp}" ] || TMPDIR=/tmp
+scratch=${TMPDIR:-/tmp}/nemodeploy.${SLURM_JOB_ID:-$$}.$rank
+if [ ! -w "${HOME:-/nowhere}" ]; then
+  export HOME=$scratch/home
+  mkdir -p "$HOME"
 fi
 
 program=(/opt/llamacpp/run)
@@ -69,5 +76,6 @@ fi
 while kill -0 "$server" 2>/dev/null; do wait "$server"; done
 wait "$server"
 status=$?
+rm -rf "$scratch"
 write_whole "$epoch_dir/ranks/$rank.rc" "$status"
 exit "$status"

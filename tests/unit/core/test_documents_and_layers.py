@@ -39,3 +39,17 @@ def test_engine_precision_and_layout_belong_to_the_profiles_own_model() -> None:
     profile = layer({"model": "a", "engine": "e", "precision": "p", "layout": {}, "nodes": 2}, "profile")
     assert profile_for(profile, "a") is profile
     assert profile_for(profile, "b").data == {"model": "a", "most_nodes": 2}
+
+
+def test_names_with_dots_stay_whole_in_settings() -> None:
+    settings = [
+        ("checkpoints.llama-3.1-x.hf", "/a", "s"),
+        ("checkpoints.llama-3.1-x", "/b", "s"),
+        ("layout.tensor", 4, "s"),
+    ]
+    found = [from_settings([one], ["llama-3.1-x"]).data for one in settings]
+    assert found == [
+        {"checkpoints": {"llama-3.1-x": {"hf": "/a"}}},
+        {"checkpoints": {"llama-3.1-x": "/b"}},
+        {"layout": {"tensor": 4}},
+    ]

@@ -40,7 +40,10 @@ PLAIN = "nvcr.io/nvidia/nemo:24.05.llama3.1"
         ("apptainer", PLAIN, f"write docker://{PLAIN}"),
         ("apptainer", "nvcr.io#nvidia/nemo:24.05.llama3.1", f"write docker://{PLAIN}"),
         ("docker", "nvcr.io#nvidia/nemo:24.05.llama3.1", f"write {PLAIN}"),
-        ("docker", "/shared/nemo.sqsh", f"write {PLAIN}"),
+        ("docker", "/shared/nemo.sqsh", f"write an image of a registry, such as {PLAIN}"),
+        ("docker", "nemo.sif", f"write an image of a registry, such as {PLAIN}"),
+        ("pyxis", "docker://vllm/vllm-openai:v1", "write vllm/vllm-openai:v1"),
+        ("apptainer", "nemo.sif", "write /path/on/shared/storage/nemo.sif"),
         ("podman", f"docker://{PLAIN}", f"write {PLAIN}"),
     ],
 )

@@ -20,6 +20,7 @@ BATCH = (
 SHORT = "PartitionName=short AllowAccounts=nlp,vision Default=NO MaxNodes=1 MaxTime=00:30:00 State=UP"
 DOWN = "PartitionName=old AllowAccounts=ALL Default=NO MaxNodes=UNLIMITED MaxTime=UNLIMITED State=DOWN"
 NODES = "batch|2|gpu:h100:8(S:0-1)\nbatch|4|gpu:a100:4\nbatch|9|(null)\nshort|2|gpu:h100:8\nold|8|gpu:h100:8\n"
+NOT_NOW = (1, "allocation failure: Requested node configuration is not available")
 STARTS = "sbatch: Job 77 to start at 2026-11-21T14:32:10 using 128 processors on nodes h100-[1-2] in partition batch"
 
 
@@ -53,14 +54,14 @@ def test_a_partition_that_has_it_all_is_said_with_the_start() -> None:
         (("--partition=old",), {}, "partition old is DOWN"),
         (("--partition=short",), {}, "partition short allows 00:30:00, and the job asks for 04:00:00"),
         (("--partition=short",), {"time_s": 600}, "partition short allows 1 nodes, and the job asks for 2"),
-        (("--partition=short", "--account=law"), {"time_s": 600, "nodes": 1}, "partition short is not for account law"),
         (("--gpus-per-node=h100:8",), {"nodes": 3}, "partition batch has 2 nodes with 8 h100, and the job needs 3"),
         (("--gpus-per-node=b200:8",), {}, "partition batch has 0 nodes with 8 b200, and the job needs 2"),
         (("--gres=gpu:a100:8",), {}, "partition batch has 0 nodes with 8 a100, and the job needs 2"),
     ],
 )
 def test_what_stands_against_it_is_named(words: tuple[str, ...], more: dict[str, int], what: str) -> None:
-    assert what in problems(plan(*words, **more))
+    assert what in problems(plan(*words, **more), test=NOT_NOW)
+    assert problems(plan(*words, **more)) == [], "what Slurm itself says yes to is not refused by its tables"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,19 @@ def test_no_answer_stands_against_nothing(test: tuple[int, str]) -> None:
     found = preflight.judge(plan("--partition=nope"), answers(test=test, partitions=1))
     assert found.problems == ()
     assert found.says == "the site did not answer the questions before the queue; going on"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "allocation failure: Requested node configuration is not available",
+        "allocation failure: Required node not available (down, drained or reserved)",
+        "sbatch: error: Batch job submission failed: Requested partition configuration not available now",
+        "This site's sbatch does not know --test-only",
+    ],
+)
+def test_a_no_for_the_moment_or_from_a_wrapper_stands_against_nothing(said: str) -> None:
+    assert problems(plan("--gpus-per-node=h100:8"), test=(1, said)) == []
 
 
 def test_a_site_that_counts_no_gpus_says_nothing_of_them() -> None:

@@ -117,3 +117,29 @@ def test_a_sites_own_options_pass(word: str) -> None:
 def test_a_request_for_gpus_asks_for_gpus(request_: str, fine: bool) -> None:
     rules = slurm.Slurm().rules(spec(f'gpus: {{h100: {{request: "{request_}"}}}}'))
     assert (rules == []) == fine
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ("--gpus-per-node=h100:8", "--gpus-per-node=h100:2"),
+        ("--gpus-per-node=h100", "--gpus-per-node=h100:2"),
+        ("--gpus-per-node=8", "--gpus-per-node=2"),
+        ("--gres=gpu:h100:8,nvme:100", "--gres=gpu:h100:2,nvme:100"),
+        ("--gres=gpu", "--gres=gpu:2"),
+        ("--gres=gpu:8(S:0-1)", "--gres=gpu:2(S:0-1)"),
+        ("--tres-per-node=gres/gpu:h100:8", "--tres-per-node=gres/gpu:h100:2"),
+        ("--gpus=16", "--gpus=6"),
+        ("-Gh100:16", "-Gh100:6"),
+        ("--constraint=h100", "--constraint=h100"),
+    ],
+)
+def test_a_request_takes_the_gpus_that_the_deployment_needs(request_: str, words: str) -> None:
+    assert slurm.gpu_words(request_, 2, 3) == words
+
+
+@pytest.mark.parametrize(
+    "word", ["-H", "-sH", "--hold", "--help", "-V", "--begin=now+1year", "--gpus-per-node=1", "-pshort"]
+)
+def test_options_that_change_what_was_planned_are_ours(word: str) -> None:
+    assert slurm._is_ours(word) or word == "-pshort"
