@@ -126,10 +126,13 @@ cd {site.directory(token)} 2>/dev/null || exit 3
 ours=$(readlink ../active ../after.* 2>/dev/null | while read -r live; do [ "$live" != {token} ] || echo yes; done)
 [ -n "$ours" ] || exit 3
 if mkdir submit/go 2>/dev/null; then
-  nohup sh -c '
+  one_shot='
     sh ./submit.sh "$PWD" "$1" >submit/out.new 2>submit/sbatch.err; status=$?
     mv submit/out.new submit/sbatch.out; echo "$status" >submit/rc.new; mv submit/rc.new submit/sbatch.rc
-  ' one-shot {token} </dev/null >/dev/null 2>&1 &
+  '
+  # What a shell starts in the background is deaf to INT for good, with all its children; only bash can undo that.
+  "$(command -v bash || echo sh)" -c '(trap - INT; exec nohup sh -c "$@") </dev/null >/dev/null 2>&1 &' \\
+    detached "$one_shot" one-shot {token}
 fi
 waited=0
 until [ -e submit/sbatch.rc ] || [ -e submit/withheld ] || [ "$waited" -ge {RECEIPT_WITHIN_S * 20} ]; do

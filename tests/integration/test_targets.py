@@ -75,13 +75,16 @@ def plain_host(site: Home, sandbox: Sandbox) -> str:
     return str(path)
 
 
-def test_a_server_that_ends_on_an_interrupt_only_does_so(site: Home, sandbox: Sandbox) -> None:
-    cluster = plain_host(site, sandbox)
-    words = ("--profile", "a100x2", "--cluster", cluster)
-    up = json.loads(site.run("up", *words, "--json").stdout)
+@pytest.mark.parametrize("scheduler", ["slurm", "none"])
+def test_a_server_that_ends_in_order_on_an_interrupt_only_gets_one(
+    site: Home, sandbox: Sandbox, scheduler: str
+) -> None:
+    where = ("--cluster", plain_host(site, sandbox)) if scheduler == "none" else ()
+    up = json.loads(site.run("up", "--profile", "a100x2", *where, "--json").stdout)
     assert up["engine"] == "nemo-triton"
-    assert site.run("down", str(up["name"]), "--cluster", cluster).returncode == 0
-    (log,) = (site.path / "plain/archive").glob(f"{up['token']}/epochs/*/logs/*.0.log")
+    assert site.run("down", str(up["name"]), *where).returncode == 0
+    root = site.path / "plain" if where else sandbox.place.shared / "nemodeploy"
+    (log,) = (root / "archive").glob(f"{up['token']}/epochs/*/logs/*.0.log")
     assert "stopped by an interrupt" in log.read_text()
 
 
