@@ -64,14 +64,25 @@ def read(path: str) -> Document:
     return yaml_files.load(file)
 
 
-def find(kind: str, name: str) -> Document:
-    """A profile, model or cluster by name, or by path when it has a `/` or ends in `.yaml`."""
-    if "/" in name or name.endswith((".yaml", ".yml")):
+def is_path(name: str) -> bool:
+    """Whether a profile, model or cluster is meant by its path: with a `/`, or ending in `.yaml`."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def find(kind: str, name: str, below: str = "") -> Document:
+    """A profile, model or cluster by name or path.
+
+    `below`: the source of one's own file that is laid over another; when it bears the same name, the shipped one is
+    meant. Raises BadInput when there is none.
+    """
+    if is_path(name):
         return read(name)
     files = _files(kind)
     if name not in files:
         raise BadInput(f"unknown {kind[:-1]} {name!r} (neither shipped nor in {_own(kind)})", hint=near(name, files))
     path, shown = files[name]
+    if below and shown == below and (shipped("configs") / kind / path.name).is_file():
+        path, shown = shipped("configs") / kind / path.name, f"configs/{kind}/{path.name}"
     return yaml_files.load(path, shown)
 
 

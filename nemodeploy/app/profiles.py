@@ -21,18 +21,19 @@ def load(name: str) -> Document:
     chain: list[str] = []
     layers: list[Document] = []
     wanted: str | None = name
+    below = ""
     while wanted is not None:
-        document = resources.find("profiles", wanted)
+        document = resources.find("profiles", wanted, below)
         if document.source in chain or len(chain) > LONGEST_CHAIN:
             circle = " -> ".join((*chain[-3:], document.source))
             raise BadInput(f"profiles that extend each other: {circle}", hint="take one extends: out")
         chain.append(document.source)
-        layers.insert(0, document.without("extends"))
+        layers.insert(0, _with_its_model(document.without("extends")))
         above = document.data.get("extends")
         if above is not None and not isinstance(above, str):
             where = document.origin(("extends",)).exact
             raise BadInput(f"{where}  extends: must be the name or path of one profile, not {above!r}")
-        wanted = above and _beside(above, document)
+        wanted, below = above and _beside(above, document), document.source
     if len(layers) == 1:
         return layers[0]
     return layering.merge(_for_the_last_model(layers))
@@ -47,10 +48,15 @@ def _for_the_last_model(layers: list[Document]) -> Iterator[Document]:
         yield layer if own in ("", model) else layering.profile_for(layer, str(model))
 
 
+def _with_its_model(document: Document) -> Document:
+    model = document.data.get("model")
+    return document.with_value("model", _beside(model, document)) if isinstance(model, str) else document
+
+
 def _beside(name: str, document: Document) -> str:
     """A relative path counts from the file that says it."""
-    if ("/" in name or name.endswith((".yaml", ".yml"))) and not Path(name).is_absolute():
-        return os.path.normpath(Path(document.source).parent / name)
+    if resources.is_path(name) and not Path(name).is_absolute():
+        return os.path.normpath(Path(document.source).absolute().parent / name)
     return name
 
 

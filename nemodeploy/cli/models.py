@@ -44,12 +44,13 @@ def command(context: click.Context, as_json: bool) -> None:
 @command.command("show", short_help="The facts of one model.")
 @click.argument("name")
 @options.as_json
-def show(as_json: bool, name: str) -> None:
+@click.pass_context
+def show(context: click.Context, as_json: bool, name: str) -> None:
     """Show what is known about a model, and where every fact is from."""
     from nemodeploy.app.wanted import known_model
 
     model = known_model(name)
-    if as_json:
+    if as_json or (context.parent and context.parent.params["as_json"]):
         click.echo(json.dumps({"schema": "nemodeploy/model@1", **_facts(model)}))
         return
     for line in (*_text(model), "", *_checkpoints(model), "", *_reasons(model)):

@@ -58,6 +58,10 @@ class Document:
             self.source,
         )
 
+    def with_value(self, key: str, value: Any) -> Document:
+        """The same document with another value for one top-level key, written where the old one was."""
+        return Document({**self.data, key: value}, self.origins, self.source)
+
     def section(self, key: str) -> Document:
         """The mapping below a top-level key as a document of its own; empty when it is not there."""
         data = self.data.get(key)

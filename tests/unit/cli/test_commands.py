@@ -118,6 +118,8 @@ def test_own_profiles_and_paths_are_found(home: Home, tmp_path: Path) -> None:
 def test_lists_of_profiles_and_models(home: Home) -> None:
     assert "h100x16" in home.run("profiles").stdout
     assert "nemotron-4-340b-instruct" in home.run("models").stdout
+    for words in (("show", "tiny", "--json"), ("--json", "show", "tiny")):
+        assert json.loads(home.run("models", *words).stdout)["name"] == "tiny"
     names = [row["name"] for row in json.loads(home.run("profiles", "--json").stdout)["profiles"]]
     assert {"h100x16", "a100x16", "h200x8"} <= set(names)
 

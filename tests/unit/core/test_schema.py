@@ -108,3 +108,29 @@ def test_what_a_lower_profile_decided_for_its_own_model_does_not_count_for_anoth
     assert "engine" not in found
     assert found["most_nodes"] == 2
     assert "nemotron-4-340b-instruct" in resources.names("models")
+
+
+def test_ones_own_profile_may_extend_the_shipped_one_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nemodeploy.app import profiles
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own = tmp_path / "nemodeploy/profiles/h100x16.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("extends: h100x16\ntime: 2h\n")
+    found = profiles.load("h100x16")
+    assert (found.data["time"], found.data["nodes"]) == ("2h", 2)
+
+
+def test_a_model_named_by_a_relative_path_is_looked_for_beside_its_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nemodeploy.app import profiles
+
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/base.yaml").write_text("extends: h100x1\nmodel: ./mine.yaml\n")
+    (tmp_path / "here.yaml").write_text("extends: ./there/base.yaml\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("here.yaml", "./there/base.yaml"):
+        assert profiles.load(name).data["model"] == str(tmp_path / "there/mine.yaml")
