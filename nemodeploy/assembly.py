@@ -20,7 +20,6 @@ from nemodeploy.schedulers import SCHEDULERS
 from nemodeploy.schedulers.base import Scheduler
 
 STARTUP_BASE_S = 300
-LOAD_GB_PER_S = 0.2
 ASK_WITHIN_S = 600
 LOOPBACK = "127.0.0.1"
 
@@ -102,7 +101,7 @@ def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) -> Plan:
     checkpoint = next(one for one in spec.model.checkpoints if one.kind == spec.checkpoint_kind)
     layout = planning.plan_layout(spec, engine)
-    startup_s = round(STARTUP_BASE_S + checkpoint.size_gb / LOAD_GB_PER_S)
+    load_s = round(checkpoint.size_gb / spec.cluster.storage_gb_per_s)
     shared = None if spec.slurm.exclusive else spec.host
     return Plan(
         name=spec.name,
@@ -126,7 +125,8 @@ def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) ->
         memory_gib_per_node=ceil(shared.memory_gib) if shared else None,
         requeue=spec.requeue,
         grace_s=spec.grace_s,
-        startup_budget_s=startup_s,
+        load_estimate_s=load_s,
+        startup_budget_s=STARTUP_BASE_S + load_s,
         image=spec.image,
         checkpoint=spec.checkpoint,
         checkpoint_kind=spec.checkpoint_kind,
@@ -138,7 +138,7 @@ def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) ->
         program=spec.program,
         mounts=spec.mounts,
         submit_options=scheduler.submit_words(spec),
-        notices=_notices(spec, engine, runtime, scheduler, startup_s),
+        notices=_notices(spec, engine, runtime, scheduler, STARTUP_BASE_S + load_s),
         unknown=scheduler.unknown(spec),
         sources=_sources(spec),
     )

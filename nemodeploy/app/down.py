@@ -13,14 +13,16 @@ from nemodeploy.values import Token
 
 
 def tokens_of(site: Site, name: str | None) -> tuple[Token, ...]:
-    """The live tokens of one name, or of all."""
+    """The live tokens of one name, or of all; of one name the newest first, so that no successor starts meanwhile."""
     look = site.look()
-    return tuple(directory.token for directory in (look.named(name) if name else look.directories))
+    found = (directory.token for directory in (look.named(name) if name else look.directories))
+    return tuple(sorted(found, key=str, reverse=True))
 
 
 def down(site: Site, ports: Ports, tokens: Sequence[Token]) -> tuple[list[Ended], list[NemodeployError]]:
     """End every token, one after the other; one that cannot be shown to be gone does not save the others."""
-    gone, failures = [], []
+    gone: list[Ended] = []
+    failures: list[NemodeployError] = []
     for token in tokens:
         try:
             gone.append(ending.end(site, ports, token))

@@ -42,9 +42,11 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") 
             if ended:
                 return ended
             grace_s = float(seen.directory.plan.get("grace_s", 10)) + 15.0
-            hard = hard or verdict.state is State.QUEUED or ports.clock.now() - begun > grace_s
+            asleep = verdict.state is State.QUEUED or (seen.row is not None and seen.row.kind == "paused")
+            hard = hard or asleep or ports.clock.now() - begun > grace_s
             if seen.job_id and (hard or verdict.state is not State.STOPPING):
-                site.cancel(token, seen.job_id, gently=not hard)
+                said = site.cancel(token, gently=not hard)
+                problem = " ".join(said.text.split()[-30:]) if said.status else "Slurm did not confirm the end"
         except AuthenticationFailed as error:
             raise unknown_outcome(token, site.cluster, error.message) from error
         except ClusterUnreachable as error:

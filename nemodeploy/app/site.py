@@ -5,27 +5,27 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nemodeploy.adapters.transports.base import Transport
-from nemodeploy.core import observation, sections
+from nemodeploy.core import observation, sections, submission
 from nemodeploy.core.observation import RunDirectory
+from nemodeploy.core.plan import Plan
 from nemodeploy.core.readiness import Seen
+from nemodeploy.core.remains import Remains, parse_remains, remains_script
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster
+from nemodeploy.core.submission import Receipt
 from nemodeploy.errors import ClusterUnreachable, OutcomeUnknown
 from nemodeploy.schedulers import SCHEDULERS
-from nemodeploy.schedulers.base import QueueRow
+from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace
 from nemodeploy.values import Command, Token
 
 log = logging.getLogger("nemodeploy")
 
-# Shell text: `live` becomes the token that has the name of the deployment in `$d`; empty when none has.
-FOLLOW_LINKS = """\
-live=$(readlink "$d/active")
-while [ -n "$live" ] && next=$(readlink "$d/after.$live"); do live=$next; done
-"""
 LOOK_WITHIN_S = 60.0
+RECEIPT_CALL_WITHIN_S = submission.RECEIPT_WITHIN_S + 60.0
+PREFLIGHT_WITHIN_S = 150.0
 LOG_TAIL_BYTES = 65536
 
 
@@ -44,6 +44,16 @@ class Look:
     def named(self, name: str) -> tuple[RunDirectory, ...]:
         """The live run directories of a deployment; one, save for a moment during a change of hands."""
         return tuple(found for found in self.directories if found.token.name == name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taking:
+    """How taking a name went: the token that has it instead of ours, or what kept the run directory from being made,
+    or neither, and then the receipt."""
+
+    held_by: Token | None = None
+    problem: str = ""
+    receipt: Receipt = field(default_factory=Receipt)
 
 
 class Site:
@@ -67,7 +77,8 @@ class Site:
     def ask(self, parts: Mapping[str, str], *, within_s: float = LOOK_WITHIN_S) -> Mapping[str, Section]:
         """Run parts of shell text in one remote call. Raises ClusterUnreachable unless every part came back whole."""
         nonce = self.nonce()
-        done = self.transport.run(Command(script=sections.script(nonce, parts), deadline_s=within_s))
+        script = self.scheduler.prelude + sections.script(nonce, parts)
+        done = self.transport.run(Command(script=script, deadline_s=within_s))
         found = sections.parse(nonce, done.stdout)
         log.debug("asked %s for %s: %d bytes", self.cluster.name, ", ".join(parts), len(done.stdout))
         missing = [name for name in parts if name not in found]
@@ -101,39 +112,111 @@ class Site:
         return self.see_all(look, (directory,))[0]
 
     def see_all(self, look: Look, directories: Sequence[RunDirectory]) -> tuple[Seen, ...]:
-        """Deployments out of a look; asks once more, for all together, when Slurm did not list some of their jobs."""
+        """Deployments out of a look; asks once more, for all together, what became of jobs that Slurm did not list."""
         rows = [current_row(look.rows.get(str(directory.token), ())) for directory in directories]
         jobs = [
             row.job_id if row else self.scheduler.parse_job_id(directory.submit_out)
             for row, directory in zip(rows, directories, strict=True)
         ]
-        lost = [job for row, job in zip(rows, jobs, strict=True) if row is None and look.answered and job]
-        forgotten = self._forgotten(lost) if lost else frozenset()
-        return tuple(
-            Seen(directory=directory, answered=bool(look.answered), row=row, job_id=job, forgotten=job in forgotten)
-            for directory, row, job in zip(directories, rows, jobs, strict=True)
-        )
-
-    def _forgotten(self, jobs: Sequence[str]) -> frozenset[str]:
-        """Those of which Slurm says, twice, that it holds nothing for them."""
-        questions = {
-            f"{job}.{time}": self.scheduler.forgotten_script(job) for time in ("first", "second") for job in jobs
+        lost = {
+            directory.token: job
+            for row, job, directory in zip(rows, jobs, directories, strict=True)
+            if row is None and look.answered and (job or directory.submitted) and not directory.withheld
         }
-        questions[f"{jobs[0]}.second"] = f"sleep 1\n{questions[f'{jobs[0]}.second']}"
-        answers = self.ask(questions, within_s=LOOK_WITHIN_S + 20.0 * len(jobs))
-        said = {name for name, part in answers.items() if self.scheduler.is_forgotten(part.status, part.text)}
-        return frozenset(job for job in jobs if {f"{job}.first", f"{job}.second"} <= said)
+        traces = self.trace(lost) if lost else {}
+        found = []
+        for row, job, directory in zip(rows, jobs, directories, strict=True):
+            trace, still = traces.get(directory.token, (None, False))
+            found.append(
+                Seen(
+                    directory=directory,
+                    answered=bool(look.answered),
+                    row=row,
+                    job_id=(trace.job_id if trace else "") or job,
+                    fate=trace.fate.value if trace else "",
+                    account=trace.state if trace else "",
+                    still=still,
+                )
+            )
+        return tuple(found)
 
-    def cancel(self, token: Token, job_id: str, *, gently: bool) -> Section:
-        """Take a job back: the mark that keeps a late start from serving, then the signal."""
-        mark = f"touch {self.directory(token)}/revoked 2>/dev/null"
-        return self.ask({"cancel": f"{mark}\n{self.scheduler.cancel_script(job_id, gently=gently)}"})["cancel"]
+    def trace(self, lost: Mapping[Token, str]) -> Mapping[Token, tuple[Trace, bool]]:
+        """What became of unlisted jobs (their ids by token, empty: not known), and whether their files are still.
 
-    def cancel_by_name(self, token: Token) -> None:
-        """Take back whatever has the token, in one call and without looking first; proves nothing."""
+        Slurm is asked twice, so that a controller in the middle of its start is not believed.
+        """
+        parts = {}
+        for number, (token, job) in enumerate(lost.items()):
+            ask = self.scheduler.trace_script(str(token), job, self.directory(token))
+            parts[f"first.{token}"] = ask
+            parts[f"second.{token}"] = ask if number else f"sleep 1\n{ask}"
+            parts[f"silence.{token}"] = observation.silence_script(self.directory(token))
+        order = sorted(parts, key=lambda name: name.startswith("second."))  # stable: all second ones after the pause
+        answers = self.ask({name: parts[name] for name in order}, within_s=LOOK_WITHIN_S + 40.0 * len(lost))
+        found = {}
+        for token, job in lost.items():
+            first, second = (
+                self.scheduler.parse_trace(str(token), job, answers[f"{time}.{token}"].text)
+                for time in ("first", "second")
+            )
+            doubtful = first.fate is not second.fate
+            trace = Trace(fate=Fate.DOUBT, job_id=second.job_id or first.job_id) if doubtful else second
+            found[token] = (trace, observation.is_silent(answers[f"silence.{token}"].text))
+        return found
+
+    def preflight(self, plan: Plan, files: Mapping[str, str], *, unless_taken: bool) -> Findings | None:
+        """What the site has against a deployment. None: not judged, since somebody has the name already."""
+        taken = f"[ -d {self.root}/deployments/{plan.name}/active/. ] && echo taken; exit 0"
+        parts = {"taken": taken if unless_taken else ":", **self.scheduler.preflight_parts(plan, files)}
+        answers = self.ask(parts, within_s=PREFLIGHT_WITHIN_S)
+        if answers["taken"].text.strip() == "taken":
+            return None
+        return self.scheduler.judge_preflight(plan, answers)
+
+    def take(self, token: Token, files: Mapping[str, str], after: Token | None) -> Taking:
+        """Make the run directory, take the name, and submit: one remote call.
+
+        Raises ClusterUnreachable when it broke off; how far it came is then told by `receipt`.
+        """
+        parts = {
+            "take": submission.take_script(self.root, token, files, after),
+            "receipt": submission.receipt_script(self.directory(token), token),
+        }
+        answer = self.ask(parts, within_s=RECEIPT_CALL_WITHIN_S)
+        taken, receipt = answer["take"], answer["receipt"]
+        if taken.status == submission.TAKEN:
+            return Taking(held_by=Token(taken.text.split()[-1]))
+        if taken.status:
+            return Taking(problem=" ".join(taken.text.split()) or "no reason was given")
+        return Taking(receipt=submission.parse_receipt(receipt.status, receipt.text))
+
+    def receipt(self, token: Token) -> Receipt:
+        """Submit a token that has the name unless somebody has; then its receipt."""
+        script = submission.receipt_script(self.directory(token), token)
+        part = self.ask({"receipt": script}, within_s=RECEIPT_CALL_WITHIN_S)["receipt"]
+        return submission.parse_receipt(part.status, part.text)
+
+    def keep_job_id(self, token: Token, job_id: str) -> None:
+        """Write the id of a job that had to be looked up into the receipt."""
+        directory = self.directory(token)
+        self.ask({"id": f"cd {directory} && echo {int(job_id)} >submit/found && mv submit/found submit/sbatch.out"})
+
+    def renew(self, token: Token, ttl_s: int | None = None) -> int | None:
+        """Renew a lease, for the same time as before or for another. Returns its seconds; None: it has none."""
+        script = submission.renew_script(self.directory(token), self.nonce(), ttl_s)
+        part = self.ask({"lease": script})["lease"]
+        return int(part.text) if part.status == 0 and part.text.strip().isdigit() else None
+
+    def drop_lease(self, token: Token) -> None:
+        """From now on it stays up by itself."""
+        self.ask({"lease": f"rm -f {self.directory(token)}/lease"})
+
+    def cancel(self, token: Token, *, gently: bool) -> Section:
+        """Take back whatever has the token: the mark that keeps a late start from serving, then the signal."""
         mark = f"touch {self.directory(token)}/revoked 2>/dev/null"
-        script = f"{mark}; {self.scheduler.cancel_by_name_script(str(token), self.root)}"
-        self.ask({"cancel": script})
+        return self.ask({"cancel": f"{mark}\n{self.scheduler.cancel_script(str(token), self.root, gently=gently)}"})[
+            "cancel"
+        ]
 
     def revoke(self, token: Token) -> None:
         """Leave the mark by which a job that starts later ends at once."""
@@ -141,18 +224,28 @@ class Site:
 
     def withhold(self, token: Token) -> bool:
         """Take `submit/go` so that nobody can submit any more. True is proof that nothing was submitted."""
-        script = (
-            f"umask 077; mkdir -p {self.directory(token)}/submit && cd {self.directory(token)} || exit 1\n"
-            "[ ! -e submit/withheld ] || exit 0\n"
-            "mkdir submit/go 2>/dev/null && touch submit/withheld revoked\n"
-        )
-        return self.ask({"go": script})["go"].status == 0
+        return self.ask({"go": submission.withhold_script(self.directory(token))})["go"].status == 0
 
     def archive(self, token: Token) -> None:
         """Move a verified-ended token out of sight; its logs stay readable, its secrets do not stay."""
         directory = self.directory(token)
         script = f"rm -f {directory}/secrets.env; mkdir -p {self.root}/archive && mv {directory} {self.root}/archive/"
         self.ask({"archive": f"{script} 2>/dev/null; exit 0"})
+
+    def remains(self) -> Remains:
+        """What lies here besides what is up."""
+        return parse_remains(self.ask({"remains": remains_script(self.root)})["remains"].text)
+
+    def remove(self, token: Token) -> None:
+        """Delete what is left of a token that is not up: its archived run directory, or one that never got the name."""
+        unlinked = f"{self.root}/deployments/{token.name}"
+        script = (
+            f"[ ! -d {self.root}/archive/{token} ] || rm -rf {self.root}/archive/{token}\n"
+            f"cd {unlinked} 2>/dev/null || exit 0\n"
+            f"! readlink active after.* 2>/dev/null | grep -qx {token} || exit 1\n"
+            f"rm -rf ./{token}\n"
+        )
+        self.ask({"remove": script})
 
     def last_answer(self, token: Token) -> str:
         """The raw answer of the last generation that the job itself asked for: status, newline, body."""

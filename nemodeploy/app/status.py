@@ -56,6 +56,8 @@ class Deployment:
             "gpus": gpus,
             "elapsed_s": elapsed,
             "time_left_s": row.left_s if row else None,
+            "ttl_s": self.seen.directory.ttl_s,
+            "owner": self.seen.directory.manifest.get("owner"),
             "gpu_hours": round(gpus * (elapsed or 0) / 3600, 3),
             "endpoint": self._endpoint(),
             "notices": list(self.notices),

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nemodeploy.app.ports import Ports
-from nemodeploy.app.site import FOLLOW_LINKS, Site, unknown_outcome
-from nemodeploy.core import sections
+from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core.plan import Bundle, Plan, manifest
-from nemodeploy.core.sections import Section
+from nemodeploy.core.submission import Receipt, lease_text
 from nemodeploy.errors import (
     AuthenticationFailed,
     ClusterUnreachable,
@@ -22,12 +21,10 @@ from nemodeploy.errors import (
     PreflightFailed,
     SubmissionRefused,
 )
+from nemodeploy.schedulers.base import Fate
 from nemodeploy.values import Secret, Token
 
-RECEIPT_WITHIN_S = 180
-CALL_WITHIN_S = RECEIPT_WITHIN_S + 60.0
-RECONNECT_AFTER_S = (1.0, 15.0, 30.0)
-_NOT_WRITABLE, _TAKEN = 73, 75
+LOOK_UP_AFTER_S = (0.0, 5.0, 10.0, 15.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,10 +51,11 @@ def take_and_submit(
     *,
     secrets: Mapping[str, Secret],
     after: Token | None = None,
+    ttl_s: int | None = None,
 ) -> Submitted | Taken:
     """Take the deployment's name with a token that the journal knows, and submit.
 
-    `after`: a token of that name which is proven gone.
+    `after`: a token of that name which is proven gone. `ttl_s`: the job gets a lease of so many seconds.
 
     Raises PreflightFailed (no run directory), SubmissionRefused, ClusterUnreachable (nothing submitted) or
     OutcomeUnknown.
@@ -66,92 +64,34 @@ def take_and_submit(
     files = {**bundle.files, "manifest.json": manifest(plan, bundle, **facts)}
     if secrets:
         files["secrets.env"] = "".join(f"{key}={shlex.quote(value.reveal())}\n" for key, value in secrets.items())
+    if ttl_s is not None:
+        files["lease"] = lease_text(ttl_s, ports.nonce())
     try:
-        answer = site.ask(
-            {"take": _take_script(site, token, files, after), "receipt": _receipt_script(site, token)},
-            within_s=CALL_WITHIN_S,
-        )
+        taking = site.take(token, files, after)
     except NemodeployError as error:
         if not isinstance(error, ClusterUnreachable):
             ports.journal.forget(token)
             raise
         return recover(site, ports, token, error)
-    taken = answer["take"]
-    if taken.status == _TAKEN:
+    if taking.held_by:
         ports.journal.forget(token)
-        return Taken(token=Token(taken.text.split()[-1]))
-    if taken.status:
+        return Taken(token=taking.held_by)
+    if taking.problem:
         ports.journal.forget(token)
         raise PreflightFailed(
             f"cannot make the run directory {site.cluster.root}/deployments/{plan.name} on {site.cluster.name}: "
-            f"{' '.join(taken.text.split())}",
+            f"{taking.problem}",
             hint="set root: in the cluster file to a directory you can write, on a file system that all nodes share",
         )
-    return read_receipt(site, ports, token, answer["receipt"].text)
+    return read_receipt(site, ports, token, taking.receipt)
 
 
-def _take_script(site: Site, token: Token, files: Mapping[str, str], after: Token | None) -> str:
-    uploads = "".join(sections.here_document(name, text) for name, text in files.items())
-    return f"""\
-set -u; umask 077; exec 2>&1
-root={site.root}; d=$root/deployments/{token.name}; t={token}; proven={after or "none"}
-mkdir -p "$d" "$root/archive" && chmod 700 "$root/deployments" "$root/archive" "$d" || exit {_NOT_WRITABLE}
-mkdir "$d/$t" "$d/$t/submit" && cd "$d/$t" || exit {_NOT_WRITABLE}
-{uploads}
-for file in {" ".join(files)}; do
-  [ -s "$file" ] || {{ echo "$file was not written"; cd /; rm -rf "$d/$t"; exit {_NOT_WRITABLE}; }}
-done
-{FOLLOW_LINKS}
-if [ -z "$live" ]; then
-  ln -sT "$t" "$d/active" && exit 0
-elif [ "$live" = "$proven" ] || [ ! -d "$d/$live" ]; then
-  # Exactly one successor can be made for a token, so two clients cannot both follow it.
-  if ln -sT "$t" "$d/after.$live"; then
-    ln -sT "$t" "$d/active.$t" && mv -T "$d/active.$t" "$d/active"
-    [ ! -d "$d/$live" ] || {{ rm -f "$d/$live/secrets.env"; mv "$d/$live" "$root/archive/"; }}
-    exit 0
-  fi
-fi
-cd /; rm -rf "$d/$t"
-{FOLLOW_LINKS}
-[ -n "$live" ] || {{ echo "no symbolic link can be made in $d"; exit {_NOT_WRITABLE}; }}
-echo "$live"; exit {_TAKEN}
-"""
-
-
-def _receipt_script(site: Site, token: Token) -> str:
-    """Run submit.sh detached unless somebody has, wait for its receipt, and print it."""
-    return f"""\
-cd {site.directory(token)} 2>/dev/null || exit 3
-ours=$(readlink ../active ../after.* 2>/dev/null | while read -r live; do [ "$live" != {token} ] || echo yes; done)
-[ -n "$ours" ] || exit 3
-if mkdir submit/go 2>/dev/null; then
-  one_shot='
-    sh ./submit.sh "$PWD" "$1" >submit/out.new 2>submit/sbatch.err; status=$?
-    mv submit/out.new submit/sbatch.out; echo "$status" >submit/rc.new; mv submit/rc.new submit/sbatch.rc
-  '
-  # What a shell starts in the background is deaf to INT for good, with all its children; only bash can undo that.
-  "$(command -v bash || echo sh)" -c '(trap - INT; exec nohup sh -c "$@") </dev/null >/dev/null 2>&1 &' \\
-    detached "$one_shot" one-shot {token}
-fi
-waited=0
-until [ -e submit/sbatch.rc ] || [ -e submit/withheld ] || [ "$waited" -ge {RECEIPT_WITHIN_S * 20} ]; do
-  sleep 0.05
-  waited=$((waited + 1))
-done
-[ -e submit/sbatch.rc ] || exit 4
-head -c 4096 submit/sbatch.rc; echo out; head -c 4096 submit/sbatch.out; echo; echo err; head -c 8192 submit/sbatch.err
-"""
-
-
-def read_receipt(site: Site, ports: Ports, token: Token, text: str) -> Submitted:
+def read_receipt(site: Site, ports: Ports, token: Token, receipt: Receipt) -> Submitted:
     """What sbatch said: accepted, refused, or in doubt and then looked up by name."""
-    status_text, _, rest = text.lstrip("\n").partition("\nout\n")
-    out, _, error = rest.partition("\nerr\n")
-    status = int(status_text) if status_text.strip().isdigit() else None
-    job_id = site.scheduler.parse_job_id(out)
+    status, error = receipt.status, receipt.error
+    job_id = site.scheduler.parse_job_id(receipt.out)
     if status == 0 and job_id:
-        ports.journal.add(token, cluster=site.cluster.name, step="submitted", job_id=job_id, at=ports.wall_clock())
+        ports.journal.add(token, step="submitted", job_id=job_id, at=ports.wall_clock())
         return Submitted(token=token, job_id=job_id)
     if status != 127 and (status is None or not site.scheduler.was_refused(status, error)):
         return _look_up(site, ports, token, error or f"{site.scheduler.submitter} gave no answer")
@@ -191,51 +131,44 @@ def _refusal_hint(error: str) -> str:
     return next((hint for word, hint in hints if word in error.lower()), "")
 
 
-def _ask_receipt(site: Site, token: Token) -> Section:
-    return site.ask({"receipt": _receipt_script(site, token)}, within_s=CALL_WITHIN_S)["receipt"]
-
-
 def finish(site: Site, ports: Ports, token: Token) -> Submitted:
     """Submit a token that has the name but no receipt, unless somebody is at it; then wait for theirs."""
-    return read_receipt(site, ports, token, _ask_receipt(site, token).text)
+    return read_receipt(site, ports, token, site.receipt(token))
 
 
 def recover(site: Site, ports: Ports, token: Token, error: ClusterUnreachable) -> Submitted:
     """The connection broke somewhere in the submission: find out how far it came."""
-    for pause in RECONNECT_AFTER_S:
+    for pause in site.cluster.ssh.recovery_waits_s:
         ports.reporter.say("doubt", f"{error.message}; looking the token up in {pause:.0f} s")
         ports.clock.sleep(pause)
         try:
-            answer = _ask_receipt(site, token)
+            receipt = site.receipt(token)
+            unsubmitted = not receipt.ours and site.withhold(token)
         except ClusterUnreachable as again:
             error = again
             continue
         except AuthenticationFailed as refused:
             raise unknown_outcome(token, site.cluster, refused.message) from refused
-        if answer.status == 3 and site.withhold(token):  # the name was not taken, and now nobody can submit
+        if unsubmitted:  # the name was not taken, and now nobody can submit
             ports.journal.forget(token)
             raise error
-        return read_receipt(site, ports, token, answer.text)
+        return read_receipt(site, ports, token, receipt)
     raise unknown_outcome(token, site.cluster, error.message)
 
 
 def _look_up(site: Site, ports: Ports, token: Token, why: str) -> Submitted:
-    """sbatch gave no clear answer: ask the queue for the token, patiently; never submit again here."""
-    for pause in (0.0, 5.0, 10.0, 15.0):
+    """sbatch gave no clear answer: ask queue and accounting for the token, patiently; never submit again here."""
+    for pause in LOOK_UP_AFTER_S:
         ports.clock.sleep(pause)
         try:
             rows = site.look().rows.get(str(token), ())
+            trace = None if rows else site.trace({token: ""})[token][0]
         except (ClusterUnreachable, AuthenticationFailed) as error:
             why = error.message
             continue
-        if rows:
-            job_id = min((row.job_id for row in rows), key=int)
-            ports.journal.add(token, cluster=site.cluster.name, step="found", job_id=job_id, at=ports.wall_clock())
-            _repair_receipt(site, token, job_id)
+        if rows or (trace and trace.fate in (Fate.ALIVE, Fate.ENDED)):
+            job_id = min((row.job_id for row in rows), key=int) if rows else trace.job_id if trace else ""
+            ports.journal.add(token, step="found", job_id=job_id, at=ports.wall_clock())
+            site.keep_job_id(token, job_id)
             return Submitted(token=token, job_id=job_id)
     raise unknown_outcome(token, site.cluster, " ".join(why.split()))
-
-
-def _repair_receipt(site: Site, token: Token, job_id: str) -> None:
-    script = f"cd {site.directory(token)} && echo {int(job_id)} >submit/found && mv submit/found submit/sbatch.out"
-    site.ask({"repair": script})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from nemodeploy.app import ending
+from nemodeploy.app import ending, leftovers
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.app.submitting import Submitted, Taken, finish, take_and_submit
@@ -26,7 +27,16 @@ from nemodeploy.errors import (
 )
 from nemodeploy.values import Secret, Token
 
-PREFLIGHT_WITHIN_S = 150.0
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """After how many seconds without a renewal the job ends itself (None: never), and whether somebody asked for it."""
+
+    ttl_s: int | None
+    asked: bool
+
+
+NO_LEASE = Lease(None, asked=False)
 
 
 def up(
@@ -37,15 +47,19 @@ def up(
     *,
     secrets: Mapping[str, Secret],
     budget: Budget,
+    lease: Lease = NO_LEASE,
     replace_other: bool = False,
 ) -> Up:
     """Submit or adopt, watch, ask. Raises the errors of errors.py; 30 to 40 only after the job is verified gone."""
     begun = ports.clock.now()
     ours: list[Token] = []  # what this very call may have submitted, and so may take back
+    ports.journal.check()
     try:
-        token = _obtain(site, ports, plan, bundle, secrets, ours, replace_other)
+        token = _obtain(site, ports, plan, bundle, secrets, ours, lease, replace_other)
         try:
-            return Watch(site, ports, token, budget, begun, adopted=not ours).until_ready()
+            ttl_s = lease.ttl_s if ours else _adopt_lease(site, token, lease)
+            leftovers.settle(site, ports, plan.name)
+            return Watch(site, ports, token, budget, begun, adopted=not ours, ttl_s=ttl_s).until_ready()
         except (ClusterUnreachable, AuthenticationFailed) as error:  # too late for "nothing was submitted"
             raise unknown_outcome(token, site.cluster, error.message) from error
     except KeyboardInterrupt:
@@ -59,6 +73,7 @@ def _obtain(
     bundle: Bundle,
     secrets: Mapping[str, Secret],
     ours: list[Token],
+    lease: Lease,
     replace_other: bool,
 ) -> Token:
     """A token of this name that is submitted; `ours` is empty afterwards when it was there before us."""
@@ -67,7 +82,7 @@ def _obtain(
         token = _intend(site, ports, plan, bundle)
         _preflight(site, ports, plan, bundle, token, after)
         ours[:] = [token]
-        result = take_and_submit(site, ports, token, plan, bundle, secrets=secrets, after=after)
+        result = take_and_submit(site, ports, token, plan, bundle, secrets=secrets, after=after, ttl_s=lease.ttl_s)
         if isinstance(result, Submitted):
             ports.reporter.say("submitted", f"job {result.job_id} ({result.token})")
             return result.token
@@ -76,6 +91,14 @@ def _obtain(
         if after is None:
             return result.token
     raise PreflightFailed(f"the name {plan.name} changes hands faster than we can follow", hint="try again")
+
+
+def _adopt_lease(site: Site, token: Token, lease: Lease) -> int | None:
+    """What was asked for holds for the one that is there, too; unasked, its lease is renewed as it is."""
+    if lease.asked and lease.ttl_s is None:
+        site.drop_lease(token)
+        return None
+    return site.renew(token, lease.ttl_s if lease.asked else None)
 
 
 def _intend(site: Site, ports: Ports, plan: Plan, bundle: Bundle) -> Token:
@@ -95,16 +118,13 @@ def _preflight(site: Site, ports: Ports, plan: Plan, bundle: Bundle, token: Toke
 
     Raises PreflightFailed with everything that stands against it; nothing was submitted.
     """
-    taken = f"[ -d {site.root}/deployments/{plan.name}/active/. ] && echo taken; exit 0"
-    parts = {"taken": ":" if after else taken, **site.scheduler.preflight_parts(plan, bundle.files)}
     try:
-        answers = site.ask(parts, within_s=PREFLIGHT_WITHIN_S)
+        found = site.preflight(plan, bundle.files, unless_taken=after is None)
     except BaseException:
         ports.journal.forget(token)
         raise
-    if answers["taken"].text.strip() == "taken":
+    if found is None:
         return
-    found = site.scheduler.judge_preflight(plan, answers)
     if found.problems:
         ports.journal.forget(token)
         raise PreflightFailed(
@@ -162,7 +182,7 @@ def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token]) -> Exce
         ended = ending.end(site, ports, token, why="cancelling")
     except KeyboardInterrupt:
         with contextlib.suppress(NemodeployError, KeyboardInterrupt):
-            site.cancel_by_name(token)
+            site.cancel(token, gently=False)
         return unknown_outcome(token, site.cluster, "cancelled, but interrupted again before that was verified")
     if not ended.submitted:
         return InterruptedBeforeSubmission("interrupted; nothing was submitted", token=str(token))

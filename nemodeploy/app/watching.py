@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 
 from nemodeploy.app import asking, ending
@@ -32,6 +33,7 @@ UNREACHABLE_FOR_S = 600.0
 ANSWER_TOKENS = 48
 ANSWER_WITHIN_S = 300.0
 ASK_AGAIN_S = 5.0
+RENEWALS_A_LEASE = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,11 +52,22 @@ class Up:
 class Watch:
     """One deployment, watched until it has answered or has ended."""
 
-    def __init__(self, site: Site, ports: Ports, token: Token, budget: Budget, begun: float, *, adopted: bool) -> None:
-        """Its clocks start now; `begun` is when the whole command did."""
+    def __init__(
+        self,
+        site: Site,
+        ports: Ports,
+        token: Token,
+        budget: Budget,
+        begun: float,
+        *,
+        adopted: bool,
+        ttl_s: int | None = None,
+    ) -> None:
+        """Its clocks start now; `begun` is when the whole command did. `ttl_s`: the lease that is to be renewed."""
         self.site, self.ports, self.token, self.budget = site, ports, token, budget
-        self.begun, self.adopted = begun, adopted
+        self.begun, self.adopted, self.ttl_s = begun, adopted, ttl_s
         self.submitted_at = ports.clock.now()
+        self.renewed_at = self.submitted_at
         self.clocks = Clocks(began=self.submitted_at)
         self.looks = [self.submitted_at + offset for offset in FIRST_LOOKS_S]
         self.last = Seen(directory=RunDirectory(token=token), answered=False, row=None)
@@ -72,8 +85,20 @@ class Watch:
                 verdict = readiness.judge(seen)
                 done = self._act(seen, verdict)
                 if done:
+                    self._renew(at_least_every_s=0.0)
                     return done
+            if self.ttl_s is not None:
+                self._renew(at_least_every_s=self.ttl_s / RENEWALS_A_LEASE)
             self.ports.clock.sleep(self._pace())
+
+    def _renew(self, *, at_least_every_s: float) -> None:
+        """Keep the job from ending itself while we watch; it counts from the last time, so one failure is none."""
+        now = self.ports.clock.now()
+        if self.ttl_s is None or now - self.renewed_at < at_least_every_s:
+            return
+        with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
+            self.site.renew(self.token)
+            self.renewed_at = now
 
     def _pace(self) -> float:
         """Reading the run directory costs the controller nothing; in a long queue it need not be often all the same."""
@@ -91,7 +116,7 @@ class Watch:
                 seen = self._seen(look)
         except ClusterUnreachable as error:
             self._endure(error.message, now)
-            self.ports.clock.sleep(LATER_LOOKS_S)  # a pause before each new connection
+            self.ports.clock.sleep(self.site.cluster.ssh.reconnect_wait_s)
             return None
         if look.answered is not None:
             self._plan_next_look(now)
@@ -222,10 +247,9 @@ class Watch:
         plan, endpoint = seen.directory.plan, seen.directory.endpoint
         assert isinstance(endpoint, Endpoint)
         question = asking.prompting_of(plan).probe
+        patience_s = ANSWER_WITHIN_S if self.ttl_s is None else min(ANSWER_WITHIN_S, self.ttl_s / 2)
         try:
-            return asking.generate(
-                self.site, endpoint, plan, question, max_tokens=ANSWER_TOKENS, timeout_s=ANSWER_WITHIN_S
-            )
+            return asking.generate(self.site, endpoint, plan, question, max_tokens=ANSWER_TOKENS, timeout_s=patience_s)
         except ForwardingRefused as error:
             answer = asking.recorded(plan, self.site.last_answer(self.token))
             self.ports.reporter.say("tunnel", f"{error.message}; taking the answer that the job itself was given")

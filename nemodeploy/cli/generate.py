@@ -32,6 +32,8 @@ def command(name: str, prompt: str, cluster: str | None, as_json: bool, max_toke
         if deployment.verdict.state is not State.READY or endpoint is None:
             state = f"{deployment.verdict.state.value} {deployment.verdict.reason}".strip()
             raise PreflightFailed(f"{name} is not READY: {state}", hint=f"nemodeploy status {name}")
+        if directory.ttl_s is not None:
+            site.renew(directory.token)
         text = asking.generate(site, endpoint, directory.plan, prompt, max_tokens=max_tokens, timeout_s=TIMEOUT_S)
     if as_json:
         click.echo(json.dumps({"schema": "nemodeploy/generate@1", "name": name, "prompt": prompt, "text": text}))

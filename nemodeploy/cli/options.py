@@ -15,7 +15,9 @@ from nemodeploy.errors import BadInput
 
 if TYPE_CHECKING:
     from nemodeploy.app.wanted import Wanted
+    from nemodeploy.core.spec import Cluster
 
+LONGEST_TTL_S = 30 * 86400.0
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; all else on stderr.")
@@ -62,6 +64,37 @@ class Seconds(Duration):
         if clock and any(map(int, clock.groups())):
             return int(clock[1]) * 3600.0 + int(clock[2]) * 60 + int(clock[3])
         return self.fail(f"{value!r} is not a duration; write 90s, 30m, 4h or 00:30:00", param, ctx)
+
+
+def lease(function: Function) -> Function:
+    """--ttl and --no-ttl."""
+    for option in (
+        click.option("--no-ttl", is_flag=True, help="Without a lease: it stays up until its time limit."),
+        click.option(
+            "--ttl",
+            type=Seconds(),
+            help="The job ends itself when nobody renews its lease for so long; default: 2h under CI, else none.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def ttl_seconds(ttl: float | None, no_ttl: bool, cluster: Cluster) -> int | None:
+    """A lease in whole seconds. Raises BadInput for one that is too short to make sense on this cluster."""
+    if ttl is None:
+        return None
+    if no_ttl:
+        raise BadInput("--ttl and --no-ttl contradict each other", hint="leave one of them out")
+    if ttl < cluster.lease_minimum_s:
+        raise BadInput(
+            f"--ttl {ttl:g} s is too short: the smallest lease on {cluster.name} is {cluster.lease_minimum_s} s, since "
+            "a shared file system may show a renewal late",
+            hint=f"--ttl {cluster.lease_minimum_s}s, or lease: {{minimum_s: …}} in the cluster file",
+        )
+    if ttl > LONGEST_TTL_S:
+        raise BadInput(f"--ttl {ttl:g} s is longer than any job", hint="--no-ttl")
+    return round(ttl)
 
 
 def wish(function: Function) -> Function:

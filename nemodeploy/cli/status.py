@@ -81,6 +81,8 @@ def _detail(deployment: Deployment) -> None:
     endpoint = facts["endpoint"]
     lines = [
         ("token", facts["token"]),
+        ("owner", facts["owner"]),
+        ("lease", f"ends itself {clock(facts['ttl_s'])} after its last renewal" if facts["ttl_s"] is not None else ""),
         ("nodes", ", ".join(facts["nodes"])),
         ("endpoint", f"{endpoint['url']} ({endpoint['protocol']}, from the login node)" if endpoint else ""),
         ("health", f"{health.phase}, {health.ranks_joined}/{health.ranks} ranks joined" if health else ""),

@@ -13,11 +13,13 @@ from nemodeploy.cli import options, world
 from nemodeploy.cli.plan import headline
 from nemodeploy.cli.reporters import reporter
 from nemodeploy.cli.words import clock, tell
+from nemodeploy.errors import BadInput
 
 if TYPE_CHECKING:
     from nemodeploy.app.watching import Up
 
 QUEUE_TIMEOUT_S = 4 * 3600.0
+CI_TTL_S = 2 * 3600
 SCHEMA = "nemodeploy/up@1"
 
 
@@ -30,11 +32,14 @@ SCHEMA = "nemodeploy/up@1"
     help="How long to wait for nodes; default: no limit on a terminal, else 4h.",
 )
 @click.option("--startup-timeout", type=options.Seconds(), help="How long the server may take, extended by progress.")
+@options.lease
 @click.option("--replace", is_flag=True, help="Take a different deployment of this name down first.")
 def command(
     as_json: bool,
     queue_timeout: float | None,
     startup_timeout: float | None,
+    ttl: float | None,
+    no_ttl: bool,
     replace: bool,
     **typed: Any,
 ) -> None:
@@ -43,10 +48,20 @@ def command(
     A deployment of the same name that is already up and the same is adopted; there is never a second job.
     """
     wanted = options.resolve(needs_site=True, **typed)
-    from nemodeploy.app.up import up
+    from nemodeploy.app.up import Lease, up
     from nemodeploy.app.wanted import secrets
     from nemodeploy.core.readiness import Budget
 
+    estimate_s = wanted.plan.load_estimate_s
+    if startup_timeout is not None and startup_timeout < estimate_s:
+        raise BadInput(
+            f"--startup-timeout {startup_timeout:.0f} s is shorter than the weights take: about {clock(estimate_s)} "
+            f"for {wanted.plan.checkpoint_gb:g} GB at {wanted.cluster.storage_gb_per_s:g} GB/s",
+            hint="leave it out, or set storage_gb_per_s: in the cluster file if its storage is faster",
+        )
+    in_ci = CI_TTL_S if os.environ.get("CI") else None
+    ttl_s = options.ttl_seconds(ttl, no_ttl, wanted.cluster) or (None if no_ttl else in_ci)
+    lease = Lease(ttl_s, asked=ttl is not None or no_ttl)
     kept_back = secrets(wanted.plan.secrets, os.environ)
     memory = wanted.plan.memory
     budget_line = (
@@ -55,6 +70,8 @@ def command(
     )
     for line in (*headline(wanted.plan), budget_line):
         tell(line)
+    if ttl_s is not None:
+        tell(f"  lease      it ends itself {clock(ttl_s)} after the last renewal; keep, generate and up renew it")
     world.interrupt_on_termination()
     budget = Budget(
         queue_s=queue_timeout or (None if sys.stderr.isatty() and not os.environ.get("CI") else QUEUE_TIMEOUT_S),
@@ -64,7 +81,16 @@ def command(
     try:
         with world.site(wanted.cluster) as site:
             ports = world.ports(watcher)
-            done = up(site, ports, wanted.plan, wanted.bundle, secrets=kept_back, budget=budget, replace_other=replace)
+            done = up(
+                site,
+                ports,
+                wanted.plan,
+                wanted.bundle,
+                secrets=kept_back,
+                budget=budget,
+                lease=lease,
+                replace_other=replace,
+            )
             world.ignore_interrupts()  # it is up, and that is what is going to be said
     finally:
         watcher.close()

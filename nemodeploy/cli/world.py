@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -32,9 +34,30 @@ def ports(reporter: Reporter) -> Ports:
         new_token=clock.new_token,
         nonce=clock.nonce,
         wall_clock=clock.utc_now,
-        owner=f"{getpass.getuser()}@{socket.gethostname()}",
+        owner=owner(),
         version=__version__,
     )
+
+
+# What CI systems call the address of the present run: GitLab, Jenkins and Buildkite, CircleCI, Azure.
+_RUN_ADDRESSES = ("CI_PIPELINE_URL", "BUILD_URL", "BUILDKITE_BUILD_URL", "CIRCLE_BUILD_URL")
+
+
+def owner() -> str:
+    """Who a deployment belongs to: NEMODEPLOY_OWNER, the address of the CI run, or user@host."""
+    chosen = os.environ.get("NEMODEPLOY_OWNER")
+    if chosen is not None:
+        if not re.fullmatch(r"[!#-\[\]-~]{1,300}", chosen):
+            raise BadInput("NEMODEPLOY_OWNER must be one word of printable ASCII without quotes", hint="team-a/run-7")
+        return chosen
+    run = os.environ.get("GITHUB_RUN_ID")
+    if run:
+        server, repository = (os.environ.get(f"GITHUB_{key}", "") for key in ("SERVER_URL", "REPOSITORY"))
+        found = f"{server}/{repository}/actions/runs/{run}"
+    else:
+        found = next(filter(None, map(os.environ.get, _RUN_ADDRESSES)), "")
+    found = found or f"{getpass.getuser()}@{socket.gethostname()}"
+    return re.sub(r"[^!#-\[\]-~]", "?", found)[:300]
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ DEFAULTS = Document(
         "slurm": {"exclusive": True},
         "serving": {"max_length": 4096},
         "lease": {"minimum_s": 120},
+        "storage_gb_per_s": 0.2,
     },
     source="built-in default",
 )
@@ -131,7 +132,6 @@ def read_settings(reader: Reader, *, name: str, profile: str, model: Model, clus
         secrets=reader.texts(
             "secrets", pattern=NOT_OURS + IDENTIFIER, like="the names of environment variables", shown=False
         ),
-        lease_minimum_s=reader.section("lease").integer("minimum_s", most=86400),
         origins=reader.document.origins,
     )
 
@@ -192,10 +192,13 @@ def _cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluster:
             user=ssh.text("user", "", pattern=r"[A-Za-z0-9_.@-]*", like="a user name"),
             port=ssh.integer("port", None, most=65535),
             config=ssh.text("config", ""),
+            reconnect_wait_s=ssh.integer("reconnect_wait_s", 15, least=0, most=600),
         ),
         root=reader.text("root", DEFAULTS.data["root"], pattern=REMOTE_PATH, like=LIKE_PATH),
         scheduler=reader.choice("scheduler", schedulers, DEFAULTS.data["scheduler"]),
         endpoint_host=reader.text("endpoint_host", "", pattern=HOST, like="a host name"),
+        lease_minimum_s=reader.section("lease").integer("minimum_s", DEFAULTS.data["lease"]["minimum_s"], most=86400),
+        storage_gb_per_s=reader.number("storage_gb_per_s", DEFAULTS.data["storage_gb_per_s"], most=1e6),
     )
 
 

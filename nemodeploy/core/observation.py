@@ -41,7 +41,10 @@ class Exit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunDirectory:
-    """The small files of one token. Missing, torn or foreign ones are None, never an error."""
+    """The small files of one token. Missing, torn or foreign ones are None, never an error.
+
+    `ttl_s`: the job ends itself when its lease is not renewed for so many seconds; None: it has none.
+    """
 
     token: Token
     manifest: Mapping[str, Any] = field(default_factory=dict)
@@ -52,6 +55,7 @@ class RunDirectory:
     health: Health | None = None
     endpoint: Endpoint | None = None
     exit: Exit | None = None
+    ttl_s: int | None = None
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -79,9 +83,26 @@ def _is_sound(plan: Mapping[str, object]) -> bool:
     )
 
 
-FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out")
+FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "lease")
 EPOCH_FILES = ("current/health.json", "current/endpoint.json", "current/exit.json")
 CAP_BYTES = 65536
+# The job writes every 10 s; a network file system may show it up to 60 s late.
+SILENT_AFTER_S = 90
+
+
+def silence_script(directory: str) -> str:
+    """POSIX shell: for how many seconds the job has written nothing, by the file system's own clock."""
+    return (
+        f"cd {directory} 2>/dev/null || {{ echo gone; exit 0; }}\n"
+        "last=$(stat -L -c %Y current/health.json 2>/dev/null || stat -c %Y manifest.json) || exit 1\n"
+        "now=$(: >now.$$ && stat -c %Y now.$$ || date +%s); rm -f now.$$; echo $((now - last))\n"
+    )
+
+
+def is_silent(text: str) -> bool:
+    """Whether that is long enough for a living job to have spoken; a directory that is gone says nothing."""
+    word = text.strip()
+    return word == "gone" or (re.fullmatch(r"\d{1,10}", word) is not None and int(word) > SILENT_AFTER_S)
 
 
 def list_script(root: str) -> str:
@@ -144,7 +165,14 @@ def _directory(token: Token, files: Mapping[str, str], *, submitted: bool, withh
         health=read_health(files.get("current/health.json", "")),
         endpoint=read_endpoint(files.get("current/endpoint.json", "")),
         exit=read_exit(files.get("current/exit.json", "")),
+        ttl_s=read_ttl(files.get("lease", "")),
     )
+
+
+def read_ttl(text: str) -> int | None:
+    """The seconds of a lease as the job reads them; None when it would not."""
+    word = text.partition(" ")[0].strip()
+    return int(word) if re.fullmatch(r"[0-9]{1,7}", word) else None
 
 
 def read_health(text: str) -> Health | None:

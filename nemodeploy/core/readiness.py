@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from nemodeploy.core.observation import RunDirectory
+from nemodeploy.core.observation import SILENT_AFTER_S, RunDirectory
 
 
 class State(enum.Enum):
@@ -52,14 +52,29 @@ class Row(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """One look at a deployment. `row` None with `answered`: the scheduler listed no such job; `forgotten`: it said
-    that it holds nothing for the job's id; `job_id` comes from the receipt."""
+    """One look at a deployment. `job_id` comes from the queue, the receipt or the accounting.
+
+    `row` None with `answered`: the scheduler listed no such job. Then `fate` says what became of it (alive, ended,
+    forgotten, doubt), `account` is the accounting's own word, and `still` whether its files have stopped changing.
+    """
 
     directory: RunDirectory
     answered: bool
     row: Row | None
     job_id: str = ""
-    forgotten: bool = False
+    fate: str = ""
+    account: str = ""
+    still: bool = False
+
+    @property
+    def unlisted_and_gone(self) -> bool:
+        """Whether an unlisted job is proven to be over: by accounting, or by Slurm's word and the job's own together.
+
+        Slurm's word that it knows no such job is not enough: a controller that lost its list says so of living jobs.
+        """
+        ended = self.directory.exit
+        own_word = ended is not None and ended.epoch.job_id == self.job_id
+        return self.fate == "ended" or (self.fate == "forgotten" and (own_word or self.still))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +85,6 @@ class Verdict:
     reason: str = ""
     gone: bool = False
 
-
-# The job renews health.json every 10 s; a network file system may show it up to 60 s late.
-SILENT_AFTER_S = 90
 
 CAUSES = {
     "server_exited": "the server program ended",
@@ -89,7 +101,7 @@ CAUSES = {
 def judge(seen: Seen) -> Verdict:
     """What is true of a deployment, as far as can be said."""
     if seen.directory.from_newer_version or (seen.row is not None and not seen.directory.plan):
-        gone = seen.forgotten or (seen.row is not None and seen.row.kind == "ended")
+        gone = seen.unlisted_and_gone or (seen.row is not None and seen.row.kind == "ended")
         newer = "written by a newer version of nemodeploy"
         reason = newer if seen.directory.from_newer_version else "its run directory cannot be read"
         return Verdict(state=State.UNKNOWN, reason=reason, gone=gone)
@@ -117,12 +129,18 @@ def _judge_unlisted(seen: Seen) -> Verdict:
     if directory.withheld:
         return Verdict(state=State.ENDED, reason="never submitted", gone=True)
     if seen.job_id:
-        if seen.forgotten:
+        if seen.unlisted_and_gone:
             return Verdict(state=State.ENDED, reason=_why_ended(seen, None), gone=True)
-        return Verdict(state=State.UNKNOWN, reason=f"Slurm does not list job {seen.job_id}")
+        return Verdict(state=State.UNKNOWN, reason=f"Slurm does not list job {seen.job_id}{_traces(seen)}")
     if directory.submit_status:
         return Verdict(state=State.ENDED, reason="Slurm refused it", gone=True)
     return Verdict(state=State.SUBMITTING, reason="no receipt yet" if directory.submitted else "not submitted")
+
+
+def _traces(seen: Seen) -> str:
+    if seen.account:
+        return f"; its accounting says {seen.account}"
+    return ", and its files still change" if seen.fate == "forgotten" else ""
 
 
 def _judge_running(seen: Seen, row: Row) -> Verdict:
@@ -161,7 +179,9 @@ def _why_ended(seen: Seen, row: Row | None) -> str:
     ended = seen.directory.exit
     if ended and (row is None or str(ended.epoch) == f"{row.job_id}.{row.restart}"):
         return CAUSES.get(ended.cause, ended.cause)
-    return f"Slurm says {row.state}" if row else "Slurm no longer knows the job; it left no word of why"
+    if row or seen.account:
+        return f"Slurm says {row.state if row else seen.account}"
+    return "Slurm no longer knows the job; it left no word of why"
 
 
 def current(directory: RunDirectory, job_id: str, restart: int) -> RunDirectory:

@@ -163,12 +163,22 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ssh:
-    """How a site's login host is reached; `host` may be an alias of ssh_config (or of the file `config`)."""
+    """How a site's login host is reached; `host` may be an alias of ssh_config (or of the file `config`).
+
+    `reconnect_wait_s`: the pause before a broken connection is tried again, and about which a submission in doubt
+    waits between its three attempts.
+    """
 
     host: str
     user: str = ""
     port: int | None = None
     config: str = ""
+    reconnect_wait_s: int = 15
+
+    @property
+    def recovery_waits_s(self) -> tuple[float, ...]:
+        """The pauses before each attempt to find out how far a broken submission came."""
+        return (min(1.0, self.reconnect_wait_s), float(self.reconnect_wait_s), 2.0 * self.reconnect_wait_s)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,6 +204,8 @@ class Cluster:
     root: str
     scheduler: str
     endpoint_host: str
+    lease_minimum_s: int
+    storage_gb_per_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,7 +236,6 @@ class Draft:
     mounts: tuple[str, ...]
     environment: Mapping[str, str]
     secrets: tuple[str, ...]
-    lease_minimum_s: int
     origins: Mapping[Path, Origin]
 
 

@@ -188,7 +188,7 @@ _CLUSTER_FILE = """\
 description: the sandbox on this machine
 notice: "stand-in: a tiny model on the CPU takes the place of the model's own weights and server program"
 when_unreachable: "nemodeploy sandbox up"
-ssh: {{host: {alias}, config: "{config}"}}
+ssh: {{host: {alias}, config: "{config}", reconnect_wait_s: 0}}
 root: "{root}"
 slurm: {{partition: batch}}
 gpus:
@@ -201,4 +201,5 @@ programs:{programs}
 checkpoints:{checkpoints}
 env: {{OMP_NUM_THREADS: "1"}}
 lease: {{minimum_s: 3}}
+storage_gb_per_s: 1000
 {plain}"""

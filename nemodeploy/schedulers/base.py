@@ -94,6 +94,24 @@ class QueueRow:
         return f"{self.reason}: {meaning}" if meaning else self.reason
 
 
+class Fate(enum.Enum):
+    """What became of a job that the queue does not list."""
+
+    ALIVE = "alive"  # the scheduler or its accounting still holds it
+    ENDED = "ended"  # accounting says that it ended
+    FORGOTTEN = "forgotten"  # the scheduler holds nothing for its id, and nobody contradicts
+    DOUBT = "doubt"  # a question failed, or its id is not known
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """What is left of an unlisted job; `job_id` is empty while nobody knows one, `state` is the accounting's word."""
+
+    fate: Fate
+    job_id: str = ""
+    state: str = ""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Findings:
     """What the site has against a deployment, each with what to write instead; and a line for whoever watches."""
@@ -129,6 +147,10 @@ class Scheduler(Protocol):
         """The program that submit.sh calls."""
 
     @property
+    def prelude(self) -> str:
+        """Shell text before every question: what a login may have set and what would change the answers goes."""
+
+    @property
     def bind(self) -> str:
         """Where servers listen: loopback where the SSH host is the server's own, else the node's interfaces."""
 
@@ -153,11 +175,11 @@ class Scheduler(Protocol):
     def parse_queue(self, text: str) -> tuple[QueueRow, ...]:
         """The rows of `queue_script`."""
 
-    def forgotten_script(self, job_id: str) -> str:
-        """Ask whether anything is left of this job."""
+    def trace_script(self, token: str, job_id: str, directory: str) -> str:
+        """Ask everybody who may know what became of an unlisted job; its id may be unknown (empty)."""
 
-    def is_forgotten(self, status: int, text: str) -> bool:
-        """Whether the answer is a clear no; silence or an error is none."""
+    def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
+        """What they say together; silence or an error proves nothing."""
 
     def parse_job_id(self, text: str) -> str:
         """The job id in what submit.sh printed; empty: none."""
@@ -168,8 +190,8 @@ class Scheduler(Protocol):
     def is_unreachable(self, error: str) -> bool:
         """Whether the submitter could not even ask."""
 
-    def cancel_script(self, job_id: str, *, gently: bool) -> str:
-        """Gently: TERM to the supervisor alone, which ends everything in order. Otherwise: the whole job, now."""
+    def cancel_script(self, token: str, root: str, *, gently: bool) -> str:
+        """End every job of a token, which no other job can have, so an id that was given away is never hit.
 
-    def cancel_by_name_script(self, name: str, root: str) -> str:
-        """Every job with this name, which is a token and so belongs to one submission only."""
+        Gently: TERM to the supervisor alone, which ends everything in order. Otherwise: the whole job, now.
+        """

@@ -13,7 +13,7 @@ from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
-from nemodeploy.schedulers.base import Findings, QueueRow
+from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace
 
 # Shell function `same PID START BOOT`: whether that very process is alive. Its name in stat may hold spaces.
 _SAME = r"""
@@ -32,6 +32,7 @@ class PlainHost:
     script_template = "schedulers/none.job.j2"
     submit_template = "schedulers/none.submit.sh.j2"
     submitter = "bash"
+    prelude = ""
     bind = "127.0.0.1"
 
     def rules(self, spec: Spec) -> Rules:
@@ -98,13 +99,18 @@ done
             if match
         )
 
-    def forgotten_script(self, job_id: str) -> str:
-        """Whether any process has this id."""
-        return f"[ -d /proc/{int(job_id)} ] && echo alive || echo gone\n"
+    def trace_script(self, token: str, job_id: str, directory: str) -> str:
+        """Whether the very process that the submission started is alive."""
+        return f"""{_SAME}
+read -r pid start born limit <{directory}/host.job || exit 0
+if same "$pid" "$start" "$born"; then echo "alive $pid"; else echo "gone $pid"; fi
+"""
 
-    def is_forgotten(self, status: int, text: str) -> bool:
-        """Its clear no."""
-        return status == 0 and text.strip() == "gone"
+    def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
+        """Its clear no, or yes; without the file there is neither."""
+        said, _, pid = text.strip().partition(" ")
+        fate = {"alive": Fate.ALIVE, "gone": Fate.FORGOTTEN}.get(said, Fate.DOUBT)
+        return Trace(fate=fate, job_id=pid or job_id)
 
     def parse_job_id(self, text: str) -> str:
         """The last line that is a number."""
@@ -118,22 +124,19 @@ done
         """There is nothing behind it that could be out of reach."""
         return False
 
-    def cancel_script(self, job_id: str, *, gently: bool) -> str:
-        """The supervisor leads a process group of its own, and a step another."""
-        if gently:
-            return f"kill -TERM {int(job_id)} 2>&1; exit 0\n"
-        return (
-            f"for child in $(cat /proc/{int(job_id)}/task/*/children) {int(job_id)}; do\n"
-            '  kill -KILL -- "-$child" 2>/dev/null\n'
-            "done\nexit 0\n"
+    def cancel_script(self, token: str, root: str, *, gently: bool) -> str:
+        """By the file that the submission wrote. A step leads a session of its own, and the supervisor outlives it."""
+        hard = (
+            'for one in $(cat "/proc/$pid"/task/*/children); do\n'
+            "    session=$(sed 's/.*) //' \"/proc/$one/stat\" | cut -d' ' -f4)\n"
+            '    [ "$session" != "$one" ] || kill -KILL -- "-$one"\n'
+            "  done 2>/dev/null\n  "
         )
-
-    def cancel_by_name_script(self, name: str, root: str) -> str:
-        """By the file that its submission wrote."""
         return f"""{_SAME}
-for file in {root}/deployments/*/{name}/host.job; do
+for file in {root}/deployments/*/{token}/host.job; do
   [ -r "$file" ] && read -r pid start born limit <"$file" || continue
-  ! same "$pid" "$start" "$born" || kill -TERM "$pid"
+  same "$pid" "$start" "$born" || continue
+  {"" if gently else hard}kill -TERM "$pid" # it alone can take containers away
 done
 exit 0
 """

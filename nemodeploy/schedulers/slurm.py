@@ -13,9 +13,9 @@ from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
 from nemodeploy.schedulers import slurm_preflight
-from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Findings, Life, QueueRow
+from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Fate, Findings, Life, QueueRow, Trace
 
-__all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Life", "QueueRow", "Slurm"]
+__all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Fate", "Life", "QueueRow", "Slurm"]
 
 # Columns of `squeue -O` have a fixed width, so a value with any character in it stays in its own.
 _COLUMNS = (
@@ -42,6 +42,15 @@ _GPU_REQUEST = re.compile(r"(--gpus|--gpus-per-node|--gres|--tres-per-node|--con
 _ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 
 
+# SLURM_CONF and SLURM_JWT stay: they say which controller, and who we are.
+PRELUDE = """\
+for name in $(env | cut -d= -f1 | grep -E '^S(BATCH|QUEUE|ACCT|CANCEL|INFO|CONTROL)_[A-Z_]+$'); do
+  unset "$name"
+done
+unset SLURM_CLUSTERS SLURM_BITSTR_LEN SLURM_JOB_ID; export LC_ALL=C SLURM_TIME_FORMAT=standard
+"""
+
+
 class Slurm:
     """The scheduler of this house."""
 
@@ -50,6 +59,7 @@ class Slurm:
     script_template = "schedulers/slurm.sbatch.j2"
     submit_template = "schedulers/slurm.submit.sh.j2"
     submitter = "sbatch"
+    prelude = PRELUDE
     bind = "0.0.0.0"
 
     def rules(self, spec: Spec) -> Rules:
@@ -100,13 +110,13 @@ class Slurm:
         """The rows of `queue_script`."""
         return parse_queue(text)
 
-    def forgotten_script(self, job_id: str) -> str:
-        """Ask whether the controller still knows this id."""
-        return forgotten_script(job_id)
+    def trace_script(self, token: str, job_id: str, directory: str) -> str:
+        """The controller, by id, and accounting, by name."""
+        return trace_script(token, job_id, directory)
 
-    def is_forgotten(self, status: int, text: str) -> bool:
-        """Whether it said itself that it does not."""
-        return is_forgotten(status, text)
+    def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
+        """Ended or forgotten only when nobody who was asked contradicts."""
+        return parse_trace(token, job_id, text)
 
     def parse_job_id(self, text: str) -> str:
         """The job id in what `sbatch --parsable` printed."""
@@ -120,13 +130,9 @@ class Slurm:
         """Whether sbatch could not even connect to the controller."""
         return is_unreachable(error)
 
-    def cancel_script(self, job_id: str, *, gently: bool) -> str:
-        """Take a job back."""
-        return cancel_script(job_id, gently=gently)
-
-    def cancel_by_name_script(self, name: str, root: str) -> str:
-        """Take back whatever has a token."""
-        return cancel_by_name_script(name)
+    def cancel_script(self, token: str, root: str, *, gently: bool) -> str:
+        """scancel by name, so that an id which wrapped around is never hit."""
+        return cancel_script(token, gently=gently)
 
 
 def _is_ours(word: str) -> bool:
@@ -201,14 +207,49 @@ def parse_elapsed(text: str) -> int | None:
     return days * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
-def forgotten_script(job_id: str) -> str:
-    """Does the controller still know this id? A purged one is an error with these words, not an empty answer."""
-    return f"LC_ALL=C squeue --noheader --states=all --jobs={int(job_id)} -o '%i %T' 2>&1\n"
+def trace_script(token: str, job_id: str, directory: str) -> str:
+    """POSIX shell. squeue says a purged id is invalid, so it is asked for one id at a time; sacct looks back from an
+    hour before the run directory was made, by the cluster's own clock (without --starttime: since midnight)."""
+    queue = (
+        f"squeue --noheader --states=all --jobs={int(job_id)} -o '%i %T %j' 2>&1; echo \"squeue $?\"\n"
+        if job_id
+        else ""
+    )
+    return (
+        f"{queue}made=$(stat -c %Y {directory}/manifest.json 2>/dev/null) && "
+        'since=$(date -d "@$((made - 3600))" +%Y-%m-%dT%H:%M:%S 2>/dev/null) || since=now-7days\n'
+        f'sacct --noheader --allocations --parsable2 --name={token} --starttime="$since" '
+        '--format=JobIDRaw,State,JobName 2>&1; echo "sacct $?"\n'
+    )
 
 
-def is_forgotten(status: int, text: str) -> bool:
-    """Slurm's own word that it holds nothing for the id; silence or another error is no proof."""
-    return status == 1 and "Invalid job id specified" in text
+# Accounting that does not exist cannot contradict; one that does not answer could.
+_NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting", "not found")
+
+
+def parse_trace(token: str, job_id: str, text: str) -> Trace:
+    """What `trace_script` found out. Every line is one witness's; whatever is no row of ours is noise."""
+    queue, _, accounts = f"\n{text}".partition("\nsqueue ") if job_id else ("", "", f"0\n{text}")
+    queue_status, _, accounts = accounts.partition("\n")
+    listed = [line.split() for line in queue.splitlines() if re.fullmatch(r"\d+ [A-Z_]+ .+", line.strip())]
+    rows = [line.split("|") for line in accounts.splitlines() if re.fullmatch(rf"\d+\|[^|]+\|{token}", line.strip())]
+    said = re.search(r"^sacct (\d+)$", accounts, re.MULTILINE)
+    row = next((row for row in reversed(rows) if not job_id or row[0] == job_id), None)
+    state = row[1].split()[0].rstrip("+") if row else ""
+    known = job_id or (row[0] if row else "")
+    ours = [cells for cells in listed if cells[2:] == [token]]
+    absent = bool(job_id) and (
+        (queue_status == "1" and "Invalid job id specified" in queue)
+        or (queue_status == "0" and bool(listed) and not ours)  # the number belongs to another job by now
+    )
+    if ours or (row and LIFE.get(state, Life.UNKNOWN) is not Life.ENDED):
+        return Trace(fate=Fate.ALIVE, job_id=known, state=state)
+    if row and (absent or not job_id):
+        return Trace(fate=Fate.ENDED, job_id=known, state=state)
+    answered = said is not None and (said[1] == "0" or any(word in accounts for word in _NO_ACCOUNTING))
+    if absent and answered:
+        return Trace(fate=Fate.FORGOTTEN, job_id=known)
+    return Trace(fate=Fate.DOUBT, job_id=known)
 
 
 def parse_job_id(text: str) -> str:
@@ -235,12 +276,10 @@ def is_unreachable(error: str) -> bool:
     return "(connect failure)" in error or "Unable to establish" in error
 
 
-def cancel_script(job_id: str, *, gently: bool) -> str:
-    """Gently: TERM to the supervisor alone, which ends everything in order. Otherwise: the whole job, now."""
+def cancel_script(token: str, *, gently: bool) -> str:
+    """Every job of ours with this name, which is a token and so belongs to one submission only.
+
+    Gently, TERM goes to the supervisor alone, which ends everything in order.
+    """
     how = "--batch --signal=TERM " if gently else ""
-    return f"scancel --quiet {how}{int(job_id)} 2>&1\n"
-
-
-def cancel_by_name_script(name: str) -> str:
-    """Every job of ours with this name, which is a token and so belongs to one submission only."""
-    return f"scancel --me --quiet --name={name} 2>&1\n"
+    return f"scancel --me --quiet {how}--name={token} 2>&1\n"

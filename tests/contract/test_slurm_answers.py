@@ -50,7 +50,7 @@ def test_a_job_is_followed_from_the_queue_to_its_end(sandbox: Sandbox) -> None:
     assert running.nodes
     assert running.left_s is not None
     assert 500 < running.left_s <= 600
-    assert ask(sandbox, slurm.cancel_script(job_id, gently=False)).returncode == 0
+    assert ask(sandbox, slurm.cancel_script(TOKEN, gently=False)).returncode == 0
     ended = await_state(sandbox, job_id, "CANCELLED")
     assert ended.life is slurm.Life.ENDED
 
@@ -60,7 +60,7 @@ def test_a_held_job_waits_with_slurms_reason(sandbox: Sandbox) -> None:
     held = row(sandbox, job_id)
     assert (held.life, held.reason) == (slurm.Life.WAITING, "JobHeldUser")
     assert held.plain_reason == "JobHeldUser: held by the user"
-    ask(sandbox, slurm.cancel_script(job_id, gently=False))
+    ask(sandbox, slurm.cancel_script(TOKEN, gently=False))
 
 
 def test_a_requeued_job_has_a_new_epoch(sandbox: Sandbox) -> None:
@@ -71,7 +71,7 @@ def test_a_requeued_job_has_a_new_epoch(sandbox: Sandbox) -> None:
     while row(sandbox, job_id).restart != 1 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert row(sandbox, job_id).restart == 1
-    ask(sandbox, slurm.cancel_script(job_id, gently=False))
+    ask(sandbox, slurm.cancel_script(TOKEN, gently=False))
 
 
 def test_other_jobs_are_not_listed(sandbox: Sandbox) -> None:
@@ -81,13 +81,33 @@ def test_other_jobs_are_not_listed(sandbox: Sandbox) -> None:
     assert other not in ask(sandbox, slurm.queue_script()).stdout
 
 
+def trace(sandbox: Sandbox, job_id: str, token: str = TOKEN) -> slurm.Fate:
+    return slurm.parse_trace(token, job_id, ask(sandbox, slurm.trace_script(token, job_id, "/nowhere")).stdout).fate
+
+
 def test_an_id_that_slurm_never_had_is_forgotten(sandbox: Sandbox) -> None:
-    done = ask(sandbox, slurm.forgotten_script("1"))
-    assert slurm.is_forgotten(done.returncode, done.stdout)
+    assert trace(sandbox, "1") is slurm.Fate.FORGOTTEN
     job_id = submit(sandbox, "--hold")
-    known = ask(sandbox, slurm.forgotten_script(job_id))
-    assert not slurm.is_forgotten(known.returncode, known.stdout)
-    ask(sandbox, slurm.cancel_script(job_id, gently=False))
+    assert trace(sandbox, job_id) is slurm.Fate.ALIVE
+    assert trace(sandbox, job_id, TOKEN[:-1] + "x") is slurm.Fate.FORGOTTEN, "the number is another job's"
+    ask(sandbox, slurm.cancel_script(TOKEN, gently=False))
+
+
+def test_another_jobs_number_is_never_cancelled(sandbox: Sandbox) -> None:
+    mine, other = submit(sandbox, "--hold"), TOKEN[:-1] + "x"
+    for gently in (True, False):
+        ask(sandbox, slurm.cancel_script(other, gently=gently))
+    assert row(sandbox, mine).state == "PENDING"
+    ask(sandbox, slurm.cancel_script(TOKEN, gently=False))
+    await_state(sandbox, mine, "CANCELLED")
+
+
+def test_a_login_that_filters_squeue_hides_nothing(sandbox: Sandbox) -> None:
+    job_id = submit(sandbox, "--hold")
+    spoilt = "export SQUEUE_PARTITION=short SQUEUE_STATES=RUNNING SLURM_TIME_FORMAT=relative SLURM_CLUSTERS=else\n"
+    done = ask(sandbox, spoilt + slurm.PRELUDE + slurm.queue_script())
+    assert job_id in [row.job_id for row in slurm.parse_queue(done.stdout)]
+    ask(sandbox, slurm.cancel_script(TOKEN, gently=False))
 
 
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=60)

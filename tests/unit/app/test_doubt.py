@@ -23,7 +23,7 @@ from nemodeploy.errors import (
     StartupTimeout,
 )
 from nemodeploy.values import Command, Completed, Token
-from tests.unit.app.test_site import Login, accepted, gone_when_cancelled, login
+from tests.unit.app.test_site import CANCELLED, FORGOTTEN, Login, accepted, gone_when_cancelled, login
 
 __all__ = ["login"]
 TOKEN = Token.make("demo", milliseconds=1, entropy=1)
@@ -49,9 +49,6 @@ def run_up(login: Login, site: Site | None = None, *, startup_s: float = 60.0, q
     up(site or login.site(), login.ports(), wanted.plan, wanted.bundle, secrets={}, budget=budget)
 
 
-FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
-
-
 def scripted_squeue(login: Login, *answers: str) -> None:
     """squeue gives these answers one after the other, the last one until scancel was called; then Slurm forgets."""
     for number, answer in enumerate(answers):
@@ -59,6 +56,7 @@ def scripted_squeue(login: Login, *answers: str) -> None:
     cancelled = login.path / "cancelled"
     login.slurm(
         scancel=f"touch {cancelled}",
+        sacct=CANCELLED,
         squeue=f"""case "$*" in *--jobs*) {FORGOTTEN} ;; esac
 [ ! -e {cancelled} ] || exit 0
 n=$(cat {login.path}/asked 2>/dev/null || echo 0)

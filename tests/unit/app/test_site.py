@@ -24,6 +24,9 @@ from nemodeploy.schedulers import slurm
 from nemodeploy.values import Secret, Token
 
 WIDTHS = dict(slurm._COLUMNS)
+FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+NO_ACCOUNTING = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
+CANCELLED = 'for word; do case $word in --name=*) echo "77|CANCELLED by 1000|${word#--name=}" ;; esac; done'
 
 
 class TurnedClock:
@@ -70,7 +73,7 @@ class Login:
         self.wanted = self.want(cluster)
         self.clock, self.listener = TurnedClock(), Listener()
         self.count = 0
-        self.slurm(sbatch="echo 77", squeue="exit 0", scancel="exit 0")
+        self.slurm(sbatch="echo 77", squeue="exit 0", scancel="exit 0", sacct=NO_ACCOUNTING)
 
     @staticmethod
     def want(cluster: Path, **settings: object) -> Wanted:
@@ -192,7 +195,7 @@ def test_no_journal_no_network(login: Login) -> None:
 
     site = Site(login.wanted.cluster, Watched(), login.nonce)
     budget = Budget(queue_s=1.0, startup_s=1.0)
-    with pytest.raises(BadInput, match="cannot write the journal"):
+    with pytest.raises(BadInput, match="the journal .* is no directory"):
         up(site, login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
     assert opened == []
     assert login.submissions() == 0
@@ -280,11 +283,38 @@ def test_an_absent_row_is_unknown_until_slurm_says_it_holds_nothing(login: Login
     site = login.site()
     look = site.look()
     assert judge(site.see(look, look.directory(token))).state is State.UNKNOWN
-    login.slurm(
-        squeue='case "$*" in *--jobs*) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;; esac'
-    )
+    login.slurm(squeue=f'case "$*" in *--jobs*) {FORGOTTEN} ;; esac')
     look = site.look()
+    assert not judge(site.see(look, look.directory(token))).gone, "its files are fresh, so it may well be alive"
+    manifest = login.shared / "deployments/demo" / str(token) / "manifest.json"
+    os.utime(manifest, (1, 1))
     assert judge(site.see(look, look.directory(token))).gone
+    os.utime(manifest)
+    login.slurm(sacct=CANCELLED)
+    verdict = judge(site.see(look, look.directory(token)))
+    assert (verdict.gone, verdict.reason) == (True, "Slurm says CANCELLED")
+
+
+def test_accounting_that_does_not_answer_leaves_it_unknown(login: Login) -> None:
+    token = accepted(login)
+    os.utime(login.shared / "deployments/demo" / str(token) / "manifest.json", (1, 1))
+    login.slurm(
+        squeue=f'case "$*" in *--jobs*) {FORGOTTEN} ;; esac',
+        sacct="echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1",
+    )
+    look = login.site().look()
+    assert judge(login.site().see(look, look.directory(token))).state is State.UNKNOWN
+    with pytest.raises(OutcomeUnknown):
+        ending.end(login.site(), login.ports(), token)
+
+
+def test_a_job_that_came_and_went_without_a_receipt_is_found_in_the_accounting(login: Login) -> None:
+    login.slurm(
+        sbatch="echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2; exit 1", sacct=CANCELLED
+    )
+    result = login.submit()
+    assert isinstance(result, Submitted)
+    assert result.job_id == "77"
 
 
 def test_a_controller_that_does_not_answer_is_unknown(login: Login) -> None:
@@ -299,10 +329,9 @@ def test_a_controller_that_does_not_answer_is_unknown(login: Login) -> None:
 def gone_when_cancelled(login: Login) -> None:
     """Slurm lists the row until scancel was called, and then says that it holds nothing."""
     cancelled = login.path / "cancelled"
-    login.slurm(scancel=f"touch {cancelled}")
-    gone = 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1'
+    login.slurm(scancel=f"touch {cancelled}", sacct=CANCELLED)
     login.slurm(
-        squeue=f'if [ -e {cancelled} ]; then case "$*" in *--jobs*) {gone} ;; esac; else cat {login.path}/row; fi'
+        squeue=f'if [ -e {cancelled} ]; then case "$*" in *--jobs*) {FORGOTTEN} ;; esac; else cat {login.path}/row; fi'
     )
 
 

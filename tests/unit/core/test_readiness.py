@@ -52,11 +52,11 @@ class Case:
 def seen(row: QueueRow | None, answered: bool = True, **facts: Any) -> Seen:
     job_id = facts.pop("job_id", "7" if row else "")
     return Seen(
-        directory=directory(**{key: value for key, value in facts.items() if key != "forgotten"}),
+        directory=directory(**{key: value for key, value in facts.items() if key not in ("fate", "account", "still")}),
         answered=answered,
         row=row,
         job_id=job_id,
-        forgotten=facts.get("forgotten", False),
+        **{key: facts[key] for key in ("fate", "account", "still") if key in facts},
     )
 
 
@@ -65,7 +65,17 @@ ENDED = Exit(epoch=EPOCH, cause="server_exited", rank=3, rank_status=1, status=1
 CASES = (
     Case("a failed question is not an answer", seen(None, answered=False, job_id="7"), State.UNKNOWN),
     Case("an absent row is not an end", seen(None, job_id="7"), State.UNKNOWN),
-    Case("Slurm's own word that it forgot the job is", seen(None, job_id="7", forgotten=True), State.ENDED, True),
+    Case("forgotten and silent is", seen(None, job_id="7", fate="forgotten", still=True), State.ENDED, True),
+    Case(
+        "forgotten after its own last word is", seen(None, job_id="7", fate="forgotten", exit=ENDED), State.ENDED, True
+    ),
+    Case(
+        "forgotten by a controller that lost its list is not", seen(None, job_id="7", fate="forgotten"), State.UNKNOWN
+    ),
+    Case("another run's last word is none", seen(None, job_id="8", fate="forgotten", exit=ENDED), State.UNKNOWN),
+    Case("accounting's word is", seen(None, job_id="7", fate="ended", account="FAILED"), State.ENDED, True),
+    Case("accounting's other word is not", seen(None, job_id="7", fate="alive", account="RUNNING"), State.UNKNOWN),
+    Case("a doubt is not, however silent", seen(None, job_id="7", fate="doubt", still=True, exit=ENDED), State.UNKNOWN),
     Case("no receipt, no row", seen(None), State.SUBMITTING),
     Case("withheld before it was submitted", seen(None, withheld=True), State.ENDED, True),
     Case("refused by sbatch", seen(None, submit_status=1), State.ENDED, True),

@@ -51,7 +51,7 @@ def test_a_job_is_one_process_of_one_boot(root: Path) -> None:
         write(root, process.pid, start_of(process.pid), boot="another-boot")
         assert state(root) == "COMPLETED"
         write(root, process.pid, start_of(process.pid))
-        ask(HOST.cancel_by_name_script(TOKEN, str(root)))
+        ask(HOST.cancel_script(TOKEN, str(root), gently=True))
         assert process.wait(5) == -15
     assert state(root) == "COMPLETED"
 
@@ -65,14 +65,19 @@ def test_lines_that_are_no_rows_are_passed_over() -> None:
     assert HOST.parse_queue("Welcome!\n1 RUNNING\n") == ()
 
 
-def test_a_process_that_is_not_there_is_gone() -> None:
-    with subprocess.Popen(["true"]) as process:
-        process.wait()
-    done = ask(HOST.forgotten_script(str(process.pid)))
-    assert HOST.is_forgotten(done.returncode, done.stdout)
-    done = ask(HOST.forgotten_script("1"))
-    assert not HOST.is_forgotten(done.returncode, done.stdout)
-    assert not HOST.is_forgotten(0, "")
+def trace(root: Path) -> tuple[str, str]:
+    done = ask(HOST.trace_script(TOKEN, "", str(root / "deployments/demo" / TOKEN)))
+    found = HOST.parse_trace(TOKEN, "", done.stdout)
+    return found.fate.value, found.job_id
+
+
+def test_a_process_that_is_not_there_is_gone(root: Path) -> None:
+    assert trace(root) == ("doubt", "")
+    with subprocess.Popen(["sleep", "30"]) as process:
+        write(root, process.pid, start_of(process.pid))
+        assert trace(root) == ("alive", str(process.pid))
+        process.kill()
+    assert trace(root) == ("forgotten", str(process.pid))
 
 
 def test_a_refusal_is_what_submit_sh_says_itself() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nemodeploy.schedulers import slurm
 from tests.unit.core.test_decode import spec
@@ -72,10 +74,50 @@ def test_job_ids_are_found_in_what_sbatch_prints(text: str, job_id: str) -> None
     assert slurm.parse_job_id(text) == job_id
 
 
-def test_only_slurms_own_word_is_proof_of_absence() -> None:
-    assert slurm.is_forgotten(1, "slurm_load_jobs error: Invalid job id specified")
-    assert not slurm.is_forgotten(1, "slurm_load_jobs error: Unable to contact slurm controller")
-    assert not slurm.is_forgotten(0, "")
+TOKEN = "nd-demo-01m7ykpr9z67k4g5wp74nrf1nm"
+INVALID = "slurm_load_jobs error: Invalid job id specified\nsqueue 1\n"
+OFF = "Slurm accounting storage is disabled\nsacct 1\n"
+DOWN = "sacct: error: Problem talking to the database: Connection refused\nsacct 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "job_id", "fate"),
+    [
+        (INVALID + OFF, "7", "forgotten"),
+        (INVALID + "sh: 1: sacct: not found\nsacct 127\n", "7", "forgotten"),
+        (INVALID + "sacct 0\n", "7", "forgotten"),
+        (INVALID + DOWN, "7", "doubt"),
+        (INVALID, "7", "doubt"),
+        (INVALID + f"7|FAILED|{TOKEN}\nsacct 0\n", "7", "ended"),
+        (INVALID + f"Welcome!\n7|CANCELLED by 1000|{TOKEN}\nsacct 0\n", "7", "ended"),
+        (INVALID + f"7|RUNNING|{TOKEN}\nsacct 0\n", "7", "alive"),
+        (INVALID + f"7|FOO|{TOKEN}\nsacct 0\n", "7", "alive"),
+        (INVALID + f"6|FAILED|{TOKEN}\nsacct 0\n", "7", "forgotten"),
+        (f"7 RUNNING {TOKEN}\nsqueue 0\n" + OFF, "7", "alive"),
+        ("7 RUNNING somebody-elses\nsqueue 0\n" + OFF, "7", "forgotten"),
+        ("squeue 0\n" + OFF, "7", "doubt"),
+        ("slurm_load_jobs error: Unable to contact slurm controller\nsqueue 1\n" + OFF, "7", "doubt"),
+        (
+            "slurm_load_jobs error: Unable to contact slurm controller\nsqueue 1\n" + f"7|FAILED|{TOKEN}\nsacct 0\n",
+            "7",
+            "doubt",
+        ),
+        ("sacct 0\n", "", "doubt"),
+        (OFF, "", "doubt"),
+        (f"9|COMPLETED|{TOKEN}\nsacct 0\n", "", "ended"),
+        (f"9|PENDING|{TOKEN}\nsacct 0\n", "", "alive"),
+        ("", "7", "doubt"),
+    ],
+)
+def test_an_unlisted_job_is_over_only_when_nobody_contradicts(text: str, job_id: str, fate: str) -> None:
+    trace = slurm.parse_trace(TOKEN, job_id, text)
+    assert trace.fate.value == fate
+    assert trace.job_id == (job_id or ("9" if "9|" in text else ""))
+
+
+@given(st.text(max_size=200), st.sampled_from(["", "7"]))
+def test_no_noise_proves_an_end(text: str, job_id: str) -> None:
+    assert slurm.parse_trace(TOKEN, job_id, text).fate.value == "doubt"
 
 
 def test_a_timed_out_submission_is_in_doubt_and_a_refusal_is_not() -> None:

@@ -1,0 +1,123 @@
+"""The shell texts of a submission, and what their answers mean.
+
+`root` and directories are shell text, quoted already. `submit/go` is made by `mkdir` just before sbatch runs: whoever
+makes it is the only one who may run it. `active`, or `after.OLD` behind it, is made by `ln -sT`: the only lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nemodeploy.core import sections
+from nemodeploy.values import Token
+
+RECEIPT_WITHIN_S = 180
+NOT_WRITABLE, TAKEN = 73, 75
+NOT_OURS, NO_RECEIPT = 3, 4
+
+# Shell text: `live` becomes the token that has the name of the deployment in `$d`; empty when none has.
+FOLLOW_LINKS = """\
+live=$(readlink "$d/active")
+while [ -n "$live" ] && next=$(readlink "$d/after.$live"); do live=$next; done
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """How submit.sh ended, and what it said; `status` None: it has not ended, or nobody has run it.
+
+    `ours` False: the token does not have the name, so it may not be submitted.
+    """
+
+    status: int | None = None
+    out: str = ""
+    error: str = ""
+    ours: bool = True
+
+
+def take_script(root: str, token: Token, files: Mapping[str, str], after: Token | None) -> str:
+    """Make the run directory, fill it, and take the name. Status TAKEN prints the token that has it."""
+    uploads = "".join(sections.here_document(name, text) for name, text in files.items())
+    return f"""\
+set -u; umask 077; exec 2>&1
+root={root}; d=$root/deployments/{token.name}; t={token}; proven={after or "none"}
+mkdir -p "$d" "$root/archive" && chmod 700 "$root/deployments" "$root/archive" "$d" || exit {NOT_WRITABLE}
+mkdir "$d/$t" "$d/$t/submit" && cd "$d/$t" || exit {NOT_WRITABLE}
+{uploads}
+for file in {" ".join(files)}; do
+  [ -s "$file" ] || {{ echo "$file was not written"; cd /; rm -rf "$d/$t"; exit {NOT_WRITABLE}; }}
+done
+{FOLLOW_LINKS}
+if [ -z "$live" ]; then
+  ln -sT "$t" "$d/active" && exit 0
+elif [ "$live" = "$proven" ] || [ ! -d "$d/$live" ]; then
+  # Exactly one successor can be made for a token, so two clients cannot both follow it.
+  if ln -sT "$t" "$d/after.$live"; then
+    ln -sT "$t" "$d/active.$t" && mv -T "$d/active.$t" "$d/active"
+    [ ! -d "$d/$live" ] || {{ rm -f "$d/$live/secrets.env"; mv "$d/$live" "$root/archive/"; }}
+    exit 0
+  fi
+fi
+cd /; rm -rf "$d/$t"
+{FOLLOW_LINKS}
+[ -n "$live" ] || {{ echo "no symbolic link can be made in $d"; exit {NOT_WRITABLE}; }}
+echo "$live"; exit {TAKEN}
+"""
+
+
+def receipt_script(directory: str, token: Token) -> str:
+    """Run submit.sh detached unless somebody has, wait for its receipt, and print it."""
+    return f"""\
+cd {directory} 2>/dev/null || exit {NOT_OURS}
+ours=$(readlink ../active ../after.* 2>/dev/null | while read -r live; do [ "$live" != {token} ] || echo yes; done)
+[ -n "$ours" ] || exit {NOT_OURS}
+if mkdir submit/go 2>/dev/null; then
+  one_shot='
+    sh ./submit.sh "$PWD" "$1" >submit/out.new 2>submit/sbatch.err; status=$?
+    mv submit/out.new submit/sbatch.out; echo "$status" >submit/rc.new; mv submit/rc.new submit/sbatch.rc
+  '
+  # What a shell starts in the background is deaf to INT for good, with all its children; only bash can undo that.
+  "$(command -v bash || echo sh)" -c '(trap - INT; exec nohup sh -c "$@") </dev/null >/dev/null 2>&1 &' \\
+    detached "$one_shot" one-shot {token}
+fi
+waited=0
+until [ -e submit/sbatch.rc ] || [ -e submit/withheld ] || [ "$waited" -ge {RECEIPT_WITHIN_S * 20} ]; do
+  sleep 0.05
+  waited=$((waited + 1))
+done
+[ -e submit/sbatch.rc ] || exit {NO_RECEIPT}
+head -c 4096 submit/sbatch.rc; echo out; head -c 4096 submit/sbatch.out; echo; echo err; head -c 8192 submit/sbatch.err
+"""
+
+
+def parse_receipt(status: int, text: str) -> Receipt:
+    """What `receipt_script` printed."""
+    if status == NOT_OURS:
+        return Receipt(ours=False)
+    number, _, rest = text.lstrip("\n").partition("\nout\n")
+    out, _, error = rest.partition("\nerr\n")
+    return Receipt(status=int(number) if number.strip().isdigit() else None, out=out, error=error)
+
+
+def withhold_script(directory: str) -> str:
+    """Make `submit/go` so that nobody can submit any more; status 0 is proof that nothing was submitted."""
+    return (
+        f"umask 077; mkdir -p {directory}/submit && cd {directory} || exit 1\n"
+        "[ ! -e submit/withheld ] || exit 0\n"
+        "mkdir submit/go 2>/dev/null && touch submit/withheld revoked\n"
+    )
+
+
+def lease_text(ttl_s: int, nonce: str) -> str:
+    """What `lease` holds: the seconds that the job waits for a change, and a word that is new each time."""
+    return f"{ttl_s} {nonce}\n"
+
+
+def renew_script(directory: str, nonce: str, ttl_s: int | None) -> str:
+    """Renew the lease for the same time, or for `ttl_s` seconds; prints the seconds. Status 1: it has none."""
+    same = "read -r ttl _ <lease 2>/dev/null || exit 1" if ttl_s is None else f"ttl={ttl_s}"
+    return (
+        f"umask 077; cd {directory} || exit 2; {same}\n"
+        f'echo "$ttl {nonce}" >"lease.{nonce}" && mv -f "lease.{nonce}" lease || exit 2\necho "$ttl"\n'
+    )
