@@ -116,7 +116,9 @@ class Journal:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise BadInput(f"cannot read the journal {directory}: {error.strerror}") from error
+            raise BadInput(
+                f"cannot read the journal {directory}: {error.strerror}", hint="set XDG_STATE_HOME to another directory"
+            ) from error
         where = shlex.quote(str(directory))
         if not stat.S_ISDIR(about.st_mode):
             raise BadInput(f"the journal {directory} is no directory", hint=f"mv {where} {where}.old")

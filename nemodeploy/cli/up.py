@@ -16,7 +16,10 @@ from nemodeploy.cli.words import clock, tell
 from nemodeploy.errors import BadInput
 
 if TYPE_CHECKING:
+    from nemodeploy.app.up import Lease
+    from nemodeploy.app.wanted import Wanted
     from nemodeploy.app.watching import Up
+    from nemodeploy.core.plan import Plan
 
 QUEUE_TIMEOUT_S = 4 * 3600.0
 CI_TTL_S = 2 * 3600
@@ -48,30 +51,15 @@ def command(
     A deployment of the same name that is already up and the same is adopted; there is never a second job.
     """
     wanted = options.resolve(needs_site=True, **typed)
-    from nemodeploy.app.up import Lease, up
+    from nemodeploy.app.up import up
     from nemodeploy.app.wanted import secrets
     from nemodeploy.core.readiness import Budget
 
-    estimate_s = wanted.plan.load_estimate_s
-    if startup_timeout is not None and startup_timeout < estimate_s:
-        raise BadInput(
-            f"--startup-timeout {startup_timeout:.0f} s is shorter than the weights take: about {clock(estimate_s)} "
-            f"for {wanted.plan.checkpoint_gb:g} GB at {wanted.cluster.storage_gb_per_s:g} GB/s",
-            hint="leave it out, or set storage_gb_per_s: in the cluster file if its storage is faster",
-        )
-    in_ci = CI_TTL_S if os.environ.get("CI") else None
-    ttl_s = options.ttl_seconds(ttl, no_ttl, wanted.cluster) or (None if no_ttl else in_ci)
-    lease = Lease(ttl_s, asked=ttl is not None or no_ttl)
+    _check_patience(wanted, startup_timeout)
     kept_back = secrets(wanted.plan.secrets, os.environ)
-    memory = wanted.plan.memory
-    budget_line = (
-        f"  plan       weights {memory.weights_gib_per_gpu:.1f} GiB + KV cache {memory.kv_cache_gib_per_gpu:.1f} GiB "
-        f"of {memory.total_gib_per_gpu:.1f} GiB per GPU, at most {clock(wanted.plan.time_s)}"
-    )
-    for line in (*headline(wanted.plan), budget_line):
+    for line in (*headline(wanted.plan), _budget_line(wanted.plan)):
         tell(line)
-    if ttl_s is not None:
-        tell(f"  lease      it ends itself {clock(ttl_s)} after the last renewal; keep, generate and up renew it")
+    lease = _lease(wanted, ttl, no_ttl)
     world.interrupt_on_termination()
     budget = Budget(
         queue_s=queue_timeout or (None if sys.stderr.isatty() and not os.environ.get("CI") else QUEUE_TIMEOUT_S),
@@ -98,6 +86,37 @@ def command(
         click.echo(json.dumps(_document(done, wanted.cluster.name)))
     else:
         _next_steps(wanted.plan.name)
+
+
+def _lease(wanted: Wanted, ttl: float | None, no_ttl: bool) -> Lease:
+    """The one that was asked for; unasked, a CI job gets one, since nobody may be left to take it down."""
+    from nemodeploy.app.up import Lease
+
+    ttl_s = options.ttl_seconds(ttl, no_ttl, wanted.cluster)
+    if ttl is None and not no_ttl and os.environ.get("CI"):
+        ttl_s = max(CI_TTL_S, wanted.cluster.lease_minimum_s)
+    if ttl_s is not None:
+        tell(f"  lease      it ends itself {clock(ttl_s)} after the last renewal; keep, generate and up renew it")
+    return Lease(ttl_s, asked=ttl is not None or no_ttl)
+
+
+def _budget_line(plan: Plan) -> str:
+    memory = plan.memory
+    return (
+        f"  plan       weights {memory.weights_gib_per_gpu:.1f} GiB + KV cache {memory.kv_cache_gib_per_gpu:.1f} GiB "
+        f"of {memory.total_gib_per_gpu:.1f} GiB per GPU, at most {clock(plan.time_s)}"
+    )
+
+
+def _check_patience(wanted: Wanted, startup_timeout: float | None) -> None:
+    """Raises BadInput for a start-up time in which the weights cannot even be read."""
+    estimate_s = wanted.plan.load_estimate_s
+    if startup_timeout is not None and startup_timeout < estimate_s:
+        raise BadInput(
+            f"--startup-timeout {startup_timeout:.0f} s is shorter than the weights take: about {clock(estimate_s)} "
+            f"for {wanted.plan.checkpoint_gb:g} GB at {wanted.cluster.storage_gb_per_s:g} GB/s",
+            hint="leave it out, or set storage_gb_per_s: in the cluster file if its storage is faster",
+        )
 
 
 def _document(done: Up, cluster: str) -> dict[str, Any]:
