@@ -15,12 +15,17 @@ from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.place import Place
 
 
-def arguments(description: str) -> argparse.Namespace:
+def parser(description: str) -> argparse.ArgumentParser:
     """--quick and --json."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller counts, the same method; under 50 seconds")
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
-    return parser.parse_args()
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quick", action="store_true", help="smaller counts, the same method; under 50 seconds")
+    made.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    return made
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """What was typed, where nothing else can be."""
+    return parser(description).parse_args()
 
 
 class Sandboxed:

@@ -21,6 +21,7 @@ from nemodeploy.schedulers.base import Scheduler
 
 STARTUP_BASE_S = 300
 ASK_WITHIN_S = 600
+ASK_AGAIN_S = 60
 LOOPBACK = "127.0.0.1"
 
 
@@ -187,7 +188,7 @@ def _launch(spec: Spec, engine: Engine, runtime: Runtime, bind: str) -> Launch:
         cheap=engine.cheap_probe(served),
         ask=engine.ready_probe(served, spec.model.prompting),
         ask_within_s=ASK_WITHIN_S,
-        ask_again_s=engine.ask_again_s,
+        ask_again_s=ASK_AGAIN_S,
         stop_signal=engine.stop_signal,
     )
 

@@ -25,6 +25,7 @@ NAME = "nemotron-4-340b-instruct"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", default="1", help="run each fault so often; those that last over a minute a third")
     parser.addoption("--update-golden", action="store_true", help="write the golden scripts afresh")
 
 

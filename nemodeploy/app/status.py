@@ -9,9 +9,10 @@ from typing import Any
 
 from nemodeploy.app.site import Site
 from nemodeploy.core.observation import RunDirectory
-from nemodeploy.core.readiness import Seen, State, Verdict, judge
+from nemodeploy.core.readiness import Seen, State, Verdict, current, judge
 from nemodeploy.errors import BadInput, NemodeployError
 from nemodeploy.schedulers.base import QueueRow
+from nemodeploy.values import Endpoint
 
 SCHEMA = "nemodeploy/status@1"
 
@@ -59,13 +60,19 @@ class Deployment:
             "ttl_s": self.seen.directory.ttl_s,
             "owner": self.seen.directory.manifest.get("owner"),
             "gpu_hours": round(gpus * (elapsed or 0) / 3600, 3),
-            "endpoint": self._endpoint(),
+            "endpoint": self._shown_endpoint(),
             "notices": list(self.notices),
         }
 
-    def _endpoint(self) -> dict[str, str] | None:
-        """Only while it is good: READY, and of the epoch that Slurm reports."""
-        endpoint = self.seen.directory.endpoint
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where it answers, of the epoch that Slurm reports; whether it is good, the verdict says."""
+        row = self.seen.row
+        return current(self.seen.directory, row.job_id, row.restart).endpoint if row else None
+
+    def _shown_endpoint(self) -> dict[str, str] | None:
+        """Only while it is good."""
+        endpoint = self.endpoint
         if endpoint is None or self.verdict.state is not State.READY:
             return None
         host = self.seen.directory.plan.get("endpoint_host") or endpoint.host

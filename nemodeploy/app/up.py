@@ -55,7 +55,7 @@ def up(
     ours: list[Token] = []  # what this very call may have submitted, and so may take back
     ports.journal.check()
     try:
-        token = _obtain(site, ports, plan, bundle, secrets, ours, lease, replace_other)
+        token = obtain(site, ports, plan, bundle, secrets, ours, lease, replace_other)
         try:
             ttl_s = lease.ttl_s if ours else _adopt_lease(site, token, lease)
             leftovers.settle(site, ports, plan.name)
@@ -66,7 +66,7 @@ def up(
         raise _interrupted(site, ports, plan.name, ours) from None
 
 
-def _obtain(
+def obtain(
     site: Site,
     ports: Ports,
     plan: Plan,
@@ -76,7 +76,10 @@ def _obtain(
     lease: Lease,
     replace_other: bool,
 ) -> Token:
-    """A token of this name that is submitted; `ours` is empty afterwards when it was there before us."""
+    """Submit or adopt: a token of this name that is submitted.
+
+    `ours` holds what this call submitted, while it is at it and afterwards; empty: it was there before us.
+    """
     after: Token | None = None
     for _ in range(8):
         token = _intend(site, ports, plan, bundle)

@@ -8,6 +8,7 @@ import json
 import click
 
 from nemodeploy.cli import options, world
+from nemodeploy.cli.words import tell
 from nemodeploy.errors import PreflightFailed
 
 TIMEOUT_S = 600.0
@@ -28,8 +29,10 @@ def command(name: str, prompt: str, cluster: str | None, as_json: bool, max_toke
     world.require_name(name)
     with contextlib.ExitStack() as stack:
         site, deployment = world.the_one(stack, cluster, name)
-        directory, endpoint = deployment.seen.directory, deployment.seen.directory.endpoint
-        if deployment.verdict.state is not State.READY or endpoint is None:
+        directory, endpoint = deployment.seen.directory, deployment.endpoint
+        if deployment.verdict.state is State.DEGRADED and endpoint:
+            tell(f"note: {name} is DEGRADED: {deployment.verdict.reason}; asking it all the same")
+        elif deployment.verdict.state is not State.READY or endpoint is None:
             state = f"{deployment.verdict.state.value} {deployment.verdict.reason}".strip()
             raise PreflightFailed(f"{name} is not READY: {state}", hint=f"nemodeploy status {name}")
         if directory.ttl_s is not None:

@@ -80,10 +80,6 @@ class Engine(Server, Protocol):
         """Whether it listens on every interface whatever it is told."""
 
     @property
-    def ask_again_s(self) -> int:
-        """How long it may go without a request: after that the job asks it something itself."""
-
-    @property
     def stop_signal(self) -> str:
         """The signal on which it ends in order."""
 
@@ -112,7 +108,6 @@ class Common:
     options: tuple[Option, ...] = ()
     most_batch = 8
     reserve_gib = 6.0
-    ask_again_s = 1800
     stop_signal = "TERM"
     notice = ""
     binds_all = False

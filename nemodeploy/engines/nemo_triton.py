@@ -28,7 +28,6 @@ class NemoTriton(Triton):
     template = "engines/nemo-triton.sh.j2"
     program = ("/usr/bin/python3", "/opt/NeMo/scripts/deploy/nlp/deploy_inframework_triton.py")
     joined_pattern = "Initializing distributed: GLOBAL_RANK"
-    ask_again_s = 600
     output = "sentences"
     echoes = True
 

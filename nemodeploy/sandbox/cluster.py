@@ -145,9 +145,9 @@ class Sandbox:
         """Send a signal to `slurmctld` or `slurmd-NODE`: STOP and CONT stall it, KILL ends it."""
         self.command("signal", name, int(number))
 
-    def start_controller(self) -> None:
-        """Start slurmctld again after it was killed, with its saved state."""
-        self.command("start-controller")
+    def start_controller(self, *, cold: bool = False) -> None:
+        """Start slurmctld again after it was killed, with its saved state; `cold`: it has forgotten every job."""
+        self.command("start-controller", "cold" if cold else "")
 
     def command(self, verb: str, target: str = "", number: int = 0) -> None:
         """Tell process 1 something. Raises ClusterUnreachable when nobody listens, BadInput when it refuses."""
@@ -169,9 +169,9 @@ class Sandbox:
         root = self.place.root
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o700)
-        for name in ("spool", "run", "shared", "munge"):
+        for name in ("spool", "run", "shared", "munge", "shims"):
             shutil.rmtree(root / name, ignore_errors=True)
-        for name in ("etc", "ssh", "log", "run", "spool/ctld", "shared", "dev", "munge"):
+        for name in ("etc", "ssh", "log", "run", "spool/ctld", "shared", "dev", "munge", "shims"):
             (root / name).mkdir(parents=True, exist_ok=True)
         for node in NODES:
             (root / "spool" / node.name).mkdir(exist_ok=True)

@@ -87,8 +87,11 @@ JobCompLoc={root}/log/jobcomp.log
 AccountingStorageType=accounting_storage/none
 PlugStackConfig={root}/etc/plugstack.conf
 {nodes}
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 PartitionName=batch Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=01:00:00 State=UP
 PartitionName=short Nodes=ALL MaxTime=00:30:00 State=UP
+PartitionName=urgent Nodes=ALL MaxTime=00:30:00 PriorityTier=10 State=UP
 """
 
 
@@ -143,7 +146,7 @@ def sshd_config(settings: Settings) -> str:
         MaxSessions 64
         MaxStartups 100
         Subsystem sftp internal-sftp
-        SetEnv SLURM_CONF={settings.place.slurm_conf} PATH={settings.path}
+        SetEnv SLURM_CONF={settings.place.slurm_conf} PATH={settings.place.shims}:{settings.path}
         """)
 
 

@@ -241,7 +241,8 @@ class Init:
                 pid = int((self.place.root / f"run/{target}.pid").read_text())
                 os.kill(pid, number)
             case "start-controller":
-                self.controller = self._daemon("slurmctld", "-D", "-f", str(self.place.slurm_conf))
+                cold = ("-c",) if target == "cold" else ()
+                self.controller = self._daemon("slurmctld", *cold, "-D", "-f", str(self.place.slurm_conf))
             case _:
                 raise RuntimeError(f"unknown command {verb!r}")
 

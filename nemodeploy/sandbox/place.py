@@ -71,6 +71,11 @@ class Place:
         return self.root / "log/sandbox.log"
 
     @property
+    def shims(self) -> Path:
+        """Programs here come first in a login's PATH: a place for faults. Emptied at each start."""
+        return self.root / "shims"
+
+    @property
     def shared(self) -> Path:
         """The cluster's shared file system, where deployments live; emptied at each start."""
         return self.root / "shared"

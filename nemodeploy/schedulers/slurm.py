@@ -207,24 +207,29 @@ def parse_elapsed(text: str) -> int | None:
     return days * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
-def trace_script(token: str, job_id: str, directory: str) -> str:
-    """POSIX shell. squeue says a purged id is invalid, so it is asked for one id at a time; sacct looks back from an
-    hour before the run directory was made, by the cluster's own clock (without --starttime: since midnight)."""
-    queue = (
-        f"squeue --noheader --states=all --jobs={int(job_id)} -o '%i %T %j' 2>&1; echo \"squeue $?\"\n"
-        if job_id
-        else ""
-    )
-    return (
-        f"{queue}made=$(stat -c %Y {directory}/manifest.json 2>/dev/null) && "
-        'since=$(date -d "@$((made - 3600))" +%Y-%m-%dT%H:%M:%S 2>/dev/null) || since=now-7days\n'
-        f'sacct --noheader --allocations --parsable2 --name={token} --starttime="$since" '
-        '--format=JobIDRaw,State,JobName 2>&1; echo "sacct $?"\n'
-    )
-
-
 # Accounting that does not exist cannot contradict; one that does not answer could.
 _NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting", "not found")
+
+
+def trace_script(token: str, job_id: str, directory: str) -> str:
+    """POSIX shell. squeue says a purged id is invalid, so it is asked for one id at a time; sacct looks back from an
+    hour before the run directory was made, by the cluster's own clock (without --starttime: since midnight). Where
+    there is no accounting, there may be a list of completed jobs, which knows no such filters."""
+    queue = ""
+    if job_id:
+        queue = f"squeue --noheader --states=all --jobs={int(job_id)} -o '%i %T %j' 2>&1; echo \"squeue $?\"\n"
+    return f"""\
+{queue}made=$(stat -c %Y {directory}/manifest.json 2>/dev/null) &&
+  since=$(date -d "@$((made - 3600))" +%Y-%m-%dT%H:%M:%S 2>/dev/null) || since=now-7days
+said=$(sacct --noheader --allocations --parsable2 --name={token} --starttime="$since" \\
+  --format=JobIDRaw,State,JobName 2>&1)
+status=$?
+printf '%s\n' "$said"
+case $said in *"{_NO_ACCOUNTING[0]}"* | *"{_NO_ACCOUNTING[1]}"*)
+  sacct --completion --noheader --parsable2 --format=JobID,State,JobName 2>/dev/null | grep -F '|{token}' ;;
+esac
+echo "sacct $status"
+"""
 
 
 def parse_trace(token: str, job_id: str, text: str) -> Trace:
