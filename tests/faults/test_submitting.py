@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,10 @@ UP = ("up", "--profile", "cpu", "--json")
 REAL_IF_TRIED = 'case "$*" in *--test-only*) exec "$real" "$@" ;; esac\n'
 
 
-def up(rig: Rig, *words: str, timeout: float = 180) -> dict[str, object]:
+def up(rig: Rig, *words: str, timeout: float = 180) -> dict[str, Any]:
     done = rig.site.run(*UP, *words, timeout=timeout)
     assert done.returncode == 0, done.stderr
-    document: dict[str, object] = json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
