@@ -195,6 +195,7 @@ def main() -> int:
     report.figure("lost", lost, "jobs that nobody knew of")
     report.figure("unknown", unknown, f"names without a known job after {ATTEMPTS} attempts")
     report.figure("median_s", statistics.median(float(str(row["seconds"])) for row in rows), "median seconds a trial")
+    report.figure("open_files", len(list(Path("/proc/self/fd").iterdir())), "files this process has open at the end")
     report.figure("longest_s", max(float(str(row["seconds"])) for row in rows), "longest")
     report.goal(f"no duplicate and no lost job in {len(rows)}", duplicates == lost == unknown == 0)
     return report.print(as_json=given.json)

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 
 from nemodeploy.sandbox.place import Place
@@ -30,8 +31,8 @@ class Proxy:
         self.passed = 0
         self.cut = False
         self.open: list[socket.socket] = []
-        self.threads = [threading.Thread(target=self._accept, daemon=True)]
-        self.threads[0].start()
+        self.accepting = threading.Thread(target=self._accept, daemon=True)
+        self.accepting.start()
 
     def arm(self, after: int, *, silent: bool = False) -> None:
         """The next connection ends, or falls silent, after so many bytes."""
@@ -58,14 +59,13 @@ class Proxy:
 
     def close(self) -> None:
         """End every connection and wait for their threads."""
-        for one in (self.server, *self.open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
         self.closed.set()
-        for thread in self.threads:
-            thread.join()
-        for one in (self.server, *self.open):
-            one.close()
+        _reset(self.server, *self.open)
+        self.accepting.join()
+        self.server.close()
+        while self.open:  # their threads end on that
+            _reset(*self.open)
+            time.sleep(0.01)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -76,18 +76,24 @@ class Proxy:
                 self.open += [client, remote]
                 for one in (client, remote):
                     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                ours = threading.Event()  # this connection is the one that is cut
-                if self.left is not None:
-                    ours.set()
-                for one, other in ((client, remote), (remote, client)):
-                    self.threads.append(threading.Thread(target=self._pump, args=(one, other, ours), daemon=True))
-                    self.threads[-1].start()
+                ours = self.left is not None  # this connection is the one that is cut
+                threading.Thread(target=self._serve, args=(client, remote, ours), daemon=True).start()
 
-    def _pump(self, one: socket.socket, other: socket.socket, ours: threading.Event) -> None:
+    def _serve(self, client: socket.socket, remote: socket.socket, ours: bool) -> None:
+        """Both ways of one connection; only here are its sockets closed."""
+        back = threading.Thread(target=self._pump, args=(remote, client, ours), daemon=True)
+        back.start()
+        self._pump(client, remote, ours)
+        back.join()
+        for one in (client, remote):
+            one.close()
+            self.open.remove(one)
+
+    def _pump(self, one: socket.socket, other: socket.socket, ours: bool) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(65536):
                 self.passed += len(data)
-                if ours.is_set() and self.left is not None:
+                if ours and self.left is not None:
                     allowed = data[: self.left]
                     self.left -= len(allowed)
                     other.sendall(allowed)
@@ -98,7 +104,7 @@ class Proxy:
                         self.closed.wait()
                     _reset(one, other)
                     return
-                if self.silent and self.cut and ours.is_set():
+                if self.silent and self.cut and ours:
                     self.closed.wait()
                 other.sendall(data)
         for end in (one, other):
@@ -107,8 +113,8 @@ class Proxy:
 
 
 def _reset(*ends: socket.socket) -> None:
+    """So that its close, which is another thread's, sends RST; the shutdown wakes that thread."""
     for end in ends:
         with contextlib.suppress(OSError):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             end.shutdown(socket.SHUT_RDWR)
-            end.close()
