@@ -11,7 +11,7 @@ from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable
 from nemodeploy.values import Token
 
 GIVE_UP_AFTER_S = 180.0
-NO_SHOW_AFTER_S = 60.0
+NO_SHOW_AFTER_S = 150.0  # sbatch itself tries again for up to 120 s
 # Somebody waits: Slurm is asked at 0, 1, 2, 4 and 8 s, then four times a minute.
 PACE_S = (1.0, 1.0, 2.0, 4.0)
 SLOW_PACE_S = 15.0

@@ -133,12 +133,17 @@ class Site:
                     answered=bool(look.answered),
                     row=row,
                     job_id=(trace.job_id if trace else "") or job,
+                    refused=self._was_refused(directory),
                     fate=trace.fate.value if trace else "",
                     account=trace.state if trace else "",
                     still=still,
                 )
             )
         return tuple(found)
+
+    def _was_refused(self, directory: RunDirectory) -> bool:
+        status = directory.submit_status
+        return status is not None and (status == 127 or self.scheduler.was_refused(status, directory.submit_error))
 
     def trace(self, lost: Mapping[Token, str]) -> Mapping[Token, tuple[Trace, bool]]:
         """What became of unlisted jobs (their ids by token, empty: not known), and whether their files are still.

@@ -52,6 +52,7 @@ class RunDirectory:
     withheld: bool = False
     submit_status: int | None = None
     submit_out: str = ""
+    submit_error: str = ""
     health: Health | None = None
     endpoint: Endpoint | None = None
     exit: Exit | None = None
@@ -83,7 +84,7 @@ def _is_sound(plan: Mapping[str, object]) -> bool:
     )
 
 
-FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "lease")
+FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "submit/sbatch.err", "lease")
 EPOCH_FILES = ("current/health.json", "current/endpoint.json", "current/exit.json")
 CAP_BYTES = 65536
 # The job writes every 10 s; a network file system may show it up to 60 s late.
@@ -162,6 +163,7 @@ def _directory(token: Token, files: Mapping[str, str], *, submitted: bool, withh
         withheld=withheld,
         submit_status=int(status) if re.fullmatch(r"\d{1,3}", status) else None,
         submit_out=files.get("submit/sbatch.out", "").strip(),
+        submit_error=files.get("submit/sbatch.err", "").strip(),
         health=read_health(files.get("current/health.json", "")),
         endpoint=read_endpoint(files.get("current/endpoint.json", "")),
         exit=read_exit(files.get("current/exit.json", "")),

@@ -54,6 +54,7 @@ class Row(Protocol):
 class Seen:
     """One look at a deployment. `job_id` comes from the queue, the receipt or the accounting.
 
+    `refused`: the submitter's own words prove that there never was a job.
     `row` None with `answered`: the scheduler listed no such job. Then `fate` says what became of it (alive, ended,
     forgotten, doubt), `account` is the accounting's own word, and `still` whether its files have stopped changing.
     """
@@ -62,6 +63,7 @@ class Seen:
     answered: bool
     row: Row | None
     job_id: str = ""
+    refused: bool = False
     fate: str = ""
     account: str = ""
     still: bool = False
@@ -132,8 +134,10 @@ def _judge_unlisted(seen: Seen) -> Verdict:
         if seen.unlisted_and_gone:
             return Verdict(state=State.ENDED, reason=_why_ended(seen, None), gone=True)
         return Verdict(state=State.UNKNOWN, reason=f"Slurm does not list job {seen.job_id}{_traces(seen)}")
-    if directory.submit_status:
+    if seen.refused:
         return Verdict(state=State.ENDED, reason="Slurm refused it", gone=True)
+    if directory.submit_status is not None:
+        return Verdict(state=State.SUBMITTING, reason="the submission gave no clear answer")
     return Verdict(state=State.SUBMITTING, reason="no receipt yet" if directory.submitted else "not submitted")
 
 

@@ -108,6 +108,7 @@ def test_f07_from_two_homes_with_another_plan_one_is_refused(
     assert len(rig.alive()) == 1
 
 
+@pytest.mark.minutes
 def test_f08_a_controller_that_is_down_is_11_and_nothing_is_submitted(rig: Rig) -> None:
     time.sleep(6)  # it saves its state every 5 s; what ended since would be alive again for a while
     rig.sandbox.signal_daemon("slurmctld", signal.SIGKILL)

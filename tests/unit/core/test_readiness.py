@@ -52,11 +52,13 @@ class Case:
 def seen(row: QueueRow | None, answered: bool = True, **facts: Any) -> Seen:
     job_id = facts.pop("job_id", "7" if row else "")
     return Seen(
-        directory=directory(**{key: value for key, value in facts.items() if key not in ("fate", "account", "still")}),
+        directory=directory(
+            **{key: value for key, value in facts.items() if key not in ("fate", "account", "still", "refused")}
+        ),
         answered=answered,
         row=row,
         job_id=job_id,
-        **{key: facts[key] for key in ("fate", "account", "still") if key in facts},
+        **{key: facts[key] for key in ("fate", "account", "still", "refused") if key in facts},
     )
 
 
@@ -78,7 +80,8 @@ CASES = (
     Case("a doubt is not, however silent", seen(None, job_id="7", fate="doubt", still=True, exit=ENDED), State.UNKNOWN),
     Case("no receipt, no row", seen(None), State.SUBMITTING),
     Case("withheld before it was submitted", seen(None, withheld=True), State.ENDED, True),
-    Case("refused by sbatch", seen(None, submit_status=1), State.ENDED, True),
+    Case("refused by sbatch", seen(None, submit_status=1, refused=True), State.ENDED, True),
+    Case("no clear answer of sbatch", seen(None, submit_status=1), State.SUBMITTING),
     Case("pending", seen(row("PENDING", "Priority")), State.QUEUED),
     Case("running says nothing", seen(row("RUNNING")), State.STARTING),
     Case("an open port says nothing", seen(row("RUNNING"), health=health("listening", False)), State.STARTING),
