@@ -120,9 +120,7 @@ class Watch:
             return None
         if look.answered is not None:
             self._plan_next_look(now)
-        if seen.answered:
-            self.unknown_since = None
-        else:
+        if not seen.answered:
             self._endure("Slurm does not answer", now)
         return seen
 
@@ -168,6 +166,10 @@ class Watch:
             self.looks = [now + LATER_LOOKS_S]  # the run directory tells the rest
         if verdict.gone:
             raise self._ended(seen, verdict)
+        if verdict.state is not State.UNKNOWN:
+            self.unknown_since = None
+        elif seen.answered:
+            self._endure(verdict.reason, now)
         done = self._ask(seen, now) if verdict.state is State.READY and now >= self.ask_again_at else None
         if done is None:
             if verdict.state is not State.READY:
