@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
@@ -79,7 +80,8 @@ def _send(
         return exchange(stream, host, request, timeout_s=timeout_s)
     except TimeoutError as error:
         raise NoAnswer(f"the server did not answer within {timeout_s:.0f} s") from error
-    except (OSError, HTTPException) as error:
+    except (OSError, EOFError, HTTPException) as error:
         raise ClusterUnreachable(f"the connection to the server broke: {error}") from error
     finally:
-        stream.close()
+        with contextlib.suppress(OSError, EOFError):
+            stream.close()

@@ -290,6 +290,10 @@ def test_any_order_of_commands_and_faults(
     monkeypatch.setattr(asking, "generate", lambda *_, **__: "Paris")
     examples = 200 if request.config.getoption("--times") == "1" else 10_000
     kept = settings(
-        max_examples=examples, stateful_step_count=12, deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck)
+        max_examples=examples,
+        stateful_step_count=12,
+        deadline=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Deployments, settings=kept)

@@ -6,6 +6,7 @@ drained together, and TCP_NODELAY is off by default, which costs 44 ms a call.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -53,13 +54,15 @@ class ParamikoTransport:
             while not self._drain(channel, streams):
                 left = deadline - time.monotonic()
                 if left <= 0:
+                    self.close()  # the next call must not meet a dead connection
                     raise ClusterUnreachable(f"{self._name} gave no answer within {command.deadline_s:.0f} s")
                 select.select([channel], [], [], min(left, 1.0))
             if not channel.status_event.wait(max(0.0, deadline - time.monotonic())) or channel.exit_status < 0:
+                self.close()
                 raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")
             return Completed(status=channel.exit_status, stdout=_text(streams[0]), stderr=_text(streams[1]))
         finally:
-            channel.close()
+            _close(channel)
 
     def follow(self, script: str, on_text: Callable[[bytes], None]) -> int:
         """Pass on what comes; stderr is dropped."""
@@ -73,7 +76,7 @@ class ParamikoTransport:
                     channel.recv_stderr(65536)
             return channel.exit_status if channel.status_event.wait(5) else -1
         finally:
-            channel.close()
+            _close(channel)
 
     def tunnel(self, host: str, port: int) -> socket.socket:
         """A direct-tcpip channel; it has what a socket has."""
@@ -84,7 +87,7 @@ class ParamikoTransport:
         except paramiko.ChannelException as error:
             kind = ForwardingRefused if error.code == ADMINISTRATIVELY_PROHIBITED else ClusterUnreachable
             raise kind(f"{self._name} cannot reach {host}:{port}: {error}") from error
-        except (paramiko.SSHException, OSError) as error:
+        except (paramiko.SSHException, OSError, EOFError) as error:
             raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
         return channel  # type: ignore[return-value]
 
@@ -197,6 +200,12 @@ class ParamikoTransport:
         if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
             return ClusterUnreachable(f"no SSH session with {where}: {error}", hint=self.cluster.when_unreachable)
         return error
+
+
+def _close(channel: paramiko.Channel) -> None:
+    """Closing says so to the other side, which fails when there is none any more."""
+    with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+        channel.close()
 
 
 def _keep(parts: list[bytes], chunk: bytes) -> None:
