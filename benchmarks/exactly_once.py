@@ -63,7 +63,7 @@ class Trials:
         self.sandbox = Sandbox(bench.place)
         document = yaml.safe_load((bench.place.root / "cluster.yaml").read_text())
         document["ssh"]["config"] = str(proxy.ssh_config(bench.place, bench.home))
-        document["programs"] = {"llamacpp": ["sleep", "3600"]}
+        document["programs"] = {"llamacpp": ["sh", "-c", "exec sleep 3600"]}
         self.cluster = bench.home / "through.yaml"
         self.cluster.write_text(yaml.safe_dump(document))
         self.ports = Ports(

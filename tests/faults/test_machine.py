@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -288,12 +288,11 @@ def test_any_order_of_commands_and_faults(
 
     wanted(tmp_path)
     monkeypatch.setattr(asking, "generate", lambda *_, **__: "Paris")
-    examples = 200 if request.config.getoption("--times") == "1" else 10_000
+    examples = 1000 if request.config.getoption("--times") == "1" else 10_000
     kept = settings(
         max_examples=examples,
         stateful_step_count=12,
         deadline=None,
-        phases=(Phase.explicit, Phase.generate),
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Deployments, settings=kept)
