@@ -1,4 +1,4 @@
-.PHONY: demo test test-ci golden bench
+.PHONY: demo test test-ci faults golden bench
 
 demo: ## a cluster on this machine, a deployment on it, an answer
 	@sh scripts/demo
@@ -7,7 +7,10 @@ test: ## everything CI runs, 8 minutes at most
 	@sh scripts/test
 
 test-ci: ## what is longer
-	@sh scripts/test -m long
+	@sh scripts/test -m "long and not minutes"
+
+faults: ## every fault ten times, those that last over a minute three times; some hours
+	@sh scripts/test tests/faults --times 10
 
 golden: ## write the golden scripts afresh
 	@sh scripts/test tests/golden --update-golden

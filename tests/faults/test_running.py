@@ -216,6 +216,28 @@ def test_f32_rank_0_dies_and_the_others_sleep(rig: Rig) -> None:
     assert (record["rank"], record["rank_status"]) == (0, 137)
 
 
+def test_hostile_and_torn_files_in_the_run_directory_are_not_believed(rig: Rig) -> None:
+    document = up(rig)
+    current = (rig.directory(str(document["token"])) / "current").resolve()
+    other_epoch = '{"schema": "nemodeploy/exit@1", "epoch": "1.0", "cause": "done"}'
+    for name, text in (
+        ("endpoint.json", '{"host": "127.0.0.1", "po'),
+        ("endpoint.json", ""),
+        ("exit.json", other_epoch),
+    ):
+        (current / name).unlink(missing_ok=True)
+        if text:
+            (current / name).write_text(text)
+        else:
+            (current / name).symlink_to("/etc/passwd")
+        seen = rig.status()
+        assert seen["state"] not in ("ENDED", "STOPPING"), "another epoch's word, or none at all"
+        if name == "endpoint.json":
+            assert seen["endpoint"] is None
+    assert rig.site.run("down", "tiny").returncode == 0
+    assert rig.alive() == []
+
+
 @pytest.mark.minutes
 def test_f33_a_rank_that_hangs_is_degraded_within_three_minutes(rig: Rig) -> None:
     assert rig.site.run("up", "--profile", "h200x8").returncode == 0

@@ -6,7 +6,7 @@ The rows are those of a matrix of 44 inputs that other tools let through; its nu
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -208,6 +208,12 @@ MORE = (
     ),
     Row("site-keys-in-a-cluster", "model belongs in the profile", cluster="model: tiny\n"),
     Row("time-in-years", "longer than a year", 'time: "9999-00:00:00"\n'),
+    Row("B40", "--ttl 5 s is too short: the smallest lease on site is 120 s", words=("--ttl", "5s")),
+    Row("B40-startup", "shorter than the weights take: about 00:56:50", words=("--startup-timeout", "60s")),
+    Row("ttl-and-none", "contradict each other", words=("--ttl", "5m", "--no-ttl")),
+    Row("ttl-for-ever", "longer than any job", words=("--ttl", "9999h")),
+    Row("reconnect", "reconnect_wait_s", cluster="ssh: {host: x, reconnect_wait_s: -1}\n"),
+    Row("storage", "storage_gb_per_s", cluster="storage_gb_per_s: 0\n"),
     Row("bidi", "must be text in one line", cluster='notice: "a\\u202eb"\n'),
 )
 
@@ -230,6 +236,42 @@ def test_it_is_stopped_with_one_message_and_no_connection(
 def test_a_good_one_does_try_to_connect(site: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command(Row("good", ""), site), as_json=False) == 11, capsys.readouterr().err
     assert CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says", "instead"),
+    [
+        (lambda journal: (journal / "nd-x.json").write_text("garbage\n"), "line 1 is damaged", "try  rm "),
+        (
+            lambda journal: (journal / "nd-x.json").write_text('{"schema": "nemodeploy/journal@9", "token": "nd-x"}\n'),
+            "a newer version of nemodeploy wrote it",
+            "try  rm ",
+        ),
+        (lambda journal: journal.chmod(0o777), "others may write to the journal", "try  chmod 700 "),
+        (lambda journal: (journal.rmdir(), journal.write_text("")), "is no directory", "try  mv "),
+    ],
+    ids=["corrupt", "newer", "world-writable", "no-directory"],
+)
+def test_b43_a_journal_that_cannot_be_trusted_is_refused_with_what_repairs_it(
+    site: Home, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object], says: str, instead: str
+) -> None:
+    journal = site.state / "journal"
+    journal.mkdir(parents=True, mode=0o700)
+    spoil(journal)
+    assert run(command(Row("B43", ""), site), as_json=False) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert instead in said
+    assert not CONNECTIONS
+
+
+def test_an_owner_that_would_not_fit_into_a_manifest_is_refused(
+    site: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEMODEPLOY_OWNER", 'a "b"')
+    assert run(command(Row("owner", ""), site), as_json=False) == 2
+    assert "NEMODEPLOY_OWNER must be one word" in capsys.readouterr().err
+    assert not CONNECTIONS
 
 
 def test_several_mistakes_in_several_files_are_told_at_once(site: Home, capsys: pytest.CaptureFixture[str]) -> None:
