@@ -1,7 +1,7 @@
 """`nemodeploy`, dying by SIGKILL at its Nth step: python -m tests.faults.crash N FILE WORDS….
 
 A step is the moment before, during or after a note in the journal, a connection, a remote call. FILE gets a line per
-step; N 0 dies nowhere.
+step; N 0 dies nowhere. A run that has fewer steps than N dies when its work is done, just before it would end.
 """
 
 from __future__ import annotations
@@ -59,4 +59,8 @@ if __name__ == "__main__":
         (ParamikoTransport, "tunnel"),
     ):
         setattr(holder, name, steps.around(f"{holder.__name__}.{name}", getattr(holder, name)))
-    main(sys.argv[3:])
+    try:
+        main(sys.argv[3:])
+    finally:
+        if steps.last:
+            die()
