@@ -58,7 +58,8 @@ def up(
         token = obtain(site, ports, plan, bundle, secrets, ours, lease, replace_other)
         try:
             ttl_s = lease.ttl_s if ours else _adopt_lease(site, token, lease)
-            leftovers.settle(site, ports, plan.name)
+            with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):  # the next one can do it as well
+                leftovers.settle(site, ports, plan.name)
             return Watch(site, ports, token, budget, begun, adopted=not ours, ttl_s=ttl_s).until_ready()
         except (ClusterUnreachable, AuthenticationFailed) as error:  # too late for "nothing was submitted"
             raise unknown_outcome(token, site.cluster, error.message) from error

@@ -103,3 +103,12 @@ def test_a_run_directory_without_an_owner_is_kept(site: Home, sandbox: Sandbox) 
     assert found(site, "--yes")["tiny"][0] == "keep"
     manifest.write_text(kept)
     assert site.wait_for("READY")["token"] == token
+
+
+def test_a_leased_job_whose_directory_is_gone_ends_itself(site: Home, sandbox: Sandbox) -> None:
+    token = up(site, "--ttl", "4s")["token"]
+    shutil.rmtree(sandbox.place.shared / f"nemodeploy/deployments/tiny/{token}")
+    deadline = time.monotonic() + 30
+    while sandbox.exec("squeue", "-h").stdout and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert sandbox.exec("squeue", "-h").stdout == ""
