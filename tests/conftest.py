@@ -136,7 +136,8 @@ def hosts(sandbox: Sandbox) -> Sandbox:
 
 @pytest.fixture
 def site(sandbox: Sandbox, tmp_path: Path) -> Iterator[Home]:
-    """Somebody who has the sandbox as a cluster; nothing of theirs is left behind."""
+    """Somebody who has the sandbox as a cluster, and no run directory there; nothing of theirs is left behind."""
+    shutil.rmtree(sandbox.place.shared / "nemodeploy", ignore_errors=True)
     home = make_home(tmp_path, NEMODEPLOY_SANDBOX_DIR=str(sandbox.place.root))
     clusters = home.config / "clusters"
     clusters.mkdir(parents=True)

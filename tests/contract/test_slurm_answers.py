@@ -113,6 +113,7 @@ def test_a_login_that_filters_squeue_hides_nothing(sandbox: Sandbox) -> None:
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=60)
 
 
+@pytest.mark.long
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example('it\'s "a" $HOME `x` \\ #; | * é')
 @example("a#b")

@@ -162,6 +162,7 @@ def test_a_server_that_ends_well_but_unasked_is_a_failure_too(site: Home, sandbo
     assert "exit 0" in text
 
 
+@pytest.mark.long
 def test_a_taken_port_is_said_before_any_weights_are_loaded(site: Home, sandbox: Sandbox) -> None:
     listener = "import socket,time; s=socket.create_server(('0.0.0.0',1424)); time.sleep(60)"
     squatter = sandbox.exec(
@@ -244,6 +245,7 @@ def test_a_submission_that_times_out_is_found_and_not_repeated(site: Home, sandb
     )
 
 
+@pytest.mark.long
 def test_one_broken_cluster_file_hides_no_other_cluster(site: Home) -> None:
     assert site.run("up", "--profile", "h200x8").returncode == 0
     (site.config / "clusters/zz.yaml").write_text("")
@@ -255,6 +257,7 @@ def test_one_broken_cluster_file_hides_no_other_cluster(site: Home) -> None:
     assert site.run("down", NAME).returncode == 0
 
 
+@pytest.mark.long
 def test_a_manifest_that_was_damaged_is_unknown_and_hides_no_other(site: Home, sandbox: Sandbox) -> None:
     token = json.loads(site.run("up", "--profile", "h200x8", "--json").stdout)["token"]
     manifest = sandbox.place.shared / "nemodeploy/deployments" / NAME / token / "manifest.json"

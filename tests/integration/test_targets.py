@@ -34,7 +34,7 @@ def walk(site: Home, sandbox: Sandbox, *words: str) -> dict[str, object]:
     ("profile", "engine", "gpus"),
     [
         ("h100x1", "vllm", 1),
-        ("a100x2", "nemo-triton", 2),
+        pytest.param("a100x2", "nemo-triton", 2, marks=pytest.mark.long),
         ("cpu", "llamacpp", 0),
         pytest.param("h100x2", "vllm", 2, marks=pytest.mark.long),
         pytest.param("a100x1", "nemo-trtllm", 1, marks=pytest.mark.long),
@@ -88,7 +88,7 @@ def test_a_server_that_ends_in_order_on_an_interrupt_only_gets_one(
     assert "stopped by an interrupt" in log.read_text()
 
 
-@pytest.mark.parametrize("profile", ["cpu", "h200x8"])
+@pytest.mark.parametrize("profile", ["cpu", pytest.param("h200x8", marks=pytest.mark.long)])
 def test_a_host_without_a_scheduler_serves_and_is_left_clean(site: Home, sandbox: Sandbox, profile: str) -> None:
     cluster = plain_host(site, sandbox)
     up = walk(site, sandbox, "--profile", profile, "--cluster", cluster)

@@ -39,7 +39,11 @@ def deployments(site: Home, *words: str) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize(
     ("profile", "gpus", "nodes"),
-    [("h100x16", 16, ["h100-1", "h100-2"]), ("a100x16", 16, ["a100-1", "a100-2"]), ("h200x8", 8, ["h200-1"])],
+    [
+        ("h100x16", 16, ["h100-1", "h100-2"]),
+        pytest.param("a100x16", 16, ["a100-1", "a100-2"], marks=pytest.mark.long),
+        pytest.param("h200x8", 8, ["h200-1"], marks=pytest.mark.long),
+    ],
 )
 def test_up_status_generate_logs_down(site: Home, sandbox: Sandbox, profile: str, gpus: int, nodes: list[str]) -> None:
     done = site.run("up", "--profile", profile, "--json")
@@ -100,6 +104,7 @@ def test_a_different_one_of_the_same_name_is_refused_or_replaces(site: Home) -> 
     assert [seen["token"] for seen in deployments(site)] == [second["token"]]
 
 
+@pytest.mark.long
 def test_a_root_that_is_hard_to_quote_works(site: Home, sandbox: Sandbox) -> None:
     odd = site.cluster("odd", root=str(sandbox.place.shared / "it's $HOME; (a) *"))
     done = site.run("up", "--profile", "h200x8", "--cluster", odd)
@@ -118,6 +123,7 @@ def test_two_at_once_give_one_job(site: Home, sandbox: Sandbox) -> None:
     assert len(sandbox.exec("squeue", "--noheader").stdout.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_two_names_live_side_by_side_and_down_all_ends_both(site: Home, sandbox: Sandbox) -> None:
     up(site, "--name", "one")
     assert site.run("up", "--profile", "a100x16", "--name", "two").returncode == 0
@@ -198,6 +204,7 @@ def test_the_queue_timeout_cancels_verifies_and_says_so(site: Home, sandbox: San
     assert len(sandbox.exec("squeue", "--noheader").stdout.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_the_start_up_timeout_cancels_verifies_and_says_so(site: Home, sandbox: Sandbox) -> None:
     slow = site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "60"})
     done = site.run("up", "--profile", "h100x16", "--cluster", slow, "--startup-timeout", "3s")
@@ -206,6 +213,7 @@ def test_the_start_up_timeout_cancels_verifies_and_says_so(site: Home, sandbox: 
     assert sandbox.exec("squeue", "--noheader").stdout == ""
 
 
+@pytest.mark.long
 def test_follow_ends_with_the_job(site: Home) -> None:
     up(site)
     following = site.start("logs", NAME, "--follow")

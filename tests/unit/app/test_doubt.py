@@ -91,6 +91,7 @@ def test_a_login_that_is_refused_while_watching_is_50_not_10(login: Login) -> No
         run_up(login, site)
 
 
+@pytest.mark.long
 def test_a_controller_that_never_answers_again_is_50(login: Login) -> None:
     login.row("77", "RUNNING", TOKEN)
     scripted_squeue(login, f"cat {login.path}/row", "exit 1")
