@@ -86,7 +86,7 @@ class Trials:
         transport = connect(wanted.cluster)
         try:
             site = Site(wanted.cluster, transport, clock.nonce)
-            return obtain(site, self.ports, wanted.plan, wanted.bundle, {}, [], NO_LEASE, replace_other=False)
+            return obtain(site, self.ports, wanted.plan, wanted.bundle, {}, [], NO_LEASE, replace_other=False)[0]
         finally:
             transport.close()
 

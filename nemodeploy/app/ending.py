@@ -32,16 +32,19 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") 
     Idempotent: the same call after a lost connection goes on where the first one stopped.
     """
     begun, hard, last, pace = ports.clock.now(), False, "", list(PACE_S)
+    heard: float | None = None  # since when every question has been answered
     problem, job_id = "Slurm did not confirm the end", ""
     while ports.clock.now() - begun < GIVE_UP_AFTER_S:
         try:
             seen = _see(site, token, job_id)
             job_id = seen.job_id
             verdict = judge(seen)
-            ended = _conclude(site, ports, seen, verdict, waited_s=ports.clock.now() - begun)
+            now = ports.clock.now()
+            heard = None if not seen.answered else now if heard is None else heard
+            ended = _conclude(site, ports, seen, verdict, heard_for_s=0.0 if heard is None else now - heard)
             if ended:
                 return ended
-            grace_s = float(seen.directory.plan.get("grace_s", 10)) + 15.0
+            grace_s = seen.directory.grace_s + 15.0
             asleep = verdict.state is State.QUEUED or (seen.row is not None and seen.row.kind == "paused")
             hard = hard or asleep or ports.clock.now() - begun > grace_s
             if seen.job_id and (hard or verdict.state is not State.STOPPING):
@@ -51,7 +54,7 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") 
             raise unknown_outcome(token, site.cluster, error.message) from error
         except ClusterUnreachable as error:
             problem, verdict = error.message, Verdict(state=State.UNKNOWN, reason=error.message)
-            pace = []
+            pace, heard = [], None
         text = f"{verdict.state.value} {verdict.reason}".strip()
         if text != last:
             ports.reporter.say("stopping", f"{why} · {text}")
@@ -67,7 +70,7 @@ def _see(site: Site, token: Token, job_id: str) -> Seen:
     return site.see(look, directory if directory.submit_out else replace(directory, submit_out=job_id))
 
 
-def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, waited_s: float) -> Ended | None:
+def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, heard_for_s: float) -> Ended | None:
     """The proof, if this look gives one."""
     token = seen.directory.token
     if verdict.gone:
@@ -79,7 +82,7 @@ def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, waited_
     if not site.withhold(token):
         # Somebody was about to run sbatch and nothing came of it. A job that appears all the same ends at once.
         site.revoke(token)
-        if waited_s < NO_SHOW_AFTER_S:
+        if heard_for_s < NO_SHOW_AFTER_S:
             return None
     site.archive(token)
     ports.journal.forget(token)

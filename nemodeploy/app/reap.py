@@ -55,6 +55,10 @@ def survey(site: Site, ports: Ports, owner: str, *, older_than_s: float) -> list
     return found
 
 
+def _still_to_end(site: Site, ports: Ports, owner: str, older_than_s: float) -> set[Token]:
+    return {one.token for one in survey(site, ports, owner, older_than_s=older_than_s) if one.action == END}
+
+
 def _leftover(token: Token, action: str, why: str) -> Found:
     return Found(token=token, job_id="", state="", gpus=0, action=action, why=why)
 
@@ -85,12 +89,17 @@ def _decide(seen: Seen, verdict: Verdict, remains: Remains, whose: str, busy: bo
     return END, "it has no lease, and nothing here is using it"
 
 
-def act(site: Site, ports: Ports, found: list[Found]) -> list[NemodeployError]:
-    """Do what was decided; what cannot be verified is told and does not save the others."""
+def act(site: Site, ports: Ports, found: list[Found], owner: str, *, older_than_s: float) -> list[NemodeployError]:
+    """Do what was decided; what cannot be verified is told and does not save the others.
+
+    To end one takes a while, so each is judged once more right before: its owner may be back.
+    """
     failures = []
     for one in found:
         try:
             if one.action in (END, ARCHIVE):
+                if one.action == END and one.token not in _still_to_end(site, ports, owner, older_than_s):
+                    continue
                 ending.end(site, ports, one.token, why="reaping")
             elif one.action == REMOVE:
                 site.remove(one.token)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.core import observation, sections, submission
@@ -96,15 +96,12 @@ class Site:
         if controller:
             parts = {"queue": self.scheduler.queue_script(self.root), **parts}
         answer = self.ask(parts)
-        rows: dict[str, tuple[QueueRow, ...]] = {}
         queue = answer.get("queue")
-        if queue and queue.status == 0:
-            for row in self.scheduler.parse_queue(queue.text):
-                rows[row.name] = (*rows.get(row.name, ()), row)
+        rows = self._rows(queue)
         return Look(
             answered=queue.status == 0 if queue else None,
             rows=rows,
-            directories=_with_strays(observation.parse_list(answer["files"].text), rows),
+            directories=_with_strays(observation.parse_list(answer["files"].text), rows, _base(answer["files"])),
         )
 
     def see(self, look: Look, directory: RunDirectory) -> Seen:
@@ -112,7 +109,8 @@ class Site:
         return self.see_all(look, (directory,))[0]
 
     def see_all(self, look: Look, directories: Sequence[RunDirectory]) -> tuple[Seen, ...]:
-        """Deployments out of a look; asks once more, for all together, what became of jobs that Slurm did not list."""
+        """Deployments out of a look; asks once more, for all together, what became of jobs that Slurm did not list, and
+        whether those that seem silent are."""
         rows = [current_row(look.rows.get(str(directory.token), ())) for directory in directories]
         jobs = [
             row.job_id if row else self.scheduler.parse_job_id(directory.submit_out)
@@ -123,34 +121,45 @@ class Site:
             for row, job, directory in zip(rows, jobs, directories, strict=True)
             if row is None and look.answered and (job or directory.submitted) and not directory.withheld
         }
-        traces = self.trace(lost) if lost else {}
-        found = []
-        for row, job, directory in zip(rows, jobs, directories, strict=True):
-            trace, still = traces.get(directory.token, (None, False))
-            found.append(
-                Seen(
-                    directory=directory,
-                    answered=bool(look.answered),
-                    row=row,
-                    job_id=(trace.job_id if trace else "") or job,
-                    refused=self._was_refused(directory),
-                    fate=trace.fate.value if trace else "",
-                    account=trace.state if trace else "",
-                    still=still,
-                )
+        found = [
+            Seen(
+                directory=directory,
+                answered=bool(look.answered),
+                row=row,
+                job_id=job,
+                refused=self._was_refused(directory),
             )
-        return tuple(found)
+            for row, job, directory in zip(rows, jobs, directories, strict=True)
+        ]
+        quiet = [seen.directory.token for seen in found if seen.may_be_silent]
+        if not lost and not quiet:
+            return tuple(found)
+        traces = self.trace(lost, quiet)
+        return tuple(
+            replace(
+                seen,
+                job_id=(trace.job_id if trace else "") or seen.job_id,
+                fate=trace.fate.value if trace else "",
+                account=trace.state if trace else "",
+                still=still,
+            )
+            for seen in found
+            for trace, still in (traces.get(seen.directory.token, (None, False)),)
+        )
 
     def _was_refused(self, directory: RunDirectory) -> bool:
         status = directory.submit_status
         return status is not None and (status == 127 or self.scheduler.was_refused(status, directory.submit_error))
 
-    def trace(self, lost: Mapping[Token, str]) -> Mapping[Token, tuple[Trace, bool]]:
+    def trace(
+        self, lost: Mapping[Token, str], quiet: Sequence[Token] = ()
+    ) -> Mapping[Token, tuple[Trace | None, bool]]:
         """What became of unlisted jobs (their ids by token, empty: not known), and whether their files are still.
 
-        Slurm is asked twice, so that a controller in the middle of its start is not believed.
+        Slurm is asked twice, so that a controller in the middle of its start is not believed. Of `quiet` ones only the
+        files are looked at.
         """
-        parts = {}
+        parts = {f"silence.{token}": observation.silence_script(self.directory(token)) for token in quiet}
         for number, (token, job) in enumerate(lost.items()):
             ask = self.scheduler.trace_script(str(token), job, self.directory(token))
             parts[f"first.{token}"] = ask
@@ -158,7 +167,8 @@ class Site:
             parts[f"silence.{token}"] = observation.silence_script(self.directory(token))
         order = sorted(parts, key=lambda name: name.startswith("second."))  # stable: all second ones after the pause
         answers = self.ask({name: parts[name] for name in order}, within_s=LOOK_WITHIN_S + 40.0 * len(lost))
-        found = {}
+        still = {token: observation.is_silent(answers[f"silence.{token}"].text) for token in (*lost, *quiet)}
+        found: dict[Token, tuple[Trace | None, bool]] = {token: (None, still[token]) for token in quiet}
         for token, job in lost.items():
             first, second = (
                 self.scheduler.parse_trace(str(token), job, answers[f"{time}.{token}"].text)
@@ -166,17 +176,37 @@ class Site:
             )
             doubtful = first.fate is not second.fate
             trace = Trace(fate=Fate.DOUBT, job_id=second.job_id or first.job_id) if doubtful else second
-            found[token] = (trace, observation.is_silent(answers[f"silence.{token}"].text))
+            found[token] = (trace, still[token])
         return found
 
     def preflight(self, plan: Plan, files: Mapping[str, str], *, unless_taken: bool) -> Findings | None:
         """What the site has against a deployment. None: not judged, since somebody has the name already."""
         taken = f"[ -d {self.root}/deployments/{plan.name}/active/. ] && echo taken; exit 0"
-        parts = {"taken": taken if unless_taken else ":", **self.scheduler.preflight_parts(plan, files)}
+        parts = {
+            "queue": self.scheduler.queue_script(self.root),  # before the files: a job is younger than its directory
+            "files": f'{observation.base_script(self.root)}; ls "$d/{plan.name}" 2>/dev/null; exit 0',
+            "taken": taken if unless_taken else ":",
+            **self.scheduler.preflight_parts(plan, files),
+        }
         answers = self.ask(parts, within_s=PREFLIGHT_WITHIN_S)
         if answers["taken"].text.strip() == "taken":
             return None
-        return self.scheduler.judge_preflight(plan, answers)
+        found = self.scheduler.judge_preflight(plan, answers)
+        there = answers["files"].text.split("\n")
+        strays = [
+            (f"{token} is alive without its run directory", f"nemodeploy down {plan.name}   ends it")
+            for token in strays_of(self._rows(answers["queue"]), _base(answers["files"]))
+            if token.name == plan.name and str(token) not in there
+        ]
+        return replace(found, problems=(*strays, *found.problems))
+
+    def _rows(self, queue: Section | None) -> Mapping[str, tuple[QueueRow, ...]]:
+        """The queue by job name; empty where it was not asked or did not answer."""
+        rows: dict[str, tuple[QueueRow, ...]] = {}
+        if queue and queue.status == 0:
+            for row in self.scheduler.parse_queue(queue.text):
+                rows[row.name] = (*rows.get(row.name, ()), row)
+        return rows
 
     def take(self, token: Token, files: Mapping[str, str], after: Token | None) -> Taking:
         """Make the run directory, take the name, and submit: one remote call.
@@ -207,14 +237,31 @@ class Site:
         self.ask({"id": f"cd {directory} && echo {int(job_id)} >submit/found && mv submit/found submit/sbatch.out"})
 
     def renew(self, token: Token, ttl_s: int | None = None) -> int | None:
-        """Renew a lease, for the same time as before or for another. Returns its seconds; None: it has none."""
+        """Renew a lease, for the same time as before or for another. Returns its seconds; None: it has none.
+
+        Raises ClusterUnreachable when it could not be written: then the old one goes on running out.
+        """
         script = submission.renew_script(self.directory(token), self.nonce(), ttl_s)
         part = self.ask({"lease": script})["lease"]
-        return int(part.text) if part.status == 0 and part.text.strip().isdigit() else None
+        if part.status == submission.NO_LEASE:
+            return None
+        if part.status or not part.text.strip().isdigit():
+            raise self._not_written(token, "lease", part)
+        return int(part.text)
 
     def drop_lease(self, token: Token) -> None:
         """From now on it stays up by itself."""
-        self.ask({"lease": f"rm -f {self.directory(token)}/lease"})
+        part = self.ask({"lease": f"rm -f {self.directory(token)}/lease 2>&1"})["lease"]
+        if part.status:
+            raise self._not_written(token, "lease", part)
+
+    def _not_written(self, token: Token, what: str, part: Section) -> ClusterUnreachable:
+        said = " ".join(part.text.split()[-20:])
+        return ClusterUnreachable(
+            f"the {what} of {token} cannot be written on {self.cluster.name}{': ' + said if said else ''}",
+            hint=f"is its disk full? df {self.cluster.root} on the login host",
+            token=str(token),
+        )
 
     def cancel(self, token: Token, *, gently: bool) -> Section:
         """Take back whatever has the token: the mark that keeps a late start from serving, then the signal."""
@@ -234,8 +281,11 @@ class Site:
     def archive(self, token: Token) -> None:
         """Move a verified-ended token out of sight; its logs stay readable, its secrets do not stay."""
         directory = self.directory(token)
-        script = f"rm -f {directory}/secrets.env; mkdir -p {self.root}/archive && mv {directory} {self.root}/archive/"
-        self.ask({"archive": f"{script} 2>/dev/null; exit 0"})
+        script = (
+            f"rm -f {directory}/secrets.env; mkdir -p {self.root}/archive &&\n"
+            f"touch -c {directory} && mv {directory} {self.root}/archive/"  # its age counts from here
+        )
+        self.ask({"archive": f"{{ {script}\n}} 2>/dev/null; exit 0"})
 
     def remains(self) -> Remains:
         """What lies here besides what is up."""
@@ -267,13 +317,25 @@ class Site:
 
 
 def _with_strays(
-    listed: tuple[RunDirectory, ...], rows: Mapping[str, tuple[QueueRow, ...]]
+    listed: tuple[RunDirectory, ...], rows: Mapping[str, tuple[QueueRow, ...]], base: str
 ) -> tuple[RunDirectory, ...]:
     """Jobs of ours that are alive without a run directory that we can see: no less real for that."""
     known = {str(directory.token) for directory in listed}
-    names = [name for name, found in rows.items() if any(row.kind != "ended" for row in found) and name not in known]
-    strays = filter(None, map(observation.read_token, names))
+    strays = [token for token in strays_of(rows, base) if str(token) not in known]
     return (*listed, *(RunDirectory(token=token, submitted=True) for token in strays))
+
+
+def strays_of(rows: Mapping[str, tuple[QueueRow, ...]], base: str) -> Iterator[Token]:
+    """Tokens of living jobs that run below `base`: another root of the same account has deployments of its own."""
+    for name, found in rows.items():
+        token = observation.read_token(name)
+        below = [row for row in found if not row.directory or f"{row.directory}/".startswith(f"{base}/")]
+        if token and any(row.kind != "ended" for row in below):
+            yield token
+
+
+def _base(section: Section) -> str:
+    return section.text.partition("\n")[0]
 
 
 def current_row(rows: tuple[QueueRow, ...]) -> QueueRow | None:

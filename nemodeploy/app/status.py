@@ -105,7 +105,7 @@ def only(deployments: Sequence[Deployment], name: str) -> Deployment:
     clusters = sorted({deployment.cluster for deployment in found})
     if len(clusters) > 1:
         raise BadInput(f"{name} is on {' and '.join(clusters)}", hint=f"--cluster {clusters[0]}")
-    return found[-1]
+    return ([deployment for deployment in found if deployment.seen.directory.manifest] or found)[-1]
 
 
 def hosts(node_list: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ nothing was accepted, and `submit/go` is that proof: whoever makes it is the onl
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,28 +132,47 @@ def _refusal_hint(error: str) -> str:
     return next((hint for word, hint in hints if word in error.lower()), "")
 
 
-def finish(site: Site, ports: Ports, token: Token) -> Submitted:
-    """Submit a token that has the name but no receipt, unless somebody is at it; then wait for theirs."""
-    return read_receipt(site, ports, token, site.receipt(token))
+def finish(site: Site, ports: Ports, token: Token) -> bool | None:
+    """Somebody's token that has the name but no receipt: submit it, unless somebody is at it; then wait for theirs.
+
+    Returns whether it was we who submitted it, as far as we know; None: it has lost the name meanwhile.
+    """
+    try:
+        receipt = site.receipt(token)
+    except ClusterUnreachable as error:
+        receipt = _receipt_at_last(site, ports, token, error)
+    if not receipt.ours:
+        return None
+    read_receipt(site, ports, token, receipt)
+    return receipt.by_us
 
 
 def recover(site: Site, ports: Ports, token: Token, error: ClusterUnreachable) -> Submitted:
     """The connection broke somewhere in the submission: find out how far it came."""
+    receipt = _receipt_at_last(site, ports, token, error, withhold=True)
+    if receipt is NEVER:
+        ports.journal.forget(token)
+        raise error
+    return read_receipt(site, ports, token, receipt)
+
+
+NEVER = Receipt(ours=False)  # the name was not taken, and now nobody can submit
+
+
+def _receipt_at_last(
+    site: Site, ports: Ports, token: Token, error: ClusterUnreachable, *, withhold: bool = False
+) -> Receipt:
+    """The receipt, after a few breaks; a token without the name is withheld, if asked. Raises OutcomeUnknown."""
     for pause in site.cluster.ssh.recovery_waits_s:
         ports.reporter.say("doubt", f"{error.message}; looking the token up in {pause:.0f} s")
         ports.clock.sleep(pause)
         try:
             receipt = site.receipt(token)
-            unsubmitted = not receipt.ours and site.withhold(token)
+            return NEVER if withhold and not receipt.ours and site.withhold(token) else receipt
         except ClusterUnreachable as again:
             error = again
-            continue
         except AuthenticationFailed as refused:
             raise unknown_outcome(token, site.cluster, refused.message) from refused
-        if unsubmitted:  # the name was not taken, and now nobody can submit
-            ports.journal.forget(token)
-            raise error
-        return read_receipt(site, ports, token, receipt)
     raise unknown_outcome(token, site.cluster, error.message)
 
 
@@ -169,6 +189,7 @@ def _look_up(site: Site, ports: Ports, token: Token, why: str) -> Submitted:
         if rows or (trace and trace.fate in (Fate.ALIVE, Fate.ENDED)):
             job_id = min((row.job_id for row in rows), key=int) if rows else trace.job_id if trace else ""
             ports.journal.add(token, step="found", job_id=job_id, at=ports.wall_clock())
-            site.keep_job_id(token, job_id)
+            with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):  # whoever looks finds it by name again
+                site.keep_job_id(token, job_id)
             return Submitted(token=token, job_id=job_id)
     raise unknown_outcome(token, site.cluster, " ".join(why.split()))

@@ -52,12 +52,12 @@ def up(
 ) -> Up:
     """Submit or adopt, watch, ask. Raises the errors of errors.py; 30 to 40 only after the job is verified gone."""
     begun = ports.clock.now()
-    ours: list[Token] = []  # what this very call may have submitted, and so may take back
+    ours: list[Token] = []  # what this very call has submitted, or is at it, and so may take back
     ports.journal.check()
     try:
-        token = obtain(site, ports, plan, bundle, secrets, ours, lease, replace_other)
+        token, made = obtain(site, ports, plan, bundle, secrets, ours, lease, replace_other)
         try:
-            ttl_s = lease.ttl_s if ours else _adopt_lease(site, token, lease)
+            ttl_s = lease.ttl_s if made else _adopt_lease(site, token, lease)
             with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):  # the next one can do it as well
                 leftovers.settle(site, ports, plan.name)
             return Watch(site, ports, token, budget, begun, adopted=not ours, ttl_s=ttl_s).until_ready()
@@ -76,10 +76,10 @@ def obtain(
     ours: list[Token],
     lease: Lease,
     replace_other: bool,
-) -> Token:
-    """Submit or adopt: a token of this name that is submitted.
+) -> tuple[Token, bool]:
+    """Submit or adopt: a token of this name that is submitted, and whether this call made it, lease and all.
 
-    `ours` holds what this call submitted, while it is at it and afterwards; empty: it was there before us.
+    `ours` holds what this call submitted, while it is at it and afterwards; empty: somebody else did.
     """
     after: Token | None = None
     for _ in range(8):
@@ -89,11 +89,11 @@ def obtain(
         result = take_and_submit(site, ports, token, plan, bundle, secrets=secrets, after=after, ttl_s=lease.ttl_s)
         if isinstance(result, Submitted):
             ports.reporter.say("submitted", f"job {result.job_id} ({result.token})")
-            return result.token
+            return result.token, True
         ours.clear()
         after = _settle(site, ports, plan, bundle, result, ours, replace_other)
         if after is None:
-            return result.token
+            return result.token, False
     raise PreflightFailed(f"the name {plan.name} changes hands faster than we can follow", hint="try again")
 
 
@@ -155,9 +155,15 @@ def _settle(
         ports.reporter.say(
             "adopted", f"{plan.name} is already {verdict.state.value} as {taken.token}; nothing submitted"
         )
-        if verdict.state is State.SUBMITTING:
-            ours[:] = [taken.token]
-            finish(site, ports, taken.token)  # its client may be gone; whoever makes submit/go submits
+        if verdict.state is State.SUBMITTING:  # its client may be gone; whoever makes submit/go submits
+            try:
+                by_us = finish(site, ports, taken.token)
+            except KeyboardInterrupt:
+                why = "interrupted while finishing what another command had begun"
+                raise unknown_outcome(taken.token, site.cluster, why) from None
+            if by_us is None:
+                return taken.token
+            ours[:] = [taken.token] if by_us else []
         return None
     if replace_other:
         ending.end(site, ports, taken.token, why="replacing the old one")

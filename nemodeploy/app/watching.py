@@ -161,7 +161,7 @@ class Watch:
 
     def _act(self, seen: Seen, verdict: Verdict) -> Up | None:
         now = self.ports.clock.now()
-        before, self.clocks = self.clocks, readiness.turn(self.clocks, verdict, verdict.reason, now)
+        before, self.clocks = self.clocks, readiness.turn(self.clocks, seen, verdict, now)
         if before.started is None and self.clocks.started is not None:
             self.looks = [now + LATER_LOOKS_S]  # the run directory tells the rest
         if verdict.gone:

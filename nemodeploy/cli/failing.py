@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
-import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -58,14 +60,13 @@ def report_bug(error: Exception, words: list[str], *, as_json: bool) -> None:
 
 
 def _write_report(text: str) -> str:
-    try:
-        from nemodeploy.adapters.resources import state_directory
+    from nemodeploy.adapters.resources import state_directory
 
-        directory = state_directory() / "reports"
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path: Path = directory / time.strftime("%Y%m%dT%H%M%S.txt")
-        path.write_text(text)
-        return str(path)
-    except OSError:
-        sys.stderr.write(text)
-        return "the text above"
+    for parent in (state_directory(), Path(tempfile.gettempdir()) / f"nemodeploy-{os.getuid()}"):
+        with contextlib.suppress(OSError):
+            directory = parent / "reports"
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path: Path = directory / time.strftime("%Y%m%dT%H%M%S.txt")
+            path.write_text(text)
+            return str(path)
+    return "the command you typed; no report could be written"

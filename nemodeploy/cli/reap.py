@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemodeploy.cli import options, world
+from nemodeploy.cli.failing import show_error
 from nemodeploy.cli.reporters import reporter
 from nemodeploy.cli.words import table
 from nemodeploy.errors import NemodeployError, OutcomeUnknown
@@ -59,19 +60,22 @@ def command(cluster: str | None, as_json: bool, owner: str | None, yes: bool, da
                 continue
             rows += [(one.name, thing) for thing in found]
             if yes:
-                failures += act(site, ports, [thing for thing in found if thing.action != KEEP])
+                failures += act(site, ports, found, whose, older_than_s=days * 86400)
+    alive = [error for error in failures if error.exit_code == OutcomeUnknown.exit_code]
+    worst = next(iter(alive or failures), None)
     if as_json and (answered or not failures):
         document = {"schema": "nemodeploy/reap@1", "owner": whose, "done": yes, "found": list(map(_as_json, rows))}
-        click.echo(json.dumps(document))
+        click.echo(json.dumps({**document, "failures": [error.message for error in failures]}))
+        if worst:
+            click.get_current_context().exit(show_error(worst, as_json=False))
     elif rows:
         click.echo(table([("NAME", "STATE", "WHERE", "GPUS", "DONE" if yes else "WOULD", "WHY"), *map(_row, rows)]))
         if not yes and any(thing.action != KEEP for _, thing in rows):
             click.echo("nothing was done; --yes does it")
     elif not failures:
         click.echo(f"{whose} has left nothing")
-    alive = [error for error in failures if error.exit_code == OutcomeUnknown.exit_code]
-    if alive or failures:
-        raise (alive or failures)[0]
+    if worst:
+        raise worst
 
 
 def _row(row: tuple[str, Found]) -> tuple[str, ...]:

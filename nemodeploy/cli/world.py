@@ -56,8 +56,15 @@ def owner() -> str:
         found = f"{server}/{repository}/actions/runs/{run}"
     else:
         found = next(filter(None, map(os.environ.get, _RUN_ADDRESSES)), "")
-    found = found or f"{getpass.getuser()}@{socket.gethostname()}"
+    found = found or f"{_user()}@{socket.gethostname()}"
     return re.sub(r"[^!#-\[\]-~]", "?", found)[:300]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no USER, and no such account: a container
+        return f"uid-{os.getuid()}"
 
 
 @contextlib.contextmanager

@@ -65,6 +65,12 @@ class RunDirectory:
         return plan if isinstance(plan, Mapping) and _is_sound(plan) else {}
 
     @property
+    def grace_s(self) -> float:
+        """How many seconds its server has to end by itself."""
+        found = self.plan.get("grace_s")
+        return float(found) if isinstance(found, int | float) else 10.0
+
+    @property
     def from_newer_version(self) -> bool:
         """Whether a newer nemodeploy wrote it, so that its words may mean something else."""
         schema = str(self.manifest.get("schema", ""))
@@ -89,6 +95,9 @@ EPOCH_FILES = ("current/health.json", "current/endpoint.json", "current/exit.jso
 CAP_BYTES = 65536
 # The job writes every 10 s; a network file system may show it up to 60 s late.
 SILENT_AFTER_S = 90
+# Shell text: `now` becomes the time by the clock of the file system at hand, which stamps the files; where nothing can
+# be written there, by this host's.
+FILE_SYSTEM_TIME = "now=$(touch now.$$ 2>/dev/null && stat -c %Y now.$$ || date +%s); rm -f now.$$"
 
 
 def silence_script(directory: str) -> str:
@@ -96,7 +105,7 @@ def silence_script(directory: str) -> str:
     return (
         f"cd {directory} 2>/dev/null || {{ echo gone; exit 0; }}\n"
         "last=$(stat -L -c %Y current/health.json 2>/dev/null || stat -c %Y manifest.json) || exit 1\n"
-        "now=$(: >now.$$ && stat -c %Y now.$$ || date +%s); rm -f now.$$; echo $((now - last))\n"
+        f"{FILE_SYSTEM_TIME}; echo $((now - last))\n"
     )
 
 
@@ -106,15 +115,24 @@ def is_silent(text: str) -> bool:
     return word == "gone" or (re.fullmatch(r"\d{1,10}", word) is not None and int(word) > SILENT_AFTER_S)
 
 
+def base_script(root: str) -> str:
+    """Shell text: print the directory of all run directories, as a job's own working directory would name it."""
+    return f"d=$(cd {root} 2>/dev/null && pwd || printf '%s\\n' {root})/deployments; printf '%s\\n' \"$d\""
+
+
 def list_script(root: str) -> str:
-    """POSIX shell: the live tokens, then all their small files by one process. `root` is shell text, quoted already."""
+    """POSIX shell: the live tokens, then all their small files by one process. `root` is shell text, quoted already.
+
+    Files only: to open a named pipe that somebody left there would block.
+    """
     files = " ".join(f'"$d"/*/nd-*/{name}' for name in (*FILES, *EPOCH_FILES))
     return (
-        f"d={root}/deployments; cd / || exit 1\n"
+        f"{base_script(root)}; cd / || exit 1\n"
         '[ -d "$d" ] || exit 0\n'
-        'echo "$d"; readlink "$d"/*/active 2>/dev/null; readlink "$d"/*/after.* 2>/dev/null\n'
+        'readlink "$d"/*/active 2>/dev/null; readlink "$d"/*/after.* 2>/dev/null\n'
         'ls -d "$d"/*/nd-*/submit/go "$d"/*/nd-*/submit/withheld 2>/dev/null\n'
-        f"head -v -c {CAP_BYTES} {files} 2>/dev/null\n"
+        f'for file in {files}; do [ ! -f "$file" ] || printf \'%s\\0\' "$file"; done |\n'
+        f"  xargs -0 -r head -v -c {CAP_BYTES} 2>/dev/null\n"
         "exit 0\n"
     )
 

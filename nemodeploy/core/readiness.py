@@ -56,7 +56,8 @@ class Seen:
 
     `refused`: the submitter's own words prove that there never was a job.
     `row` None with `answered`: the scheduler listed no such job. Then `fate` says what became of it (alive, ended,
-    forgotten, doubt), `account` is the accounting's own word, and `still` whether its files have stopped changing.
+    forgotten, doubt), and `account` is the accounting's own word. `still`: its files have stopped changing, by the
+    file system's own clock; asked for only where that matters.
     """
 
     directory: RunDirectory
@@ -77,6 +78,16 @@ class Seen:
         ended = self.directory.exit
         own_word = ended is not None and ended.epoch.job_id == self.job_id
         return self.fate == "ended" or (self.fate == "forgotten" and (own_word or self.still))
+
+    @property
+    def may_be_silent(self) -> bool:
+        """Whether the job's own clock lags so far behind Slurm's that its files are worth a look. Slurm counts what
+        comes before the batch script, too: a slow prolog, nodes that boot. So this is a question, not an answer."""
+        row = self.row
+        if row is None or row.kind != "running" or row.elapsed_s is None:
+            return False
+        health = current(self.directory, row.job_id, row.restart).health
+        return health is not None and row.elapsed_s - health.elapsed_s > SILENT_AFTER_S
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +134,9 @@ def judge(seen: Seen) -> Verdict:
         case "ended":
             return Verdict(state=State.ENDED, reason=_why_ended(seen, seen.row), gone=True)
         case _:
-            return Verdict(state=State.UNKNOWN, reason=f"Slurm says {seen.row.state}")
+            elsewhere = seen.row.state == "ELSEWHERE"  # two hosts without a scheduler share one directory
+            reason = seen.row.plain_reason if elsewhere else f"Slurm says {seen.row.state}"
+            return Verdict(state=State.UNKNOWN, reason=reason)
 
 
 def _judge_unlisted(seen: Seen) -> Verdict:
@@ -156,8 +169,8 @@ def _judge_running(seen: Seen, row: Row) -> Verdict:
         return Verdict(state=State.STARTING, reason="the job has begun")
     if health.phase == "stopping":
         return Verdict(state=State.STOPPING, reason="ending its ranks")
-    if row.elapsed_s is not None and row.elapsed_s - health.elapsed_s > SILENT_AFTER_S:
-        return Verdict(state=State.DEGRADED, reason=f"no word from its node for {row.elapsed_s - health.elapsed_s} s")
+    if seen.still and seen.may_be_silent:
+        return Verdict(state=State.DEGRADED, reason=f"no word from its node for over {SILENT_AFTER_S} s")
     if health.phase == "degraded":
         return Verdict(state=State.DEGRADED, reason="the server does not answer")
     plan = seen.directory.plan
@@ -214,11 +227,12 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clocks:
-    """When the waiting began, when the start-up began, and when it last moved; None: not yet."""
+    """When the waiting began, when the start-up of an epoch began, and when it last moved; None: not yet."""
 
     began: float
     started: float | None = None
     moved: float | None = None
+    epoch: str = ""
     mark: str = ""
 
 
@@ -226,12 +240,17 @@ class Clocks:
 _STARTING_UP = (State.STARTING, State.DEGRADED, State.READY)
 
 
-def turn(clocks: Clocks, verdict: Verdict, mark: str, now: float) -> Clocks:
-    """The clocks after a look; a changed mark (phase, ranks joined) is progress."""
+def turn(clocks: Clocks, seen: Seen, verdict: Verdict, now: float) -> Clocks:
+    """The clocks after a look: a changed phase or number of ranks is progress, and a requeued job begins afresh."""
+    if verdict.state is State.QUEUED and clocks.started is not None:
+        return Clocks(began=now)
     if verdict.state not in _STARTING_UP:
         return clocks
-    if clocks.started is None:
-        return replace(clocks, started=now, moved=now, mark=mark)
+    health = seen.directory.health
+    epoch = f"{seen.row.job_id}.{seen.row.restart}" if seen.row else clocks.epoch
+    mark = f"{health.phase} {health.ranks_joined}" if health else ""
+    if clocks.started is None or epoch != clocks.epoch:
+        return replace(clocks, started=now, moved=now, epoch=epoch, mark=mark)
     return replace(clocks, moved=now, mark=mark) if mark != clocks.mark else clocks
 
 

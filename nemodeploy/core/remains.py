@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nemodeploy.core.observation import read_token
+from nemodeploy.core.observation import FILE_SYSTEM_TIME, read_token
 from nemodeploy.values import Token
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Remains:
-    """Ages in seconds by the cluster's own clock: of leases since their last renewal, of run directories without a
+    """Ages in seconds by the file system's own clock: of leases since their last renewal, of run directories without a
     name (every one; whoever asks leaves out what is live), and of archived ones. Owners where they are known."""
 
     renewed: Mapping[Token, int] = field(default_factory=dict)
@@ -25,7 +25,7 @@ def remains_script(root: str) -> str:
     """POSIX shell, three processes for everything: ages by `stat`, owners by `grep`. `root` is shell text."""
     return (
         f"cd {root} 2>/dev/null || exit 0\n"
-        "date +'%s now'\n"
+        f'{FILE_SYSTEM_TIME}; echo "$now now"\n'
         "stat -c '%Y %n' deployments/*/nd-*/lease deployments/*/nd-* archive/nd-* 2>/dev/null\n"
         'grep -s -o -H \'"owner": "[^"]*"\' deployments/*/nd-*/manifest.json archive/nd-*/manifest.json\n'
         "exit 0\n"

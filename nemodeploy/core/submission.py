@@ -14,7 +14,7 @@ from nemodeploy.values import Token
 
 RECEIPT_WITHIN_S = 180
 NOT_WRITABLE, TAKEN = 73, 75
-NOT_OURS, NO_RECEIPT = 3, 4
+NOT_OURS, NO_RECEIPT, NO_LEASE = 3, 4, 5
 
 # Shell text: `live` becomes the token that has the name of the deployment in `$d`; empty when none has.
 FOLLOW_LINKS = """\
@@ -27,13 +27,14 @@ while [ -n "$live" ] && next=$(readlink "$d/after.$live"); do live=$next; done
 class Receipt:
     """How submit.sh ended, and what it said; `status` None: it has not ended, or nobody has run it.
 
-    `ours` False: the token does not have the name, so it may not be submitted.
+    `ours` False: the token does not have the name, so it may not be submitted. `by_us`: this very call ran submit.sh.
     """
 
     status: int | None = None
     out: str = ""
     error: str = ""
     ours: bool = True
+    by_us: bool = False
 
 
 def take_script(root: str, token: Token, files: Mapping[str, str], after: Token | None) -> str:
@@ -44,6 +45,8 @@ set -u; umask 077; exec 2>&1
 root={root}; d=$root/deployments/{token.name}; t={token}; proven={after or "none"}
 mkdir -p "$d" "$root/archive" && chmod 700 "$root/deployments" "$root/archive" "$d" || exit {NOT_WRITABLE}
 mkdir "$d/$t" "$d/$t/submit" && cd "$d/$t" || exit {NOT_WRITABLE}
+# This call may have been held up on its way while another one withheld the token and archived it.
+[ ! -e "$root/archive/$t" ] || {{ echo "$t was taken back"; cd /; rm -rf "$d/$t"; exit {NOT_WRITABLE}; }}
 {uploads}
 for file in {" ".join(files)}; do
   [ -s "$file" ] || {{ echo "$file was not written"; cd /; rm -rf "$d/$t"; exit {NOT_WRITABLE}; }}
@@ -73,12 +76,15 @@ cd {directory} 2>/dev/null || exit {NOT_OURS}
 ours=$(readlink ../active ../after.* 2>/dev/null | while read -r live; do [ "$live" != {token} ] || echo yes; done)
 [ -n "$ours" ] || exit {NOT_OURS}
 if mkdir submit/go 2>/dev/null; then
+  echo by us
   one_shot='
     sh ./submit.sh "$PWD" "$1" >submit/out.new 2>submit/sbatch.err; status=$?
     mv submit/out.new submit/sbatch.out; echo "$status" >submit/rc.new; mv submit/rc.new submit/sbatch.rc
   '
   # What a shell starts in the background is deaf to INT for good, with all its children; only bash can undo that.
-  "$(command -v bash || echo sh)" -c '(trap - INT; exec nohup sh -c "$@") </dev/null >/dev/null 2>&1 &' \\
+  # A session of its own: an interrupt at a terminal on this host is not for sbatch.
+  alone='(trap - INT; exec $(command -v setsid) nohup sh -c "$@") </dev/null >/dev/null 2>&1 &'
+  "$(command -v bash || echo sh)" -c "$alone" \\
     detached "$one_shot" one-shot {token}
 fi
 waited=0
@@ -95,9 +101,11 @@ def parse_receipt(status: int, text: str) -> Receipt:
     """What `receipt_script` printed."""
     if status == NOT_OURS:
         return Receipt(ours=False)
-    number, _, rest = text.lstrip("\n").partition("\nout\n")
+    text = text.lstrip("\n")
+    by_us = text.startswith("by us\n")
+    number, _, rest = text.removeprefix("by us\n").partition("\nout\n")
     out, _, error = rest.partition("\nerr\n")
-    return Receipt(status=int(number) if number.strip().isdigit() else None, out=out, error=error)
+    return Receipt(status=int(number) if number.strip().isdigit() else None, out=out, error=error, by_us=by_us)
 
 
 def withhold_script(directory: str) -> str:
@@ -115,9 +123,11 @@ def lease_text(ttl_s: int, nonce: str) -> str:
 
 
 def renew_script(directory: str, nonce: str, ttl_s: int | None) -> str:
-    """Renew the lease for the same time, or for `ttl_s` seconds; prints the seconds. Status 1: it has none."""
-    same = "read -r ttl _ <lease 2>/dev/null || exit 1" if ttl_s is None else f"ttl={ttl_s}"
+    """Renew the lease for the same time, or for `ttl_s` seconds; prints the seconds. Status NO_LEASE: it has none;
+    any other but 0: it could not be written."""
+    same = f"[ -f lease ] || exit {NO_LEASE}; read -r ttl _ <lease || exit 2" if ttl_s is None else f"ttl={ttl_s}"
     return (
-        f"umask 077; cd {directory} || exit 2; {same}\n"
-        f'echo "$ttl {nonce}" >"lease.{nonce}" && mv -f "lease.{nonce}" lease || exit 2\necho "$ttl"\n'
+        f"umask 077; exec 2>&1; cd {directory} || exit 2; {same}\n"
+        f'echo "$ttl {nonce}" >"lease.{nonce}" && mv -f "lease.{nonce}" lease || {{ rm -f "lease.{nonce}"; exit 2; }}\n'
+        'echo "$ttl"\n'
     )

@@ -65,7 +65,8 @@ NEVER_HEALS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueueRow:
-    """One job as squeue shows it. Times in seconds; `start` is Slurm's own text, empty when it has no estimate."""
+    """One job as squeue shows it. Times in seconds; `start` is Slurm's own text, empty when it has no estimate;
+    `directory` is where it runs, empty when the scheduler does not say."""
 
     job_id: str
     restart: int
@@ -76,6 +77,7 @@ class QueueRow:
     start: str
     name: str
     nodes: str
+    directory: str = ""
 
     @property
     def life(self) -> Life:

@@ -1,7 +1,8 @@
 """No scheduler: a plain host, reached over SSH. The supervisor runs detached; its process id is the job id.
 
-`host.job` in the run directory holds process id, start time in clock ticks since boot, the boot's own id, and the
-time limit in seconds; the first three together name one process for ever.
+`host.job` in the run directory holds process id, start time in clock ticks since boot, the boot's own id, the time
+limit in seconds, and the host's name; the first three together name one process for ever. A host that shares the
+directory with another can say nothing of a process there.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
 from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace
 
-# Shell function `same PID START BOOT`: whether that very process is alive. Its name in stat may hold spaces.
+# Shell functions: `same PID START BOOT`, whether that very process is alive (its name in stat may hold spaces), and
+# `here BOOT HOST`, whether it is or was one of this host.
 _SAME = r"""
 boot=$(cat /proc/sys/kernel/random/boot_id)
 start_of() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 same() { [ "$3" = "$boot" ] && [ "$(start_of "$1")" = "$2" ]; }
+here() { [ "$1" = "$boot" ] || [ "${2:-$host}" = "$host" ]; }
+host=$(uname -n)
 """
-_ROW = re.compile(r"(\d+) (RUNNING|COMPLETED) (-?\d+) (-?\d+) (nd-[a-z0-9-]+) (\S+)")
+_ROW = re.compile(r"(\d+) (RUNNING|COMPLETED|ELSEWHERE) (-?\d+) (-?\d+) (nd-[a-z0-9-]+) (\S+)")
 
 
 class PlainHost:
@@ -72,12 +76,16 @@ class PlainHost:
     def queue_script(self, root: str) -> str:
         """One line a run directory."""
         return f"""{_SAME}
-read -r up _ </proc/uptime; host=$(hostname)
+read -r up _ </proc/uptime
 for file in {root}/deployments/*/*/host.job; do
-  [ -r "$file" ] && read -r pid start born limit <"$file" || continue
+  [ -f "$file" ] && read -r pid start born limit where <"$file" || continue
   name=${{file%/host.job}}; state=COMPLETED; used=0
-  if same "$pid" "$start" "$born"; then state=RUNNING; used=$((${{up%.*}} - start / 100)); fi
-  echo "$pid $state $used $((limit - used)) ${{name##*/}} $host"
+  if same "$pid" "$start" "$born"; then
+    state=RUNNING; used=$((${{up%.*}} - start / 100))
+  elif ! here "$born" "$where"; then
+    state=ELSEWHERE
+  fi
+  echo "$pid $state $used $((limit - used)) ${{name##*/}} ${{where:-$host}}"
 done
 """
 
@@ -88,7 +96,7 @@ done
                 job_id=match[1],
                 restart=0,
                 state=match[2],
-                reason="None",
+                reason=f"started on {match[6]}, so only that host can tell" if match[2] == "ELSEWHERE" else "None",
                 elapsed_s=max(int(match[3]), 0),
                 left_s=max(int(match[4]), 0),
                 start="",
@@ -102,8 +110,8 @@ done
     def trace_script(self, token: str, job_id: str, directory: str) -> str:
         """Whether the very process that the submission started is alive."""
         return f"""{_SAME}
-read -r pid start born limit <{directory}/host.job || exit 0
-if same "$pid" "$start" "$born"; then echo "alive $pid"; else echo "gone $pid"; fi
+read -r pid start born limit where <{directory}/host.job || exit 0
+if same "$pid" "$start" "$born"; then echo "alive $pid"; elif here "$born" "$where"; then echo "gone $pid"; fi
 """
 
     def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
@@ -134,7 +142,7 @@ if same "$pid" "$start" "$born"; then echo "alive $pid"; else echo "gone $pid"; 
         )
         return f"""{_SAME}
 for file in {root}/deployments/*/{token}/host.job; do
-  [ -r "$file" ] && read -r pid start born limit <"$file" || continue
+  [ -f "$file" ] && read -r pid start born limit where <"$file" || continue
   same "$pid" "$start" "$born" || continue
   {"" if gently else hard}kill -TERM "$pid" # it alone can take containers away
 done

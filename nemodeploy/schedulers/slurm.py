@@ -28,6 +28,7 @@ _COLUMNS = (
     ("StartTime", 24),
     ("Name", 96),
     ("NodeList", 400),
+    ("WorkDir", 600),
 )
 # What nemodeploy decides itself: short options, and long ones that sbatch also takes abbreviated.
 _SHORT = "JadoeWtDNnMiHVhG"
@@ -182,7 +183,7 @@ def _row(line: str) -> QueueRow | None:
     for _, width in _COLUMNS:
         cells.append(line[at : at + width].strip())
         at += width
-    job_id, restart, state, reason, used, left, start, name, nodes = cells
+    job_id, restart, state, reason, used, left, start, name, nodes, directory = cells
     if not job_id.isdigit() or not state:
         return None
     return QueueRow(
@@ -195,6 +196,7 @@ def _row(line: str) -> QueueRow | None:
         start="" if start in ("N/A", "Unknown") else start,
         name=name,
         nodes="" if nodes.startswith("(") else nodes,
+        directory=directory,
     )
 
 
@@ -266,19 +268,39 @@ def parse_job_id(text: str) -> str:
     return ""
 
 
-def was_refused(status: int, error: str) -> bool:
-    """Whether sbatch's end proves that no job was made: Slurm's own words, and none that leave it open.
+# How slurmctld's own verdicts on a job begin. What is missing here is in doubt and is looked up: a refusal that is read
+# as a doubt costs half a minute, a lost reply read as a refusal costs a job. Source: slurm_errno.c, Slurm 26.05.
+_VERDICT = re.compile(
+    r"Invalid (?!authentication|job credential)|Access|No partition|User's group|More processors|Node count|MaxJobCount"
+    r"|Job (size|script|violates|dependency|cannot be|--batch)|(Task|CPU) (count|distribution)|Memory (required|spec)"
+    r"|Requested |Required |Immediate |Circular |Burst |Licenses |Pathname |Partition |Duplicate |System submissions "
+    r"|Multiple partition |Only batch |Cannot request |Unable to contact slurm controller \(connect failure\)"
+)
+_TRANSPORT = re.compile(r"munge|auth|slurm_|unpack|timed out|receive|Connection|Zero Bytes", re.IGNORECASE)
 
-    Everything else is in doubt: a reply that timed out, a signal, silence. Source: slurm_errno.c, Slurm 26.05.
+
+def was_refused(status: int, error: str) -> bool:
+    """Whether sbatch's end proves that no job was made: its own complaint before it asked, or slurmctld's verdict.
+
+    A plugin of the site refuses with `Unspecified error`, which also stands for a reply that could not be read; it
+    counts when the plugin gave a reason of its own.
     """
-    doubtful = ("Socket timed out", "send failure", "receive failure", "shutdown failure", "Zero Bytes", "Unexpected")
-    said = "sbatch: error: " in error or "sbatch: fatal: " in error or "sbatch: unrecognized option" in error
-    return status in (1, 255) and said and not any(words in error for words in doubtful)
+    if status not in (1, 255):
+        return False
+    said = [line.partition(": ")[2] for line in re.findall(r"^sbatch: (?:error|fatal): .+", error, re.MULTILINE)]
+    verdicts = [line.partition("submission failed: ")[2] for line in said if "submission failed: " in line]
+    reasons = [line for line in said if "submission failed: " not in line]
+    if not verdicts:
+        own = bool(reasons) or bool(re.search(r"^sbatch: (unrecognized|invalid) option", error, re.MULTILINE))
+        return own and not any(map(_TRANSPORT.search, reasons))
+    if verdicts[-1].startswith("Unspecified error"):
+        return bool(reasons) and not any(map(_TRANSPORT.search, reasons))
+    return bool(_VERDICT.match(verdicts[-1]))
 
 
 def is_unreachable(error: str) -> bool:
     """Whether sbatch could not even connect to the controller."""
-    return "(connect failure)" in error or "Unable to establish" in error
+    return "(connect failure)" in error or bool(re.search("(Unable to|Could not) establish", error))
 
 
 def cancel_script(token: str, *, gently: bool) -> str:

@@ -241,9 +241,11 @@ class SimulatedSite(Site):
             found = replace(found, endpoint=end)
         return replace(found, exit=job.exit)
 
-    def trace(self, lost: Mapping[Token, str]) -> Mapping[Token, tuple[Trace, bool]]:
-        def ask() -> dict[Token, tuple[Trace, bool]]:
-            found = {}
+    def trace(
+        self, lost: Mapping[Token, str], quiet: Sequence[Token] = ()
+    ) -> Mapping[Token, tuple[Trace | None, bool]]:
+        def ask() -> dict[Token, tuple[Trace | None, bool]]:
+            found: dict[Token, tuple[Trace | None, bool]] = dict.fromkeys(quiet, (None, False))
             for token, job_id in lost.items():
                 jobs = self.world.of(token)
                 job = jobs[-1] if jobs else None

@@ -16,8 +16,8 @@ from tests.conftest import NAME, Home, pid_of_rank
 pytestmark = pytest.mark.sandbox
 
 
-def up(site: Home, *words: str) -> dict[str, Any]:
-    done = site.run("up", "--profile", "h200x8", "--json", *words)
+def up(site: Home, *words: str, **more: str) -> dict[str, Any]:
+    done = site.run("up", "--profile", "h200x8", "--json", *words, **more)  # type: ignore[arg-type]
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
@@ -39,7 +39,8 @@ def test_a_lease_ends_the_job_when_it_is_not_renewed(site: Home, sandbox: Sandbo
 
 
 def test_a_requeued_job_serves_again_in_a_new_epoch(site: Home, sandbox: Sandbox) -> None:
-    first = up(site, "--set", "requeue=true")
+    secretive = site.cluster("secretive", secrets=["HF_TOKEN"])
+    first = up(site, "--set", "requeue=true", "--cluster", secretive, HF_TOKEN="hunter2")
     directory = run_directory(sandbox, first["token"])
     assert sandbox.exec("scontrol", "requeue", first["job_id"]).returncode == 0
     waiting = site.wait_for("QUEUED")
@@ -51,6 +52,9 @@ def test_a_requeued_job_serves_again_in_a_new_epoch(site: Home, sandbox: Sandbox
     again = site.wait_for("READY")
     assert again["epoch"] == f"{first['job_id']}.1"
     assert (old / "logs").is_dir(), "the logs of the first run stay"
+    assert "hunter2" in (directory / "secrets.env").read_text(), "the second run needs them as the first did"
+    assert site.run("down", NAME).returncode == 0
+    assert not list(sandbox.place.shared.glob("nemodeploy/**/secrets.env"))
 
 
 def test_a_second_job_of_one_token_has_nothing_to_do(site: Home, sandbox: Sandbox) -> None:

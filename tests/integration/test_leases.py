@@ -86,6 +86,12 @@ def test_reap_clears_away_what_ended_and_what_was_broken_off(site: Home, sandbox
     broken = directory.with_name(token[:-1] + ("y" if token.endswith("x") else "x"))
     shutil.copytree(root / "archive" / token, broken, symlinks=True)
     (broken.parent / "active").unlink()
+    nowhere = site.cluster("nowhere", ssh={"host": "127.0.0.1", "port": 1})
+    shutil.move(nowhere, site.config / "clusters/nowhere.yaml")
+    done = site.run("reap", "--json")
+    document = json.loads(done.stdout)  # one document, whatever did not answer
+    assert (done.returncode, len(document["found"]), len(document["failures"])) == (11, 1, 1)
+    (site.config / "clusters/nowhere.yaml").unlink()
     assert found(site) == {"tiny": ("keep", "a submission that was broken off 0 minutes ago; it may still go on")}
     for path in (broken, root / "archive" / token):
         os.utime(path, (1, 1))

@@ -21,8 +21,9 @@ cd "$run_dir"
 pid=$(bash -c '(trap - INT; exec setsid env -i "$@" </dev/null >job.log 2>&1) & echo "$!"' start \
   PATH="$PATH" HOME="$HOME" USER="${USER:-$(id -un)}" LOGNAME="${USER:-$(id -un)}" \
   nohup bash "$run_dir/nemo_inference.job" "$run_dir" "$name")
-# Process id, start in clock ticks since boot, and the boot: together they name this process for ever.
+# Process id, start in clock ticks since boot, and the boot: together they name this process for ever. The host's name
+# tells a reboot from another host that shares this directory.
 start=$(sed 's/.*) //' "/proc/$pid/stat" | cut -d' ' -f20)
-echo "$pid $start $(cat /proc/sys/kernel/random/boot_id) 14400" >host.job.new
+echo "$pid $start $(cat /proc/sys/kernel/random/boot_id) 14400 $(uname -n)" >host.job.new
 mv host.job.new host.job
 echo "$pid"

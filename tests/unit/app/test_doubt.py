@@ -126,6 +126,7 @@ def test_a_one_shot_that_vanished_does_not_block_the_name_for_ever(login: Login)
 
 def test_a_job_without_a_run_directory_is_seen_and_ended(login: Login) -> None:
     login.row("77", "RUNNING", TOKEN)
+    (login.path / "later").rename(login.path / "row")
     look = login.site().look()
     (stray,) = look.directories
     assert judge(login.site().see(look, stray)).state is State.UNKNOWN

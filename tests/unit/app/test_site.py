@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +13,21 @@ import pytest
 
 from nemodeploy.adapters.journal import Journal
 from nemodeploy.adapters.transports.local import LocalTransport
-from nemodeploy.app import ending, submitting
+from nemodeploy.app import ending, reap, submitting
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.app.submitting import Submitted, Taken
-from nemodeploy.app.up import up
+from nemodeploy.app.up import NO_LEASE, obtain, up
 from nemodeploy.app.wanted import Wanted, Wish, resolve
 from nemodeploy.core.readiness import Budget, State, judge
-from nemodeploy.errors import BadInput, OutcomeUnknown, PreflightFailed, QueueTimeout, SubmissionRefused
+from nemodeploy.errors import (
+    BadInput,
+    ClusterUnreachable,
+    OutcomeUnknown,
+    PreflightFailed,
+    QueueTimeout,
+    SubmissionRefused,
+)
 from nemodeploy.schedulers import slurm
 from nemodeploy.values import Secret, Token
 
@@ -73,6 +81,7 @@ class Login:
         self.wanted = self.want(cluster)
         self.clock, self.listener = TurnedClock(), Listener()
         self.count = 0
+        (path / "row").write_text("")
         self.slurm(sbatch="echo 77", squeue="exit 0", scancel="exit 0", sacct=NO_ACCOUNTING)
         self.slurm(sleep="exec /bin/sleep 0.02")  # its clock is turned, too
 
@@ -82,14 +91,17 @@ class Login:
         return resolve(Wish(profile="h100x16", name="demo", cluster=str(cluster), settings=flags), {}, needs_site=True)
 
     def slurm(self, **commands: str) -> None:
+        # A job is listed from its submission on.
+        first = f'case "$*" in *--test-only*) ;; *) mv {self.path}/later {self.path}/row 2>/dev/null ;; esac\n'
         for name, body in commands.items():
             file = self.path / "bin" / name
-            file.write_text(f'#!/bin/sh\necho "$0 $*" >>{self.path}/calls\n{body}\n')
+            file.write_text(f'#!/bin/sh\necho "$0 $*" >>{self.path}/calls\n{first if name == "sbatch" else ""}{body}\n')
             file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
-    def row(self, job_id: str, state: str, token: Token, reason: str = "None") -> None:
+    def row(self, job_id: str, state: str, token: Token, reason: str = "None", directory: str = "") -> None:
         cells = {"JobID": job_id, "RestartCnt": "0", "State": state, "Reason": reason, "Name": str(token)}
-        (self.path / "row").write_text(
+        cells["WorkDir"] = directory or f"{self.shared}/deployments/{token.name}/{token}"
+        (self.path / ("row" if self.submissions() else "later")).write_text(
             "".join(cells.get(name, "").ljust(width) for name, width in WIDTHS.items()) + "\n"
         )
         self.slurm(squeue=f'case "$*" in *--jobs*) echo "{job_id} {state}" ;; *) cat {self.path}/row ;; esac')
@@ -181,8 +193,8 @@ def test_a_client_that_died_before_sbatch_is_finished_by_the_next(login: Login) 
     for name in ("sbatch.rc", "sbatch.out", "sbatch.err"):
         (directory / "submit" / name).unlink()
     (directory / "submit/go").rmdir()
-    assert submitting.finish(login.site(), login.ports(), token) == Submitted(token=token, job_id="77")
-    assert submitting.finish(login.site(), login.ports(), token) == Submitted(token=token, job_id="77")
+    assert submitting.finish(login.site(), login.ports(), token) is True, "it was this call that submitted it"
+    assert submitting.finish(login.site(), login.ports(), token) is False, "and not this one"
     assert login.submissions() == 2, "once by the client that died, once by the next, and not a third time"
 
 
@@ -373,3 +385,132 @@ def test_a_queue_reason_that_never_heals_ends_the_wait_at_once(login: Login) -> 
     with pytest.raises(QueueTimeout, match="would have waited for ever: PartitionTimeLimit"):
         up(login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
     assert login.clock.time < 10
+
+
+def test_a_take_that_was_held_up_until_its_token_was_withheld_submits_nothing(login: Login) -> None:
+    token = login.token("demo")
+    assert login.site().withhold(token)
+    login.site().archive(token)
+    late = login.site().take(token, dict(login.wanted.bundle.files), None)
+    assert "was taken back" in late.problem
+    assert login.submissions() == 0
+    assert not (login.shared / "deployments/demo" / str(token)).exists()
+
+
+def test_finishing_anothers_submission_does_not_make_it_ours(login: Login) -> None:
+    token = accepted(login)
+    submit = login.shared / "deployments/demo" / str(token) / "submit"
+    for name in ("sbatch.rc", "sbatch.out", "sbatch.err"):
+        (submit / name).unlink()  # its sbatch is still at it
+    ours: list[Token] = []
+    login.slurm(sleep=f"cd {submit}; echo 77 >sbatch.out; >sbatch.err; echo 0 >sbatch.rc; exec /bin/sleep 0.02")
+    found = obtain(
+        login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, {}, ours, NO_LEASE, replace_other=False
+    )
+    assert (found, ours) == ((token, False), [])
+    assert login.submissions() == 1
+
+
+def test_a_stray_of_another_root_is_not_ours(login: Login) -> None:
+    ours, token = accepted(login), login.token("demo")
+    login.row("78", "RUNNING", token, directory="/somewhere/else/deployments/demo/" + str(token))
+    assert [found.token for found in login.site().look().directories] == [ours]
+    login.row("78", "RUNNING", token, directory=f"{login.shared}/deployments/demo/{token}")
+    assert [found.token for found in login.site().look().directories] == [ours, token]
+
+
+def test_a_name_whose_run_directory_is_gone_is_not_free_while_its_job_lives(login: Login) -> None:
+    token = accepted(login)
+    directory = login.shared / "deployments/demo" / str(token)
+    login.row("77", "RUNNING", token, directory=str(directory))
+    shutil.rmtree(directory)
+    with pytest.raises(PreflightFailed, match="alive without its run directory") as told:
+        up(
+            login.site(),
+            login.ports(),
+            login.wanted.plan,
+            login.wanted.bundle,
+            secrets={},
+            budget=Budget(queue_s=None, startup_s=9.0),
+        )
+    assert "nemodeploy down demo" in told.value.hint
+    assert login.submissions() == 1
+
+
+def test_a_renewal_that_cannot_be_written_is_told(login: Login) -> None:
+    token = accepted(login)
+    directory = login.shared / "deployments/demo" / str(token)
+    assert login.site().renew(token) is None
+    assert login.site().renew(token, 60) == 60
+    login.slurm(mv='echo "no space left" >&2; exit 1')
+    with pytest.raises(ClusterUnreachable, match=r"lease of .* cannot be written .*no space left"):
+        login.site().renew(token, 600)
+    assert (directory / "lease").read_text().startswith("60 ")
+    assert not list(directory.glob("lease.*"))
+
+
+def test_an_archived_directory_is_as_old_as_its_archiving(login: Login) -> None:
+    token = accepted(login)
+    os.utime(login.shared / "deployments/demo" / str(token), (1, 1))
+    login.site().archive(token)
+    assert login.site().remains().archived[token] < 60
+
+
+def test_ages_are_by_the_file_systems_clock(login: Login) -> None:
+    token = accepted(login)
+    login.site().renew(token, 60)
+    login.slurm(date='[ "$1" = +%s ] && echo 4000000000 || exec /bin/date "$@"')
+    assert login.site().remains().renewed[token] < 60
+
+
+def test_a_pipe_in_a_run_directory_does_not_block_a_look(login: Login) -> None:
+    token = accepted(login)
+    manifest = login.shared / "deployments/demo" / str(token) / "manifest.json"
+    manifest.unlink()
+    os.mkfifo(manifest)
+    found = login.site().look().directories
+    assert [one.token for one in found] == [token]
+
+
+def test_a_connection_that_breaks_after_the_job_was_found_is_no_failure(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login.slurm(sbatch="echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1")
+    token = login.token("demo")
+    login.row("77", "PENDING", token)
+    login.ports().journal.note(token, step="intent")
+
+    def breaks(*_: object) -> None:
+        raise ClusterUnreachable("cut")
+
+    monkeypatch.setattr(Site, "keep_job_id", breaks)
+    site, plan, bundle = login.site(), login.wanted.plan, login.wanted.bundle
+    assert submitting.take_and_submit(site, login.ports(), token, plan, bundle, secrets={}) == Submitted(
+        token=token, job_id="77"
+    )
+
+
+def test_sbatch_is_out_of_reach_of_an_interrupt_at_this_terminal(login: Login) -> None:
+    login.slurm(sbatch=f"ps -o sid= -p $$ >{login.path}/session; echo 77")
+    accepted(login)
+    assert int((login.path / "session").read_text()) != os.getsid(0)
+
+
+def test_what_its_owner_came_back_to_is_not_reaped(login: Login) -> None:
+    token = accepted(login)
+    login.row("77", "RUNNING", token)
+    site, ports = login.site(), login.ports()
+    ports.journal.forget(token)  # the command that started it is over
+    site.renew(token, 60)
+    lease = login.shared / "deployments/demo" / str(token) / "lease"
+    os.utime(lease, (1, 1))
+    found = reap.survey(site, ports, "me@here", older_than_s=9e9)
+    assert [(one.token, one.action) for one in found] == [(token, reap.END)]
+    site.renew(token)
+    assert reap.act(site, ports, found, "me@here", older_than_s=9e9) == []
+    assert lease.exists()
+    assert "scancel" not in (login.path / "calls").read_text()
+    os.utime(lease, (1, 1))
+    gone_when_cancelled(login)
+    assert reap.act(site, ports, found, "me@here", older_than_s=9e9) == []
+    assert not lease.exists()

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from nemodeploy.cli import world
 from tests.conftest import Home
 
 
@@ -132,6 +137,23 @@ def test_a_bug_says_so_and_leaves_a_report(home: Home, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     (report,) = (home.state / "reports").iterdir()
     assert "ZeroDivisionError" in report.read_text()
+    shutil.rmtree(home.state)
+    home.state.write_text("a file where the directory should be")
+    environment = {"PYTHONPATH": f"{tmp_path}:{home.environment['PYTHONPATH']}", "TMPDIR": str(tmp_path)}
+    done = home.run("plan", "--profile", "h100x16", **environment)  # type: ignore[arg-type]
+    assert "Traceback" not in done.stderr
+    (report,) = tmp_path.glob("nemodeploy-*/reports/*.txt")
+    assert str(report) in done.stderr
+
+
+def test_an_account_without_a_name_owns_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    for name in ("NEMODEPLOY_OWNER", "GITHUB_RUN_ID", "CI_PIPELINE_URL", "BUILD_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert world.owner() == f"uid-{os.getuid()}@{socket.gethostname()}"
 
 
 def test_a_cluster_chosen_by_the_environment_is_the_only_one_asked(home: Home) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -134,20 +134,51 @@ QUEUED = Verdict(state=State.QUEUED)
 BUDGET = Budget(queue_s=100.0, startup_s=60.0, stall_s=20.0)
 
 
+def joined(ranks: int) -> Seen:
+    return seen(row("RUNNING"), health=replace(health("joining", False), ranks_joined=ranks))
+
+
 def test_queue_time_is_not_start_up_time() -> None:
-    clocks = turn(Clocks(began=0.0), QUEUED, "", 99.0)
+    clocks = turn(Clocks(began=0.0), seen(row("PENDING")), QUEUED, 99.0)
     assert overdue(clocks, QUEUED, BUDGET, 99.0) == ""
     assert overdue(clocks, QUEUED, BUDGET, 101.0) == "queue"
-    clocks = turn(clocks, STARTING, "a", 101.0)
+    clocks = turn(clocks, joined(0), STARTING, 101.0)
     assert overdue(clocks, STARTING, BUDGET, 150.0) == ""
 
 
 def test_start_up_is_extended_by_progress_and_ended_by_a_stall() -> None:
-    clocks = turn(Clocks(began=0.0), STARTING, "1/16 ranks", 0.0)
-    clocks = turn(clocks, STARTING, "9/16 ranks", 55.0)
+    clocks = turn(Clocks(began=0.0), joined(1), STARTING, 0.0)
+    clocks = turn(clocks, joined(9), STARTING, 55.0)
     assert overdue(clocks, STARTING, BUDGET, 70.0) == ""
-    clocks = turn(clocks, STARTING, "9/16 ranks", 70.0)
+    clocks = turn(clocks, joined(9), STARTING, 70.0)
     assert overdue(clocks, STARTING, BUDGET, 76.0) == "startup"
+
+
+def test_a_state_that_comes_and_goes_is_no_progress() -> None:
+    clocks = turn(Clocks(began=0.0), joined(9), STARTING, 0.0)
+    for second in range(1, 77, 5):
+        clocks = turn(clocks, joined(9), Verdict(state=State.DEGRADED, reason=f"for {second} s"), float(second))
+        clocks = turn(clocks, joined(9), STARTING, float(second))
+    assert overdue(clocks, STARTING, BUDGET, 76.0) == "startup"
+
+
+def test_a_requeued_job_gets_its_start_up_time_again() -> None:
+    clocks = turn(Clocks(began=0.0), joined(9), STARTING, 0.0)
+    queued = turn(clocks, seen(row("PENDING", restart=1)), QUEUED, 500.0)
+    assert overdue(queued, QUEUED, BUDGET, 590.0) == ""
+    assert overdue(queued, QUEUED, BUDGET, 601.0) == "queue"
+    for before in (clocks, queued):  # whether the queue was seen or not
+        again = turn(before, seen(row("RUNNING", restart=1)), STARTING, 700.0)
+        assert overdue(again, STARTING, BUDGET, 759.0) == ""
+        assert overdue(again, STARTING, BUDGET, 761.0) == "startup"
+
+
+def test_a_job_is_silent_when_its_files_are_and_not_when_slurm_counts_a_prolog() -> None:
+    late = replace(row("RUNNING"), elapsed_s=400)
+    slow = seen(late, health=health(), endpoint=endpoint())
+    assert slow.may_be_silent, "its clock is 399 s behind Slurm's"
+    assert judge(slow).state is State.READY
+    assert judge(replace(slow, still=True)).state is State.DEGRADED
 
 
 def test_no_queue_limit_waits_for_ever() -> None:

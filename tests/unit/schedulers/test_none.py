@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemodeploy.core.sections import Section
+from nemodeploy.schedulers.base import Life
 from nemodeploy.schedulers.none import PlainHost
 from tests.unit.core.test_decode import spec
 from tests.unit.schedulers.test_preflight import plan
@@ -29,9 +31,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(root: Path, pid: int, start: str, boot: str = "") -> None:
+def write(root: Path, pid: int, start: str, boot: str = "", host: str = "") -> None:
     boot = boot or Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    (root / "deployments/demo" / TOKEN / "host.job").write_text(f"{pid} {start} {boot} 3600\n")
+    (root / "deployments/demo" / TOKEN / "host.job").write_text(f"{pid} {start} {boot} 3600 {host}\n")
 
 
 def state(root: Path) -> str:
@@ -50,10 +52,25 @@ def test_a_job_is_one_process_of_one_boot(root: Path) -> None:
         assert state(root) == "COMPLETED", "another process that has got its id"
         write(root, process.pid, start_of(process.pid), boot="another-boot")
         assert state(root) == "COMPLETED"
+        write(root, process.pid, start_of(process.pid), boot="another-boot", host=os.uname().nodename)
+        assert state(root) == "COMPLETED"
         write(root, process.pid, start_of(process.pid))
         ask(HOST.cancel_script(TOKEN, str(root), gently=True))
         assert process.wait(5) == -15
     assert state(root) == "COMPLETED"
+
+
+def test_a_job_of_another_host_that_shares_the_directory_is_unknown(root: Path) -> None:
+    with subprocess.Popen(["sleep", "30"]) as process:
+        write(root, process.pid, start_of(process.pid), boot="another-boot", host="another-host")
+        assert state(root) == "ELSEWHERE"
+        (row,) = HOST.parse_queue(ask(HOST.queue_script(str(root))).stdout)
+        assert row.plain_reason == "started on another-host, so only that host can tell"
+        assert row.life is Life.UNKNOWN
+        assert trace(root)[0] == "doubt"
+        ask(HOST.cancel_script(TOKEN, str(root), gently=False))
+        assert process.poll() is None, "a process of ours that has the same number"
+        process.kill()
 
 
 def test_an_empty_root_has_no_jobs(tmp_path: Path) -> None:

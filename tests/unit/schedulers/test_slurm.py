@@ -10,8 +10,8 @@ from tests.unit.core.test_decode import spec
 WIDTHS = [width for _, width in slurm._COLUMNS]
 
 
-def line(*cells: str) -> str:
-    return "".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True))
+def line(*cells: str, directory: str = "/home/me/nemodeploy/deployments/a/nd-a-0") -> str:
+    return "".join(cell.ljust(width) for cell, width in zip((*cells, directory), WIDTHS, strict=True))
 
 
 RUNNING = line("48213", "0", "RUNNING", "None", "1:12:00", "2:48:00", "2026-11-21T08:00:00", "nd-a-0", "h100-[1-2]")
@@ -19,13 +19,8 @@ RUNNING = line("48213", "0", "RUNNING", "None", "1:12:00", "2:48:00", "2026-11-2
 
 def test_a_row_is_read_by_its_columns() -> None:
     row = slurm.parse_queue(RUNNING)[0]
-    assert (row.job_id, row.state, row.elapsed_s, row.left_s, row.nodes) == (
-        "48213",
-        "RUNNING",
-        4320,
-        10080,
-        "h100-[1-2]",
-    )
+    assert (row.job_id, row.state, row.elapsed_s, row.left_s) == ("48213", "RUNNING", 4320, 10080)
+    assert (row.nodes, row.directory) == ("h100-[1-2]", "/home/me/nemodeploy/deployments/a/nd-a-0")
 
 
 def test_banners_are_no_rows() -> None:
@@ -124,10 +119,33 @@ def test_a_timed_out_submission_is_in_doubt_and_a_refusal_is_not() -> None:
     failed = "sbatch: error: Batch job submission failed: "
     assert slurm.was_refused(1, failed + "Invalid partition name specified")
     assert slurm.was_refused(255, "sbatch: error: Invalid --time specification")
+    assert slurm.was_refused(1, "sbatch: error: ask for fewer nodes\n" + failed + "Unspecified error")
+    assert slurm.was_refused(1, "sbatch: unrecognized option '--nods'")
     assert not slurm.was_refused(1, failed + "Socket timed out on send/recv operation")
     assert not slurm.was_refused(143, "Terminated")
     assert not slurm.was_refused(137, "")
     assert not slurm.was_refused(1, "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Unspecified error",
+        "Protocol authentication error",
+        "Header lengths are longer than data received",
+        "Zero Bytes were transmitted or received",
+        "Connection timed out reading",
+        "Invalid authentication credential",
+        "Unable to contact slurm controller (send failure)",
+        "I/O error writing script/environment to file",
+        "words that no Slurm of today says",
+    ],
+)
+def test_a_reply_that_was_lost_on_its_way_is_no_refusal(said: str) -> None:
+    failed = "sbatch: error: Batch job submission failed: "
+    assert not slurm.was_refused(1, failed + said)
+    unread = "sbatch: error: Munge decode failed: Failed to connect to munged\n"
+    assert not slurm.was_refused(1, unread + failed + said)
 
 
 def test_the_sites_words_come_as_arguments() -> None:
