@@ -81,6 +81,6 @@ fi
 while kill -0 "$server" 2>/dev/null; do wait "$server"; done
 wait "$server"
 status=$?
-rm -rf "$scratch"
 write_whole "$epoch_dir/ranks/$rank.rc" "$status"
+rm -rf "$scratch"
 exit "$status"

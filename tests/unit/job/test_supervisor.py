@@ -122,6 +122,13 @@ SERVER = (sys.executable, "SERVE")
 SLEEPER = ("sh", "-c", "exec sleep 600")
 
 
+def test_a_rank_that_was_killed_outright_followed_nobody(make: Callable[..., Run]) -> None:
+    follower = """set -- "$epoch_dir"/ranks; echo 1 >"$1/1.rc"; sleep 0.3; kill -9 $$"""
+    run = make("sh", "-c", follower).start()
+    assert run.wait() == 137
+    assert (run.read("exit.json")["rank"], run.read("exit.json")["rank_status"]) == (0, 137)
+
+
 @pytest.mark.parametrize(("program", "status", "own"), [("exit 3", 3, 3), ("exit 0", 1, 0), ("kill -9 $$", 137, 137)])
 def test_a_server_that_ends_unasked_is_a_failure_whatever_it_says(
     make: Callable[..., Run], program: str, status: int, own: int
