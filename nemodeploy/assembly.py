@@ -9,6 +9,7 @@ from math import ceil
 
 from nemodeploy.core import planning
 from nemodeploy.core.decode import Plugins
+from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.plan import Bundle, Plan, manifest
 from nemodeploy.core.rendering import render
 from nemodeploy.core.spec import Draft, Hardware, Spec
@@ -54,6 +55,16 @@ def plugins() -> Plugins:
     return Plugins(
         engines={name: engine.options for name, engine in ENGINES.items()}, runtimes=RUNTIMES, schedulers=SCHEDULERS
     )
+
+
+def causes(plan: Mapping[str, object], scheduler: str) -> tuple[Cause, ...]:
+    """How a deployment's own engine, runtime and scheduler say what went wrong; `plan` is as a manifest keeps it."""
+    found = (
+        ENGINES.get(str(plan.get("engine"))),
+        RUNTIMES.get(str(plan.get("runtime"))),
+        SCHEDULERS.get(scheduler),
+    )
+    return tuple(cause for plugin in found if plugin for cause in plugin.causes)
 
 
 def assemble(draft: Draft, templates: Mapping[str, str], others: Iterable[Hardware] = ()) -> tuple[Plan, Bundle]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nemodeploy.app.site import Site, tail_header
+from nemodeploy.app.site import Site
 from nemodeploy.core.diagnosis import clean
 from nemodeploy.core.submission import FOLLOW_LINKS
+from nemodeploy.core.tails import tail_header
 from nemodeploy.errors import BadInput, ClusterUnreachable
 
 TAIL_LINES = 20

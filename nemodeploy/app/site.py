@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nemodeploy.adapters.transports.base import Transport
+from nemodeploy.app.look import Look, base_of, current_row, strays_of, with_strays
 from nemodeploy.core import observation, sections, submission
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.plan import Plan
@@ -16,6 +17,7 @@ from nemodeploy.core.remains import Remains, parse_remains, remains_script
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster
 from nemodeploy.core.submission import Receipt
+from nemodeploy.core.tails import split_tails
 from nemodeploy.errors import ClusterUnreachable, OutcomeUnknown
 from nemodeploy.schedulers import SCHEDULERS
 from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace
@@ -27,23 +29,6 @@ LOOK_WITHIN_S = 60.0
 RECEIPT_CALL_WITHIN_S = submission.RECEIPT_WITHIN_S + 60.0
 PREFLIGHT_WITHIN_S = 150.0
 LOG_TAIL_BYTES = 65536
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
-    """One answer: whether Slurm answered (None: was not asked), its rows by job name, the live run directories."""
-
-    answered: bool | None
-    rows: Mapping[str, tuple[QueueRow, ...]]
-    directories: tuple[RunDirectory, ...]
-
-    def directory(self, token: Token) -> RunDirectory:
-        """The run directory of a token; an empty one when it is not listed."""
-        return next((found for found in self.directories if found.token == token), RunDirectory(token=token))
-
-    def named(self, name: str) -> tuple[RunDirectory, ...]:
-        """The live run directories of a deployment; one, save for a moment during a change of hands."""
-        return tuple(found for found in self.directories if found.token.name == name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +86,7 @@ class Site:
         return Look(
             answered=queue.status == 0 if queue else None,
             rows=rows,
-            directories=_with_strays(observation.parse_list(answer["files"].text), rows, _base(answer["files"])),
+            directories=with_strays(observation.parse_list(answer["files"].text), rows, base_of(answer["files"])),
         )
 
     def see(self, look: Look, directory: RunDirectory) -> Seen:
@@ -195,7 +180,7 @@ class Site:
         there = answers["files"].text.split("\n")
         strays = [
             (f"{token} is alive without its run directory", f"nemodeploy down {plan.name}   ends it")
-            for token in strays_of(self._rows(answers["queue"]), _base(answers["files"]))
+            for token in strays_of(self._rows(answers["queue"]), base_of(answers["files"]))
             if token.name == plan.name and str(token) not in there
         ]
         return replace(found, problems=(*strays, *found.problems))
@@ -314,53 +299,6 @@ class Site:
             f"tail -v -c {LOG_TAIL_BYTES} current/logs/*.log ./*.log submit/sbatch.err 2>/dev/null\nexit 0\n"
         )
         return split_tails(self.ask({"logs": script})["logs"].text)
-
-
-def _with_strays(
-    listed: tuple[RunDirectory, ...], rows: Mapping[str, tuple[QueueRow, ...]], base: str
-) -> tuple[RunDirectory, ...]:
-    """Jobs of ours that are alive without a run directory that we can see: no less real for that."""
-    known = {str(directory.token) for directory in listed}
-    strays = [token for token in strays_of(rows, base) if str(token) not in known]
-    return (*listed, *(RunDirectory(token=token, submitted=True) for token in strays))
-
-
-def strays_of(rows: Mapping[str, tuple[QueueRow, ...]], base: str) -> Iterator[Token]:
-    """Tokens of living jobs that run below `base`: another root of the same account has deployments of its own."""
-    for name, found in rows.items():
-        token = observation.read_token(name)
-        below = [row for row in found if not row.directory or f"{row.directory}/".startswith(f"{base}/")]
-        if token and any(row.kind != "ended" for row in below):
-            yield token
-
-
-def _base(section: Section) -> str:
-    return section.text.partition("\n")[0]
-
-
-def current_row(rows: tuple[QueueRow, ...]) -> QueueRow | None:
-    """Of several jobs with one token the one that holds or will hold something, else the latest."""
-    alive = [row for row in rows if row.kind != "ended"]
-    return max(alive or list(rows), key=lambda row: int(row.job_id), default=None)
-
-
-def tail_header(line: str) -> str:
-    """The file name in a heading of `tail -v`, without its directory; empty for any other line."""
-    return line[4:-4].rpartition("/")[2] if line.startswith("==> ") and line.endswith(" <==") else ""
-
-
-def split_tails(text: str) -> Mapping[str, str]:
-    """The output of `tail -v` over several files, by file name."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in text.splitlines(keepends=True):
-        header = tail_header(line.rstrip("\n"))
-        if header:
-            name = header
-            found[name] = ""
-        elif name:
-            found[name] += line
-    return found
 
 
 def unknown_outcome(token: Token, cluster: Cluster, why: str) -> OutcomeUnknown:

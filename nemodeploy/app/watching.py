@@ -6,10 +6,11 @@ import contextlib
 from dataclasses import dataclass, replace
 
 from nemodeploy.app import asking, ending
+from nemodeploy.app.explaining import advise, explain
+from nemodeploy.app.look import Look
 from nemodeploy.app.ports import Ports
-from nemodeploy.app.site import Look, Site, unknown_outcome
+from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core import readiness
-from nemodeploy.core.diagnosis import Diagnosis, Log, diagnose
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict
 from nemodeploy.errors import (
@@ -165,7 +166,7 @@ class Watch:
         if before.started is None and self.clocks.started is not None:
             self.looks = [now + LATER_LOOKS_S]  # the run directory tells the rest
         if verdict.gone:
-            raise self._ended(seen, verdict)
+            raise self._ended(seen)
         if verdict.state is not State.UNKNOWN:
             self.unknown_since = None
         elif seen.answered:
@@ -196,22 +197,14 @@ class Watch:
             )
         if late == "startup":
             self._give_up()
-            found = self._diagnose(None)
+            found = advise(self.site, self.last)
             raise StartupTimeout(
                 f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason or self.said}; "
                 "the job is cancelled",
                 hint=found.advice or "--startup-timeout waits longer",
-                detail=_evidence(found.line, found.log),
+                detail=(f"{found.line}     {found.log}",) if found.line else (),
                 token=token,
             )
-
-    def _diagnose(self, rank: int | None) -> Diagnosis:
-        """Advice; without a connection there is none, and that changes nothing."""
-        try:
-            logs = self.site.logs_of(self.token)
-        except (ClusterUnreachable, AuthenticationFailed):
-            return Diagnosis()
-        return diagnose([Log(name, text) for name, text in logs.items()], rank)
 
     def _give_up(self) -> None:
         """Cancel what we submitted; what somebody else did is left to them."""
@@ -257,23 +250,15 @@ class Watch:
             self.ports.reporter.say("tunnel", f"{error.message}; taking the answer that the job itself was given")
             return answer
 
-    def _ended(self, seen: Seen, verdict: Verdict) -> JobEnded:
+    def _ended(self, seen: Seen) -> JobEnded:
         """The state, the exit code and the log line that shows why."""
-        ended = seen.directory.exit
-        found = self._diagnose(ended.rank if ended else None)
+        why = explain(self.site, seen)
         self.site.archive(self.token)
         self.ports.journal.forget(self.token)
-        state = seen.row.state if seen.row else "no longer known to Slurm"
-        status = "" if ended is None else f", exit {ended.status if ended.rank_status is None else ended.rank_status}"
-        where = f" (rank {ended.rank})" if ended and ended.rank is not None else ""
-        meaning = f": {found.meaning}" if found.meaning else ""
-        if ended and ended.cause == "port_in_use":
-            meaning, found = f": port {ended.port} is in use on its node", replace(found, advice="--set port=auto")
         return JobEnded(
-            f"job {seen.job_id} ended before the server had answered: {verdict.reason}{where}, Slurm says {state}"
-            f"{status}{meaning}",
-            detail=_evidence(found.line, found.log),
-            hint=found.advice or f"nemodeploy logs {self.token.name}",
+            f"job {seen.job_id} ended before the server had answered: {why.text}",
+            detail=why.evidence,
+            hint=why.advice or f"nemodeploy logs {self.token.name}",
             token=str(self.token),
         )
 
@@ -283,7 +268,3 @@ class Watch:
             self.ports.reporter.say(phase, text)
         else:
             self.ports.reporter.live(phase, text)
-
-
-def _evidence(line: str, log: str) -> tuple[str, ...]:
-    return (f"{line}     {log}",) if line else ()

@@ -3,59 +3,193 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# Pattern, what it means, what to do. The earliest matching line of the rank that ended first wins.
-TABLE: tuple[tuple[str, str, str], ...] = (
-    (
-        r"CUDA out of memory|OutOfMemoryError",
-        "the GPU ran out of memory",
-        "use more GPUs, or a smaller serving.max_batch or serving.max_length",
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """A failure as it looks in a log: the pattern of its line, what it means, what to do.
+
+    `follower`: a line that tells of the end of somebody else; it explains only what nothing else does.
+    """
+
+    key: str
+    pattern: str
+    meaning: str
+    advice: str = ""
+    follower: bool = False
+
+
+# What any server program on GPUs may say; engines, runtimes and schedulers bring their own. The first that matches a
+# line counts, so what is more exact stands first. tests/unit/core/test_causes.py has a real line for each.
+GENERAL: tuple[Cause, ...] = (
+    Cause(
+        key="gpu-memory",
+        pattern=r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory|failed to allocate .* on device",
+        meaning="the GPU ran out of memory",
+        advice="use more GPUs, or a smaller serving.max_batch or serving.max_length",
     ),
-    (
-        r"cannot open shared object file",
-        "a system library is missing on the node",
-        "install it there, or run the server in its container",
+    Cause(
+        key="host-memory",
+        pattern=r"oom[_-]kill|[Oo]ut[ -][Oo]f[ -][Mm]emory|Exceeded job memory limit|Cannot allocate memory|^Killed$",
+        meaning="the memory of a node ran out",
+        advice="whole nodes (--set slurm.exclusive=true) give all of it; the logs say how much was asked for",
     ),
-    (
-        r"Can't find |No such file or directory|FileNotFoundError",
-        "a file is not where it was said to be",
-        "check the paths in the cluster file",
+    Cause(
+        key="shared-memory",
+        pattern=r"Bus error|/dev/shm|shared memory",
+        meaning="there is too little shared memory in the container",
+        advice="a larger /dev/shm: with docker, --shm-size or --ipc=host",
     ),
-    (r"Address already in use|EADDRINUSE", "the port is taken on that node", "--set port=auto"),
-    (
-        r"devices \* num_nodes should equal|must be a multiple of tensor_model_parallel_size",
-        "the layout does not match the number of processes",
-        "nemodeploy plan shows the layout",
+    Cause(
+        key="cuda-library",
+        pattern=r"libcuda\.so|libnvidia-ml\.so|NVML: Driver.Library",
+        meaning="the GPU driver's libraries are missing in the process",
+        advice="ask the site whether its containers get the driver (NVIDIA_DRIVER_CAPABILITIES=compute,utility)",
     ),
-    (
-        r"Could not override|is not in struct|unrecognized arguments",
-        "the server program does not know an option",
-        "check the image's version",
+    Cause(
+        key="library",
+        pattern=r"cannot open shared object file",
+        meaning="a system library is missing on the node",
+        advice="install it there, or run the server in its container",
     ),
-    (r"unrecognized option '--container-image", "pyxis is not installed there", "--set runtime=none, or ask the site"),
-    (
-        r"pyxis: failed to import|failed to create container filesystem",
-        "the image could not be imported",
-        "check images: in the cluster file",
+    Cause(
+        key="cuda-driver",
+        pattern=r"driver version is insufficient|forward compatibility was attempted|NVIDIA driver .* too old",
+        meaning="the node's GPU driver is too old for this image",
+        advice="an older image: images: in the cluster file",
     ),
-    (
-        r"GPU is needed for the inference|No CUDA.capable device",
-        "the process sees no GPU",
-        "check gpus: in the cluster file",
+    Cause(
+        key="no-gpu",
+        pattern=r"[Nn]o CUDA.capable device|GPU is needed|machine only has|CUDA_ERROR_NO_DEVICE|found no NVIDIA driver",
+        meaning="the process sees no GPU, or fewer than it was told",
+        advice="check gpus: in the cluster file against scontrol show node",
     ),
-    (r"DUE TO TIME LIMIT", "the time limit was reached", "--set time=08:00:00"),
-    (r"DUE TO NODE FAILURE|Node failure on", "a node failed", "run the same command again"),
-    (
-        r"ModuleNotFoundError|ImportError",
-        "the server program lacks a Python package",
-        "check programs: or images: in the cluster file",
+    Cause(
+        key="gpu-broken",
+        pattern=r"UNCORRECTABLE|uncorrectable ECC|Xid|GPU has fallen off|CUDA error: (unspecified launch|hardware)",
+        meaning="a GPU is broken",
+        advice="run it again without that node (slurm.extra_args: [--exclude=NODE]), and tell the site",
+    ),
+    Cause(
+        key="port",
+        pattern=r"Address already in use|EADDRINUSE|[Ff]ailed to listen|Socket '.*' already in use",
+        meaning="the port is taken on that node",
+        advice="--set port=auto",
+    ),
+    Cause(
+        key="fabric",
+        pattern=r"NET/IB ?: ?Got completion|ibv_modify_qp|Call to ibv_|NET/IB : Unable",
+        meaning="the InfiniBand fabric failed",
+        advice="set NCCL_IB_HCA or NCCL_IB_GID_INDEX in env: of the cluster file as the site says",
+    ),
+    Cause(
+        key="network-interface",
+        pattern=r"no socket interface found|ncclSystemError|unhandled system error",
+        meaning="NCCL found no network that it could use",
+        advice="set NCCL_SOCKET_IFNAME in env: of the cluster file; NCCL_DEBUG=INFO says which it tries",
+    ),
+    Cause(
+        key="collective-timeout",
+        pattern=r"collective operation timeout|Timeout\(ms\)=",
+        meaning="ranks waited for one another for too long: one was stuck, or the server was idle",
+        advice="the log of the rank that said nothing last shows which",
+    ),
+    Cause(
+        key="rendezvous",
+        pattern=r"client socket has timed out|gai error|Name or service not known|Temporary failure in name resolution",
+        meaning="the ranks did not find the first node",
+        advice="can the nodes resolve and reach one another? NCCL_SOCKET_IFNAME in env: of the cluster file",
+    ),
+    Cause(
+        key="layout",
+        pattern=r"should equal|must be a multiple of tensor|is not divisible by|You set .* does not match"
+        r"|You set .--ntasks",
+        meaning="the layout does not match the model or the number of processes",
+        advice="nemodeploy plan shows the layout",
+    ),
+    Cause(
+        key="checkpoint-pointer",
+        pattern=r"git-lfs|invalid load key|HeaderTooLarge|UnpicklingError",
+        meaning="the checkpoint holds Git LFS pointers instead of the weights",
+        advice="git lfs pull in the checkpoint's directory",
+    ),
+    Cause(
+        key="checkpoint-keys",
+        pattern=r"loading state_dict|size mismatch for|Param .* does not match",
+        meaning="the checkpoint does not fit the program: another layout, or another release",
+        advice="check checkpoints: in the cluster file, and the image's release",
+    ),
+    Cause(
+        key="gated",
+        pattern=r"GatedRepo|gated repo|401 Client Error|403 Client Error|Invalid user token",
+        meaning="the model's host refused the download",
+        advice="accept its licence there, and name the token in secrets: of the cluster file",
+    ),
+    Cause(
+        key="offline",
+        pattern=r"requested files in the disk cache|offline mode|HF_HUB_OFFLINE|LocalEntryNotFound",
+        meaning="the model is not on the cluster, and nodes may not download it",
+        advice="download it on the login host, and set checkpoints: in the cluster file",
+    ),
+    Cause(
+        key="trust",
+        pattern=r"trust_remote_code",
+        meaning="the checkpoint brings code of its own, which was not allowed to run",
+        advice="trust_remote_code: true in the model file, if you trust it",
+    ),
+    Cause(
+        key="option",
+        pattern=r"unrecognized arguments|arguments are required|Could not override|is not in struct|no such option",
+        meaning="the server program does not know an option",
+        advice="check the image's release; versions: in the cluster file says which one it is",
+    ),
+    Cause(
+        key="package",
+        pattern=r"ModuleNotFoundError|ImportError",
+        meaning="the server program lacks a Python package",
+        advice="check programs: or images: in the cluster file",
+    ),
+    Cause(
+        key="disk",
+        pattern=r"No space left on device|Disk quota exceeded",
+        meaning="a disk is full",
+        advice="check the space below root: and, for image imports, the nodes' own temporary directory",
+    ),
+    Cause(
+        key="permission",
+        pattern=r"Permission denied|PermissionError",
+        meaning="a file may not be read, or a program may not be run",
+        advice="check the permissions of the paths in the cluster file as the nodes see them",
+    ),
+    Cause(
+        key="file",
+        pattern=r"Can't find |No such file or directory|FileNotFoundError|path does not exist"
+        r"|to be a file or directory",
+        meaning="a file is not where it was said to be",
+        advice="check the paths in the cluster file as the nodes see them",
+    ),
+    Cause(
+        key="crash",
+        pattern=r"Segmentation fault|core dumped|Fatal Python error|terminate called after",
+        meaning="the server program crashed",
+        advice="nemodeploy logs shows what it did before",
+    ),
+    Cause(
+        key="nccl-follower",
+        pattern=r"remote process exited|Connection (closed|reset) by|ncclRemoteError|socketStartConnect"
+        r"|NCCL WARN Cuda fail",
+        meaning="this rank lost another one, whose end is the cause",
+        advice="nemodeploy logs shows the others",
+        follower=True,
     ),
 )
 _FOLLOWERS = re.compile(r"NCCL|remote process|Connection (closed|reset)|srun: |slurmstepd")
 _SIGNS = re.compile(r"error|exception|fatal|failed|can't|cannot|killed|signal", re.IGNORECASE)
-_UNSAFE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNSAFE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SHOWN = 300
+_READ = 4000  # of one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +208,32 @@ class Diagnosis:
     log: str = ""
     meaning: str = ""
     advice: str = ""
+    key: str = ""
 
 
-def diagnose(logs: Sequence[Log], first_rank: int | None) -> Diagnosis:
-    """The first cause: in the log of the rank that ended first if there is one, then in the others."""
+def diagnose(logs: Sequence[Log], first_rank: int | None, causes: Iterable[Cause] = ()) -> Diagnosis:
+    """The first cause: in the log of the rank that ended first if there is one, then in the others.
+
+    `causes` of the engine, the runtime and the scheduler come before the general ones.
+    """
     ordered = sorted(logs, key=lambda log: not (first_rank is not None and log.name.endswith(f".{first_rank}.log")))
-    for log in ordered:
-        for line in log.text.splitlines():
-            if line.startswith((" ", "\t", "srun:", "slurmstepd")):  # a traceback's own source lines, and followers
-                continue
-            for pattern, meaning, advice in TABLE:
-                if re.search(pattern, line):
-                    return Diagnosis(clean(line), log.name, meaning, advice)
+    table = [(cause, re.compile(cause.pattern)) for cause in (*causes, *GENERAL)]
+    for follower in (False, True):
+        wanted = [(cause, pattern) for cause, pattern in table if cause.follower is follower]
+        others = [pattern for cause, pattern in table if cause.follower is not follower]
+        for log in ordered:
+            for line in _messages(log.text):
+                if not follower and any(pattern.search(line) for pattern in others):
+                    continue
+                for cause, pattern in wanted:
+                    if pattern.search(line):
+                        return Diagnosis(clean(line), log.name, cause.meaning, cause.advice, cause.key)
     return _last_sign(ordered)
+
+
+def _messages(text: str) -> Iterable[str]:
+    """Its lines, less a traceback's own source lines."""
+    return (line[:_READ] for line in text.splitlines() if not line.startswith((" ", "\t")))
 
 
 def _last_sign(logs: Sequence[Log]) -> Diagnosis:
@@ -96,13 +243,28 @@ def _last_sign(logs: Sequence[Log]) -> Diagnosis:
         bool,
     ):
         for log in logs:
-            lines = [line for line in log.text.splitlines() if line.strip() and wanted(line)]
-            if lines:
-                return Diagnosis(clean(lines[-1]), log.name)
+            lines = [line[:_READ] for line in log.text.splitlines() if line.strip()]
+            found = [line for line in lines if wanted(line)]
+            if found:
+                return Diagnosis(clean(found[-1]), log.name)
     return Diagnosis()
+
+
+SIGNALS = {
+    6: "it aborted itself",
+    7: "a bus error: mostly too little shared memory",
+    9: "it was killed outright: mostly because the memory of its node ran out",
+    11: "it crashed: a segmentation fault",
+    15: "somebody else sent it TERM",
+}
+
+
+def status_in_words(status: int) -> str:
+    """What an exit status of a shell says besides its number; empty: nothing."""
+    return SIGNALS.get(status - 128, f"signal {status - 128}" if 128 < status < 165 else "")
 
 
 def clean(line: str) -> str:
     """A log line that cannot do anything to a terminal, at most 300 characters of it."""
     plain = _UNSAFE.sub("", line).strip()
-    return plain if len(plain) <= 300 else plain[:300] + " …"
+    return plain if len(plain) <= _SHOWN else plain[:_SHOWN] + " …"

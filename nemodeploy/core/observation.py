@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,8 @@ class Exit:
 class RunDirectory:
     """The small files of one token. Missing, torn or foreign ones are None, never an error.
 
-    `ttl_s`: the job ends itself when its lease is not renewed for so many seconds; None: it has none.
+    `ttl_s`: the job ends itself when its lease is not renewed for so many seconds; None: it has none. `revoked`: a
+    client has taken it back.
     """
 
     token: Token
@@ -57,6 +58,7 @@ class RunDirectory:
     endpoint: Endpoint | None = None
     exit: Exit | None = None
     ttl_s: int | None = None
+    revoked: bool = False
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -130,7 +132,7 @@ def list_script(root: str) -> str:
         f"{base_script(root)}; cd / || exit 1\n"
         '[ -d "$d" ] || exit 0\n'
         'readlink "$d"/*/active 2>/dev/null; readlink "$d"/*/after.* 2>/dev/null\n'
-        'ls -d "$d"/*/nd-*/submit/go "$d"/*/nd-*/submit/withheld 2>/dev/null\n'
+        'ls -d "$d"/*/nd-*/submit/go "$d"/*/nd-*/submit/withheld "$d"/*/nd-*/revoked 2>/dev/null\n'
         f'for file in {files}; do [ ! -f "$file" ] || printf \'%s\\0\' "$file"; done |\n'
         f"  xargs -0 -r head -v -c {CAP_BYTES} 2>/dev/null\n"
         "exit 0\n"
@@ -144,14 +146,16 @@ def parse_list(text: str) -> tuple[RunDirectory, ...]:
         return ()
     base = lines[0]
     contents = _split(text, base)
-    marks = set(re.findall(rf"^{re.escape(base)}/[^/]+/(nd-[a-z0-9-]+)/submit/(go|withheld)$", text, re.MULTILINE))
+    marks = set(
+        re.findall(rf"^{re.escape(base)}/[^/]+/(nd-[a-z0-9-]+)/(?:submit/)?(go|withheld|revoked)$", text, re.MULTILINE)
+    )
     live = [read_token(line) for line in lines[1:]]
     found = {}
     for token in filter(None, live):
         files = contents.get(str(token))
         if files:
             made = {mark for name, mark in marks if name == str(token)}
-            found[str(token)] = _directory(token, files, submitted="go" in made, withheld="withheld" in made)
+            found[str(token)] = _directory(token, files, made)
     return tuple(found[key] for key in sorted(found))
 
 
@@ -172,13 +176,14 @@ def read_token(line: str) -> Token | None:
         return None
 
 
-def _directory(token: Token, files: Mapping[str, str], *, submitted: bool, withheld: bool) -> RunDirectory:
+def _directory(token: Token, files: Mapping[str, str], made: Collection[str]) -> RunDirectory:
     status = files.get("submit/sbatch.rc", "").strip()
     return RunDirectory(
         token=token,
         manifest=_mapping(files.get("manifest.json", "")),
-        submitted=submitted,
-        withheld=withheld,
+        submitted="go" in made,
+        withheld="withheld" in made,
+        revoked="revoked" in made,
         submit_status=int(status) if re.fullmatch(r"\d{1,3}", status) else None,
         submit_out=files.get("submit/sbatch.out", "").strip(),
         submit_error=files.get("submit/sbatch.err", "").strip(),

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.planning import BYTES_PER_VALUE, Rules, Server
 from nemodeploy.core.spec import Option, Prompting, Spec
 from nemodeploy.values import HttpRequest, Reply
@@ -72,6 +73,10 @@ class Engine(Server, Protocol):
         """In the order in which they come."""
 
     @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Failures that only this program's log shows."""
+
+    @property
     def notice(self) -> str:
         """What a user must know about this server, such as what it binds; empty: nothing."""
 
@@ -106,6 +111,7 @@ class Common:
     """What most engines share; each says for itself where it differs."""
 
     options: tuple[Option, ...] = ()
+    causes: tuple[Cause, ...] = ()
     most_batch = 8
     reserve_gib = 6.0
     stop_signal = "TERM"

@@ -5,6 +5,7 @@ Source: vllm/config/parallel.py and PR 23691 (nnodes, node_rank, master_addr, he
 
 from __future__ import annotations
 
+from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Option, Spec
 from nemodeploy.engines.base import Phase, shared_kv_heads
@@ -31,6 +32,33 @@ class Vllm(OpenAi):
         Phase(name="loading", pattern="Starting to load model|Loading safetensors"),
         Phase(name="warming_up", pattern="GPU KV cache size|Capturing CUDA graph"),
         Phase(name="listening", pattern="Starting vLLM API server|Application startup complete"),
+    )
+
+    causes = (
+        Cause(
+            key="kv-cache",
+            pattern=r"No available memory for the cache blocks|larger than the maximum number of tokens .* KV cache",
+            meaning="the GPUs hold the weights, and too little is left for the KV cache",
+            advice="a smaller serving.max_length, a larger gpu_memory_utilization, or more GPUs",
+        ),
+        Cause(
+            key="gpu-occupied",
+            pattern=r"Free memory on device .* (is )?less than desired",
+            meaning="something else holds memory of the GPU",
+            advice="whole nodes (--set slurm.exclusive=true), or a smaller gpu_memory_utilization",
+        ),
+        Cause(
+            key="architecture",
+            pattern=r"[Mm]odel architectures? .* (is|are) not supported",
+            meaning="this release of the engine does not know the model",
+            advice="a newer image: images: in the cluster file",
+        ),
+        Cause(
+            key="gpu-count",
+            pattern=r"larger than the number of available GPUs|No available node types can fulfill",
+            meaning="it sees fewer GPUs than the layout needs",
+            advice="check gpus: in the cluster file; nemodeploy plan shows the layout",
+        ),
     )
 
     def rules(self, spec: Spec) -> Rules:

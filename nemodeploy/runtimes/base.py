@@ -4,10 +4,41 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
 
 MODEL_PATH = "/model"
+
+
+# What registries and clients of theirs say, whoever asks.
+IMAGE_CAUSES = (
+    Cause(
+        key="image-separator",
+        pattern=r"registry-1\.docker\.io/v2/[^/ ]+\.[^/ ]+/",
+        meaning="the image was looked for on Docker Hub, though it names a registry of its own",
+        advice="with pyxis write a # after the registry: nvcr.io#nvidia/…",
+    ),
+    Cause(
+        key="image-login",
+        pattern=r"(nvcr\.io|registry|manifests?|auth).*\b(401|403)\b|\b(401|403)\b.*(nvcr\.io|registry)|<anonymous>|"
+        r"unauthorized: |denied: requested access|pull access denied",
+        meaning="the registry refused: no key, or a licence that was not accepted",
+        advice="put the key into the runtime's own credentials file on the cluster, and accept the image's licence",
+    ),
+    Cause(
+        key="image-tag",
+        pattern=r"manifest unknown|manifests/.* 404|manifest for .* not found|image not known|MANIFEST_UNKNOWN",
+        meaning="the registry has no such image or tag",
+        advice="check images: in the cluster file",
+    ),
+    Cause(
+        key="no-internet",
+        pattern=r"Could not resolve host|curl: \((6|7|28|35|56)\)|dial tcp.*(timeout|refused|no such host)",
+        meaning="the node cannot reach the registry",
+        advice="import the image on the login host, and give the path of the file in images:",
+    ),
+)
 
 
 class Runtime(Protocol):
@@ -25,6 +56,10 @@ class Runtime(Protocol):
     @property
     def notice(self) -> str:
         """What a user must know about it; empty: nothing."""
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """How it fails to make a container."""
 
     def rules(self, spec: Spec) -> Rules:
         """What this runtime refuses: dotted key, what is wrong, what to write instead."""
@@ -44,6 +79,7 @@ class Container:
 
     name = ""
     notice = ""
+    causes: tuple[Cause, ...] = IMAGE_CAUSES
     example = ""
     unmountable = ":"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
 
@@ -12,6 +13,7 @@ class NoRuntime:
     name = "none"
     template = "runtimes/none.sh.j2"
     notice = ""
+    causes: tuple[Cause, ...] = ()
 
     def rules(self, spec: Spec) -> Rules:
         """Without a container somebody has to say where the program is."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
-from nemodeploy.runtimes.base import Container
+from nemodeploy.runtimes.base import IMAGE_CAUSES, Container
 
 
 class Pyxis(Container):
@@ -14,6 +15,58 @@ class Pyxis(Container):
     template = "runtimes/pyxis.sh.j2"
     example = "for example nvcr.io#nvidia/nemo:24.01.framework"
     unmountable = ":,"
+    causes = (
+        Cause(
+            key="no-pyxis",
+            pattern=r"unrecognized option '--container|pyxis.* not found|Incompatible plugin version",
+            meaning="pyxis is not installed there, or not for this Slurm",
+            advice="another runtime (--set runtime=apptainer), or ask the site",
+        ),
+        *IMAGE_CAUSES,
+        Cause(
+            key="image-disk",
+            pattern=r"(mksquashfs|Failed to write to output filesystem|enroot).*No space left on device",
+            meaning="the node has too little room to import the image",
+            advice="import it on the login host (enroot import), and give the path of the .sqsh file in images:",
+        ),
+        Cause(
+            key="image-place",
+            pattern=r"(cannot create|mkdir).*/enroot",
+            meaning="enroot may not write where it is told to",
+            advice="set ENROOT_RUNTIME_PATH, ENROOT_CACHE_PATH and ENROOT_DATA_PATH as the site says",
+        ),
+        Cause(
+            key="namespace",
+            pattern=r"failed to create user namespace",
+            meaning="the node's kernel allows no user namespaces",
+            advice="ask the site",
+        ),
+        Cause(
+            key="mount",
+            pattern=r"could not add mount entry|mount source|failed to mount",
+            meaning="something that is to be mounted is not on the node",
+            advice="check mounts:, checkpoints: and root: in the cluster file as the nodes see them",
+        ),
+        Cause(
+            key="gpu-hook",
+            pattern=r"98-nvidia\.sh|nvidia-container-cli",
+            meaning="the node could not put the GPU driver into the container",
+            advice="ask the site",
+        ),
+        Cause(
+            key="image",
+            pattern=r"pyxis: (failed|couldn't)|failed to (import|create container)",
+            meaning="the container could not be made",
+            advice="check images: in the cluster file; the lines below it in the log say more",
+        ),
+        Cause(
+            key="plugin-stack",
+            pattern=r"spank plugin stack",
+            meaning="a plugin of Slurm failed on the node",
+            advice="the other lines of the log say which; ask the site",
+            follower=True,
+        ),
+    )
 
     def rules(self, spec: Spec) -> Rules:
         """It is a plugin of Slurm's srun."""

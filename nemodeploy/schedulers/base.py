@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
@@ -61,6 +62,18 @@ NEVER_HEALS = frozenset(
         *("AccountNotAllowed", "JobHeldAdmin", "launch failed requeued held"),
     )
 )
+
+
+# Ends that Slurm itself brings about: what they mean, and what to do. They count before any line of a log.
+ENDS: Mapping[str, tuple[str, str]] = {
+    "OUT_OF_MEMORY": ("the memory of a node ran out", "whole nodes (--set slurm.exclusive=true) give all of it"),
+    "NODE_FAIL": ("a node failed", "run the same command again"),
+    "BOOT_FAIL": ("a node did not boot", "run the same command again"),
+    "PREEMPTED": ("a job of higher priority took its nodes", "--set requeue=true lets it start again by itself"),
+    "TIMEOUT": ("its time limit was reached", "--set time=08:00:00 asks for more"),
+    "DEADLINE": ("its deadline passed", "leave --deadline out"),
+    "CANCELLED": ("somebody cancelled it, not through nemodeploy", ""),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +168,10 @@ class Scheduler(Protocol):
     @property
     def bind(self) -> str:
         """Where servers listen: loopback where the SSH host is the server's own, else the node's interfaces."""
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """What it says itself in a job's log when something fails."""
 
     def rules(self, spec: Spec) -> Rules:
         """What it refuses: dotted key, what is wrong, what to write instead."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
@@ -38,6 +39,7 @@ class PlainHost:
     submitter = "bash"
     prelude = ""
     bind = "127.0.0.1"
+    causes: tuple[Cause, ...] = ()
 
     def rules(self, spec: Spec) -> Rules:
         """One host; nothing to say to a scheduler that is not there."""

@@ -14,8 +14,9 @@ from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
 from nemodeploy.schedulers import slurm_preflight
 from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Fate, Findings, Life, QueueRow, Trace
+from nemodeploy.schedulers.slurm_words import CAUSES, is_unreachable, was_refused
 
-__all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Fate", "Life", "QueueRow", "Slurm"]
+__all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Fate", "Life", "QueueRow", "Slurm", "is_unreachable", "was_refused"]
 
 # Columns of `squeue -O` have a fixed width, so a value with any character in it stays in its own.
 _COLUMNS = (
@@ -62,6 +63,7 @@ class Slurm:
     submitter = "sbatch"
     prelude = PRELUDE
     bind = "0.0.0.0"
+    causes = CAUSES
 
     def rules(self, spec: Spec) -> Rules:
         """Options that would take the job's name, output or uniqueness away from us."""
@@ -266,41 +268,6 @@ def parse_job_id(text: str) -> str:
         if match:
             return match[1]
     return ""
-
-
-# How slurmctld's own verdicts on a job begin. What is missing here is in doubt and is looked up: a refusal that is read
-# as a doubt costs half a minute, a lost reply read as a refusal costs a job. Source: slurm_errno.c, Slurm 26.05.
-_VERDICT = re.compile(
-    r"Invalid (?!authentication|job credential)|Access|No partition|User's group|More processors|Node count|MaxJobCount"
-    r"|Job (size|script|violates|dependency|cannot be|--batch)|(Task|CPU) (count|distribution)|Memory (required|spec)"
-    r"|Requested |Required |Immediate |Circular |Burst |Licenses |Pathname |Partition |Duplicate |System submissions "
-    r"|Multiple partition |Only batch |Cannot request |Unable to contact slurm controller \(connect failure\)"
-)
-_TRANSPORT = re.compile(r"munge|auth|slurm_|unpack|timed out|receive|Connection|Zero Bytes", re.IGNORECASE)
-
-
-def was_refused(status: int, error: str) -> bool:
-    """Whether sbatch's end proves that no job was made: its own complaint before it asked, or slurmctld's verdict.
-
-    A plugin of the site refuses with `Unspecified error`, which also stands for a reply that could not be read; it
-    counts when the plugin gave a reason of its own.
-    """
-    if status not in (1, 255):
-        return False
-    said = [line.partition(": ")[2] for line in re.findall(r"^sbatch: (?:error|fatal): .+", error, re.MULTILINE)]
-    verdicts = [line.partition("submission failed: ")[2] for line in said if "submission failed: " in line]
-    reasons = [line for line in said if "submission failed: " not in line]
-    if not verdicts:
-        own = bool(reasons) or bool(re.search(r"^sbatch: (unrecognized|invalid) option", error, re.MULTILINE))
-        return own and not any(map(_TRANSPORT.search, reasons))
-    if verdicts[-1].startswith("Unspecified error"):
-        return bool(reasons) and not any(map(_TRANSPORT.search, reasons))
-    return bool(_VERDICT.match(verdicts[-1]))
-
-
-def is_unreachable(error: str) -> bool:
-    """Whether sbatch could not even connect to the controller."""
-    return "(connect failure)" in error or bool(re.search("(Unable to|Could not) establish", error))
 
 
 def cancel_script(token: str, *, gently: bool) -> str:

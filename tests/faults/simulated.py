@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nemodeploy.app.site import Look, Site, Taking
+from nemodeploy.app.look import Look
+from nemodeploy.app.site import Site, Taking
 from nemodeploy.core.observation import Exit, Health, RunDirectory
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.readiness import Seen

@@ -9,10 +9,10 @@ import pytest
 
 from nemodeploy.app import asking
 from nemodeploy.app.logs import _Prefix
-from nemodeploy.app.site import split_tails
 from nemodeploy.app.status import hosts
 from nemodeploy.cli.reporters import PlainReporter
 from nemodeploy.cli.words import clock, table
+from nemodeploy.core.tails import split_tails
 
 PLAN: dict[str, Any] = {
     "engine": "nemo-eval",

@@ -1,0 +1,58 @@
+"""What one look at a cluster shows: the queue's rows and the live run directories, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from nemodeploy.core import observation
+from nemodeploy.core.observation import RunDirectory
+from nemodeploy.core.sections import Section
+from nemodeploy.schedulers.base import QueueRow
+from nemodeploy.values import Token
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """One answer: whether Slurm answered (None: was not asked), its rows by job name, the live run directories."""
+
+    answered: bool | None
+    rows: Mapping[str, tuple[QueueRow, ...]]
+    directories: tuple[RunDirectory, ...]
+
+    def directory(self, token: Token) -> RunDirectory:
+        """The run directory of a token; an empty one when it is not listed."""
+        return next((found for found in self.directories if found.token == token), RunDirectory(token=token))
+
+    def named(self, name: str) -> tuple[RunDirectory, ...]:
+        """The live run directories of a deployment; one, save for a moment during a change of hands."""
+        return tuple(found for found in self.directories if found.token.name == name)
+
+
+def with_strays(
+    listed: tuple[RunDirectory, ...], rows: Mapping[str, tuple[QueueRow, ...]], base: str
+) -> tuple[RunDirectory, ...]:
+    """Jobs of ours that are alive without a run directory that we can see: no less real for that."""
+    known = {str(directory.token) for directory in listed}
+    strays = [token for token in strays_of(rows, base) if str(token) not in known]
+    return (*listed, *(RunDirectory(token=token, submitted=True) for token in strays))
+
+
+def strays_of(rows: Mapping[str, tuple[QueueRow, ...]], base: str) -> Iterator[Token]:
+    """Tokens of living jobs that run below `base`: another root of the same account has deployments of its own."""
+    for name, found in rows.items():
+        token = observation.read_token(name)
+        below = [row for row in found if not row.directory or f"{row.directory}/".startswith(f"{base}/")]
+        if token and any(row.kind != "ended" for row in below):
+            yield token
+
+
+def current_row(rows: tuple[QueueRow, ...]) -> QueueRow | None:
+    """Of several jobs with one token the one that holds or will hold something, else the latest."""
+    alive = [row for row in rows if row.kind != "ended"]
+    return max(alive or list(rows), key=lambda row: int(row.job_id), default=None)
+
+
+def base_of(files: Section) -> str:
+    """The directory of all run directories, which comes first among the files."""
+    return files.text.partition("\n")[0]

@@ -1,0 +1,87 @@
+"""Slurm's own words: what sbatch says when it submits nothing, and what stands in a job's log when something fails."""
+
+from __future__ import annotations
+
+import re
+
+from nemodeploy.core.diagnosis import Cause
+
+CAUSES = (
+    Cause(
+        key="time-limit",
+        pattern=r"DUE TO TIME LIMIT",
+        meaning="the time limit was reached",
+        advice="--set time=08:00:00 asks for more",
+    ),
+    Cause(
+        key="preempted",
+        pattern=r"DUE TO PREEMPTION",
+        meaning="a job of higher priority took its nodes",
+        advice="--set requeue=true lets it start again by itself",
+    ),
+    Cause(
+        key="node-failure",
+        pattern=r"DUE TO NODE FAILURE|Node failure on",
+        meaning="a node failed",
+        advice="run the same command again",
+    ),
+    Cause(
+        key="pmix",
+        pattern=r"plugin name for mpi|Invalid MPI type|[Uu]nable to load .*pmix",
+        meaning="this Slurm cannot start MPI programs in that way",
+        advice="srun --mpi=list on the login host shows what it can",
+    ),
+    Cause(
+        key="no-program",
+        pattern=r"execve\(\).*No such file|Can not execute",
+        meaning="the program that the step starts is not on the node",
+        advice="check programs: in the cluster file as the nodes see them",
+    ),
+    Cause(
+        key="cancelled",
+        pattern=r"CANCELLED AT (?!.*DUE)",
+        meaning="the job was cancelled",
+        follower=True,
+    ),
+    Cause(
+        key="step",
+        pattern=r"Job step aborted|Unable to create step|task .*: (Exited with exit code|Killed)|FAILED \(non-zero",
+        meaning="a rank ended and took the others along",
+        advice="nemodeploy logs shows which one, and its last words",
+        follower=True,
+    ),
+)
+
+# How slurmctld's own verdicts on a job begin. What is missing here is in doubt and is looked up: a refusal that is read
+# as a doubt costs half a minute, a lost reply read as a refusal costs a job. Source: slurm_errno.c, Slurm 26.05.
+_VERDICT = re.compile(
+    r"Invalid (?!authentication|job credential)|Access|No partition|User's group|More processors|Node count|MaxJobCount"
+    r"|Job (size|script|violates|dependency|cannot be|--batch)|(Task|CPU) (count|distribution)|Memory (required|spec)"
+    r"|Requested |Required |Immediate |Circular |Burst |Licenses |Pathname |Partition |Duplicate |System submissions "
+    r"|Multiple partition |Only batch |Cannot request |Unable to contact slurm controller \(connect failure\)"
+)
+_TRANSPORT = re.compile(r"munge|auth|slurm_|unpack|timed out|receive|Connection|Zero Bytes", re.IGNORECASE)
+
+
+def was_refused(status: int, error: str) -> bool:
+    """Whether sbatch's end proves that no job was made: its own complaint before it asked, or slurmctld's verdict.
+
+    A plugin of the site refuses with `Unspecified error`, which also stands for a reply that could not be read; it
+    counts when the plugin gave a reason of its own.
+    """
+    if status not in (1, 255):
+        return False
+    said = [line.partition(": ")[2] for line in re.findall(r"^sbatch: (?:error|fatal): .+", error, re.MULTILINE)]
+    verdicts = [line.partition("submission failed: ")[2] for line in said if "submission failed: " in line]
+    reasons = [line for line in said if "submission failed: " not in line]
+    if not verdicts:
+        own = bool(reasons) or bool(re.search(r"^sbatch: (unrecognized|invalid) option", error, re.MULTILINE))
+        return own and not any(map(_TRANSPORT.search, reasons))
+    if verdicts[-1].startswith("Unspecified error"):
+        return bool(reasons) and not any(map(_TRANSPORT.search, reasons))
+    return bool(_VERDICT.match(verdicts[-1]))
+
+
+def is_unreachable(error: str) -> bool:
+    """Whether sbatch could not even connect to the controller."""
+    return "(connect failure)" in error or bool(re.search("(Unable to|Could not) establish", error))

@@ -1,0 +1,168 @@
+"""One real line for every failure that the tables know, in words as the programs print them."""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import pytest
+
+from nemodeploy.assembly import causes
+from nemodeploy.core.diagnosis import GENERAL, Log, diagnose, status_in_words
+from nemodeploy.engines import ENGINES
+from nemodeploy.engines.base import Engine
+from nemodeploy.runtimes import RUNTIMES
+from nemodeploy.runtimes.base import Runtime
+from nemodeploy.schedulers import SCHEDULERS
+from nemodeploy.schedulers.base import Scheduler
+
+PLAN = {"engine": "vllm", "runtime": "pyxis"}
+OWN = causes(PLAN, "slurm")
+LINES: tuple[tuple[str, str], ...] = (
+    (
+        "gpu-memory",
+        "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.95 GiB (GPU 0; 79.1 GiB total)",
+    ),
+    (
+        "host-memory",
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=48213.0. Some of the step tasks have been OOM Killed.",
+    ),
+    ("host-memory", "slurmstepd: error: Exceeded job memory limit"),
+    ("host-memory", "Killed"),
+    ("shared-memory", "ERROR: Unexpected bus error encountered in worker. Bus error (core dumped)"),
+    ("shared-memory", "NCCL WARN Error while creating shared memory segment /dev/shm/nccl-abc (size 9637888)"),
+    ("cuda-library", "ImportError: libcuda.so.1: cannot open shared object file: No such file or directory"),
+    ("library", "ImportError: libgomp.so.1: cannot open shared object file: No such file or directory"),
+    ("cuda-driver", "RuntimeError: CUDA driver version is insufficient for CUDA runtime version"),
+    ("cuda-driver", "Error 804: forward compatibility was attempted on non supported HW"),
+    ("no-gpu", "RuntimeError: No CUDA-capable device is detected"),
+    ("no-gpu", "EnvironmentError: GPU is needed for the inference"),
+    (
+        "no-gpu",
+        "MisconfigurationException: You requested gpu: [0, 1]\n But your machine only has: [0]".replace("\n", ""),
+    ),
+    ("gpu-broken", "NVRM: Xid (PCI:0000:c1:00): 79, pid='<unknown>', GPU has fallen off the bus."),
+    ("port", "OSError: [Errno 98] Address already in use"),
+    ("port", "The server socket has failed to listen on any local network address. port: 29500"),
+    (
+        "fabric",
+        "NCCL WARN NET/IB : Got completion from peer 10.0.0.2<4791> with status=12 opcode=0 len=0 vendor err 129",
+    ),
+    ("network-interface", "NCCL WARN Bootstrap : no socket interface found"),
+    (
+        "network-interface",
+        "ncclSystemError: System call (e.g. socket, malloc) or external library call failed or device error.",
+    ),
+    (
+        "collective-timeout",
+        "[Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, Timeout(ms)=600000)",
+    ),
+    (
+        "rendezvous",
+        "torch.distributed.DistNetworkError: The client socket has timed out after 600000ms while connecting",
+    ),
+    ("rendezvous", "socket.gaierror: [Errno -2] Name or service not known"),
+    (
+        "layout",
+        "AssertionError: devices * num_nodes should equal tensor_model_parallel_size * pipeline_model_parallel_size",
+    ),
+    ("layout", "RuntimeError: You set `--ntasks=16` in your SLURM bash script, but this variable is not supported."),
+    ("checkpoint-pointer", "_pickle.UnpicklingError: invalid load key, 'v'."),
+    ("checkpoint-pointer", "safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooLarge"),
+    ("checkpoint-keys", "RuntimeError: Error(s) in loading state_dict for MegatronGPTModel:"),
+    ("gated", "huggingface_hub.utils._errors.GatedRepoError: 401 Client Error. (Request ID: Root=1-6)"),
+    (
+        "offline",
+        "OSError: We couldn't connect to 'https://huggingface.co', and couldn't find the requested files in the disk cache",
+    ),
+    (
+        "trust",
+        "ValueError: Loading this model requires you to execute the configuration file; set trust_remote_code=True",
+    ),
+    ("option", "serve.py: error: unrecognized arguments: --tensor-parallel 8"),
+    ("option", "Could not override 'megatron_amp_O3'."),
+    ("package", "ModuleNotFoundError: No module named 'nemo'"),
+    ("disk", "OSError: [Errno 28] No space left on device: '/tmp/model'"),
+    ("permission", "PermissionError: [Errno 13] Permission denied: '/models/340b/model_config.yaml'"),
+    ("file", "FileNotFoundError: [Errno 2] No such file or directory: '/models/340b'"),
+    ("file", "ValueError: Can't find a NeMo checkpoint at /model"),
+    ("crash", "Segmentation fault (core dumped)"),
+    (
+        "nccl-follower",
+        "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting prematurely.",
+    ),
+    ("nccl-follower", "NCCL WARN Net : Connection closed by remote peer a100-7<4311>"),
+    # an engine's own
+    ("kv-cache", "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"),
+    (
+        "gpu-occupied",
+        "ValueError: Free memory on device (21.4/79.1 GiB) on startup is less than desired GPU memory utilization",
+    ),
+    ("architecture", "ValueError: Model architectures ['DeciLMForCausalLM'] are not supported for now."),
+    ("gpu-count", "ValueError: World size (8) is larger than the number of available GPUs (4) in this node."),
+    # a runtime's own
+    ("no-pyxis", "srun: unrecognized option '--container-image=nvcr.io#nvidia/nemo:24.01.framework'"),
+    (
+        "image-separator",
+        "[INFO] Querying registry for permission grant https://registry-1.docker.io/v2/nvcr.io/nvidia/nemo/manifests/24.01",
+    ),
+    (
+        "image-login",
+        "slurmstepd: error: pyxis: [ERROR] URL https://nvcr.io/proxy_auth returned error code: 401 Unauthorized",
+    ),
+    ("image-tag", "slurmstepd: error: pyxis: [ERROR] URL https://nvcr.io/v2/nvidia/nemo/manifests/99 404 Not Found"),
+    ("no-internet", "slurmstepd: error: pyxis: curl: (6) Could not resolve host: nvcr.io"),
+    ("image-disk", "slurmstepd: error: pyxis: mksquashfs: Write failed because No space left on device"),
+    ("image-place", "slurmstepd: error: pyxis: mkdir: cannot create directory '/run/enroot': Permission denied"),
+    ("namespace", "slurmstepd: error: pyxis: enroot-nsenter: failed to create user namespace: Operation not permitted"),
+    ("mount", "slurmstepd: error: pyxis: could not add mount entry: /models:/model"),
+    ("gpu-hook", "slurmstepd: error: pyxis: [ERROR] /etc/enroot/hooks.d/98-nvidia.sh exited with return code 1"),
+    ("image", "slurmstepd: error: pyxis: failed to import docker image"),
+    ("plugin-stack", "slurmstepd: error: Failed to invoke spank plugin stack"),
+    # the scheduler's own
+    ("time-limit", "slurmstepd: error: *** JOB 48213 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 DUE TO TIME LIMIT ***"),
+    ("preempted", "slurmstepd: error: *** JOB 48213 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 DUE TO PREEMPTION ***"),
+    ("node-failure", "srun: error: Node failure on h100-2"),
+    (
+        "node-failure",
+        "slurmstepd: error: *** JOB 48213 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 DUE TO NODE FAILURE ***",
+    ),
+    ("pmix", "srun: error: Couldn't load specified plugin name for mpi/pmix: Plugin init() callback failed"),
+    ("no-program", "slurmstepd: error: execve(): megatron: No such file or directory"),
+    ("cancelled", "slurmstepd: error: *** JOB 48213 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 ***"),
+    ("step", "srun: Job step aborted: Waiting up to 32 seconds for job step to finish."),
+    ("step", "srun: error: h100-1: task 3: Exited with exit code 1"),
+)
+
+
+@pytest.mark.parametrize(("key", "line"), LINES, ids=lambda word: word[:24])
+def test_a_line_is_read_as_what_it_means(key: str, line: str) -> None:
+    found = diagnose([Log("a.0.log", f"fine\n{line}\n")], 0, OWN)
+    assert (found.key, found.line) == (key, line)
+    assert found.meaning
+
+
+def test_every_cause_has_a_line_and_something_to_do() -> None:
+    plugins: list[Engine | Runtime | Scheduler] = [*ENGINES.values(), *RUNTIMES.values(), *SCHEDULERS.values()]
+    everything = [*GENERAL, *(cause for plugin in plugins for cause in plugin.causes)]
+    assert {cause.key for cause in everything} == {key for key, _ in LINES}
+    assert [cause.key for cause in everything if not cause.advice] == ["cancelled"]
+
+
+def test_a_follower_explains_only_what_nothing_else_does() -> None:
+    lost = "NCCL WARN Net : Connection closed by remote peer\n"
+    aborted = "srun: Job step aborted: Waiting up to 32 seconds\n"
+    broken = "CUDA out of memory. Tried to allocate 2 GiB\n"
+    logs = [Log("a.0.log", lost), Log("b.9.log", lost + broken), Log("slurm-7.log", aborted)]
+    assert diagnose(logs, 0, OWN).key == "gpu-memory"
+    assert diagnose(logs[:1] + logs[2:], 0, OWN).key == "nccl-follower"
+    assert diagnose(logs[2:], None, OWN).key == "step"
+
+
+def test_one_endless_line_is_read_in_no_time() -> None:
+    endless = Log("a.0.log", "x" * 5_000_000 + " CUDA out of memory")
+    assert diagnose([endless], 0, OWN).key == ""
+
+
+def test_signals_are_said_in_words() -> None:
+    assert "memory" in status_in_words(137)
+    assert status_in_words(159) == "signal 31"
+    assert (status_in_words(1), status_in_words(0), status_in_words(255)) == ("", "", "")
