@@ -35,6 +35,7 @@ class Launch:
     mounts: tuple[str, ...]
     protocol: str
     joined_pattern: str
+    progress_pattern: str
     phases: tuple[Phase, ...]
     cheap: Probe
     ask: Probe
@@ -195,6 +196,7 @@ def _launch(spec: Spec, engine: Engine, runtime: Runtime, bind: str) -> Launch:
         mounts=runtime.mounts(spec),
         protocol=engine.protocol,
         joined_pattern=engine.joined_pattern,
+        progress_pattern=engine.progress_pattern,
         phases=engine.phases,
         cheap=engine.cheap_probe(served),
         ask=engine.ready_probe(served, spec.model.prompting),

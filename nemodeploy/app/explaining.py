@@ -27,6 +27,10 @@ class Why:
     log: str = ""
     advice: str = ""
 
+    def as_json(self) -> dict[str, str]:
+        """The key `why` of a document."""
+        return {"text": self.text, "line": self.line, "log": self.log, "advice": self.advice}
+
     @property
     def evidence(self) -> tuple[str, ...]:
         """The line for people."""

@@ -72,7 +72,7 @@ class _Prefix:
             self.rest = b""
 
     def _line(self, line: str) -> None:
-        header = tail_header(line)
+        header = tail_header(line).rpartition("/")[2]
         if header:
             self.name = header.removesuffix(".log")
         elif line.strip():

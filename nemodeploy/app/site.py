@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.app.look import Look, base_of, current_row, strays_of, with_strays
 from nemodeploy.core import observation, sections, submission
+from nemodeploy.core.history import Event, history_script, parse_history
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.readiness import Seen
@@ -298,7 +299,29 @@ class Site:
             f"cd {self.directory(token)} 2>/dev/null || cd {self.root}/archive/{token} || exit 1\n"
             f"tail -v -c {LOG_TAIL_BYTES} current/logs/*.log ./*.log submit/sbatch.err 2>/dev/null\nexit 0\n"
         )
-        return split_tails(self.ask({"logs": script})["logs"].text)
+        found = split_tails(self.ask({"logs": script})["logs"].text)
+        return {path.rpartition("/")[2]: text for path, text in found.items()}
+
+    def history(self, token: Token) -> tuple[Event, ...]:
+        """What a token has been through, live or archived."""
+        script = history_script(self.directory(token), f"{self.root}/archive/{token}")
+        return parse_history(self.ask({"history": script})["history"].text)
+
+    def archived(self, *, within_s: float) -> tuple[Seen, ...]:
+        """What has ended and was archived so lately; nobody is asked about it any more."""
+        script = observation.archive_script(self.root, max(1, round(within_s / 60)))
+        found = observation.parse_list(self.ask({"archive": script})["archive"].text)
+        return tuple(
+            Seen(
+                directory=one,
+                answered=True,
+                row=None,
+                job_id=self.scheduler.parse_job_id(one.submit_out),
+                refused=self._was_refused(one),
+                fate=Fate.ENDED.value,
+            )
+            for one in found
+        )
 
 
 def unknown_outcome(token: Token, cluster: Cluster, why: str) -> OutcomeUnknown:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nemodeploy.app.explaining import Why, explain
 from nemodeploy.app.site import Site
+from nemodeploy.core.history import Event, spent
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.readiness import Seen, State, Verdict, current, judge
 from nemodeploy.errors import BadInput, NemodeployError
 from nemodeploy.schedulers.base import QueueRow
-from nemodeploy.values import Endpoint
+from nemodeploy.values import Endpoint, Epoch, Token
 
 SCHEMA = "nemodeploy/status@1"
 
@@ -31,6 +33,11 @@ class Deployment:
         return self.seen.directory.token.name
 
     @property
+    def token(self) -> Token:
+        """The submission it is."""
+        return self.seen.directory.token
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """What its plan said a user must know."""
         kept = self.seen.directory.plan.get("notices")
@@ -41,7 +48,8 @@ class Deployment:
         plan, row = self.seen.directory.plan, self.seen.row
         row = row if isinstance(row, QueueRow) else None
         gpus = int(plan.get("layout", {}).get("gpus", 0))
-        elapsed = row.elapsed_s if row else None
+        last_word = self.seen.directory.exit
+        elapsed = row.elapsed_s if row else last_word.elapsed_s if last_word and self.verdict.gone else None
         return {
             "name": self.name,
             "state": self.verdict.state.value,
@@ -85,6 +93,55 @@ def status(site: Site, name: str | None = None) -> tuple[Deployment, ...]:
     directories: Sequence[RunDirectory] = look.named(name) if name else look.directories
     return tuple(
         Deployment(cluster=site.cluster.name, seen=one, verdict=judge(one)) for one in site.see_all(look, directories)
+    )
+
+
+def ended(site: Site, *, within_s: float, name: str | None = None) -> tuple[Deployment, ...]:
+    """What has ended and was archived so lately, the latest last; no controller is asked."""
+    found = [seen for seen in site.archived(within_s=within_s) if name in (None, seen.directory.token.name)]
+    return tuple(
+        Deployment(cluster=site.cluster.name, seen=seen, verdict=_ended(seen))
+        for seen in sorted(found, key=lambda seen: seen.directory.token.text.rpartition("-")[2])
+    )
+
+
+def _ended(seen: Seen) -> Verdict:
+    verdict = judge(seen)
+    return verdict if verdict.gone else Verdict(state=State.ENDED, reason="never submitted", gone=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Detail:
+    """What `status NAME` adds: what it has been through, what it cost in GPU hours, and of an ended one why."""
+
+    events: tuple[Event, ...]
+    gpu_hours: float
+    gpu_hours_before_ready: float
+    why: Why | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys that it adds to the document."""
+        return {
+            "timeline": [event.as_json() for event in self.events],
+            "gpu_hours": self.gpu_hours,
+            "gpu_hours_before_ready": self.gpu_hours_before_ready,
+            "why": self.why.as_json() if self.why else None,
+        }
+
+
+def detail(site: Site, deployment: Deployment) -> Detail:
+    """One more remote call; for an ended one another, for its logs."""
+    seen = deployment.seen
+    row = seen.row if isinstance(seen.row, QueueRow) else None
+    events = site.history(seen.directory.token)
+    running = Epoch(row.job_id, row.restart) if row and row.kind not in ("waiting", "ended") else None
+    seconds = spent(events, running, row.elapsed_s if row and running else None)
+    gpus = int(seen.directory.plan.get("layout", {}).get("gpus", 0))
+    return Detail(
+        events=events,
+        gpu_hours=round(gpus * seconds.held_s / 3600, 3),
+        gpu_hours_before_ready=round(gpus * seconds.before_ready_s / 3600, 3),
+        why=explain(site, seen) if deployment.verdict.gone and seen.job_id else None,
     )
 
 

@@ -4,50 +4,129 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
 
 from nemodeploy.cli import options, world
 from nemodeploy.cli.words import clock, table
+from nemodeploy.errors import NemodeployError
 
 if TYPE_CHECKING:
-    from nemodeploy.app.status import Deployment
+    from nemodeploy.app.site import Site
+    from nemodeploy.app.status import Deployment, Detail
 
 HEADING = ("NAME", "STATE", "WHERE", "MODEL · LAYOUT", "GPUS", "UP FOR", "LEFT", "GPU-H")
+DAY_S = 86400.0
+WATCH_EVERY_S = 15.0  # a watcher's share of the controller's time: four questions a minute
+ENDED_DAYS = 7.0
 
 
 @click.command("status", short_help="What is up, and how it is.")
 @click.argument("name", required=False)
 @options.networked
-def command(name: str | None, cluster: str | None, as_json: bool) -> None:
-    """Show every deployment, or one in detail. One question per cluster; nothing local is needed."""
-    from nemodeploy.app.status import document, only
+@click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
+@click.option(
+    "--days",
+    type=click.FloatRange(0, 3650),
+    default=ENDED_DAYS,
+    show_default=True,
+    metavar="DAYS",
+    help="With --all: so far back.",
+)
+@click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes; four questions a minute.")
+@click.option("--utc", is_flag=True, help="Times in UTC instead of this machine's own.")
+def command(
+    name: str | None, cluster: str | None, as_json: bool, everything: bool, days: float, watch: bool, utc: bool
+) -> None:
+    """Show every deployment, or one in detail: its history, its cost, and why it ended if it has.
+
+    One question per cluster, all clusters at once; nothing local is needed.
+    """
     from nemodeploy.app.wanted import cluster_names
 
     if name:
         world.require_name(name)
     names = cluster_names(cluster)
+    back_s = world.EVER_S if name else days * DAY_S if everything else None  # a name is wanted however old
     with contextlib.ExitStack() as stack:
-        found, failures = world.everywhere(stack, cluster, name)
-    deployments = [deployment for _, deployment in found]
-    if failures and not deployments and (name or len(failures) == len(names)):
+        asked, broken = world.clusters(cluster)
+        sites = [stack.enter_context(world.site(one)) for one in asked]
+        if not watch:
+            click.echo(_show(sites, broken, name, len(names), back_s, as_json=as_json, utc=utc, keep_on=False))
+            return
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(sites, broken, name, len(names), back_s, as_json=as_json, utc=utc)
+
+
+def _watch(
+    sites: list[Site],
+    broken: list[tuple[str, NemodeployError]],
+    name: str | None,
+    count: int,
+    back_s: float | None,
+    *,
+    as_json: bool,
+    utc: bool,
+) -> None:
+    """On a terminal the screen is drawn again; elsewhere a text is printed when it differs from the one before."""
+    before = ""
+    drawn = sys.stdout.isatty() and not as_json
+    while True:
+        text = _show(sites, broken, name, count, back_s, as_json=as_json, utc=utc, keep_on=True)
+        if drawn:
+            click.echo(f"\x1b[H\x1b[2J{text}")
+        elif text != before:
+            click.echo(text)
+        before = text
+        time.sleep(WATCH_EVERY_S)
+
+
+def _show(
+    sites: list[Site],
+    broken: list[tuple[str, NemodeployError]],
+    name: str | None,
+    count: int,
+    back_s: float | None,
+    *,
+    as_json: bool,
+    utc: bool,
+    keep_on: bool,
+) -> str:
+    """One answer as text. Raises what kept every cluster from answering, unless the watching is to go on."""
+    from nemodeploy.app.status import detail, document, ended, only, status
+
+    found, failures = world.ask_all(sites, lambda site: status(site, name), broken)
+    if failures and not found and (name or len(failures) == count) and not keep_on:
         raise world.unreachable(failures)  # a name that was not found may be where nobody answered
+    if back_s is not None and not (name and found):
+        past, _ = world.ask_all(sites, lambda site: ended(site, within_s=back_s, name=name))
+        found = past[-1:] if name else [*found, *past]
+    deployments = [deployment for _, deployment in found]
+    details: dict[int, Detail] = {}
     if name:
-        deployments = [only(deployments, name)]
+        one = only(deployments, name)
+        deployments = [one]
+        with contextlib.suppress(NemodeployError):  # the state stands without its history
+            details[id(one)] = detail(next(site for site, other in found if other is one), one)
     if as_json:
-        click.echo(json.dumps(document(deployments, failures)))
-        return
-    for cluster_name, error in failures:
-        click.echo(f"{cluster_name}: UNKNOWN, {error.message}", err=True)
+        whole = document(deployments, failures)
+        for rows, deployment in zip(whole["deployments"], deployments, strict=True):
+            rows.update(details[id(deployment)].as_json() if id(deployment) in details else {})
+        return json.dumps(whole)
+    lines = [f"{cluster_name}: UNKNOWN, {error.message}" for cluster_name, error in failures]
+    if not keep_on:
+        for line in lines:
+            click.echo(line, err=True)
+        lines = []
     if not deployments:
-        click.echo("nothing is up")
-        return
-    click.echo(table([HEADING, *map(_row, deployments)]))
-    _notes(deployments)
-    if name:
-        for deployment in deployments:
-            _detail(deployment)
+        return "\n".join([*lines, "nothing is up"])
+    lines += [table([HEADING, *map(_row, deployments)]), *_notes(deployments)]
+    for deployment in deployments if name else ():
+        lines += ["", *_detail(deployment, details.get(id(deployment)), utc=utc)]
+    return "\n".join(lines)
 
 
 def _row(deployment: Deployment) -> tuple[str, ...]:
@@ -66,28 +145,54 @@ def _row(deployment: Deployment) -> tuple[str, ...]:
     )
 
 
-def _notes(deployments: list[Deployment]) -> None:
+def _notes(deployments: list[Deployment]) -> list[str]:
     """What a plan says its users must know, once for all deployments it holds for."""
     holders: dict[str, list[str]] = {}
     for deployment in deployments:
-        for notice in deployment.notices:
+        for notice in deployment.notices if not deployment.verdict.gone else ():
             holders.setdefault(notice, []).append(deployment.name)
-    for notice, names in holders.items():
-        click.echo(f"note  {', '.join(names)}: {notice}")
+    return [f"note  {', '.join(names)}: {notice}" for notice, names in holders.items()]
 
 
-def _detail(deployment: Deployment) -> None:
-    facts, health = deployment.as_json(), deployment.seen.directory.health
-    endpoint = facts["endpoint"]
-    lines = [
+def _detail(deployment: Deployment, detail: Detail | None, *, utc: bool) -> list[str]:
+    facts, directory = deployment.as_json(), deployment.seen.directory
+    endpoint, health = facts["endpoint"], directory.health
+    ttl = f"ends itself {clock(facts['ttl_s'])} after its last renewal" if facts["ttl_s"] is not None else ""
+    alive = not deployment.verdict.gone
+    rows = [
         ("token", facts["token"]),
         ("owner", facts["owner"]),
-        ("lease", f"ends itself {clock(facts['ttl_s'])} after its last renewal" if facts["ttl_s"] is not None else ""),
+        ("lease", ttl if alive else ""),
         ("nodes", ", ".join(facts["nodes"])),
         ("endpoint", f"{endpoint['url']} ({endpoint['protocol']}, from the login node)" if endpoint else ""),
-        ("health", f"{health.phase}, {health.ranks_joined}/{health.ranks} ranks joined" if health else ""),
+        ("health", f"{health.phase}, {health.ranks_joined}/{health.ranks} ranks joined" if health and alive else ""),
     ]
-    click.echo("")
-    for key, value in lines:
-        if value:
-            click.echo(f"  {key:<10} {value}")
+    if detail:
+        rows.append(("gpu hours", f"{detail.gpu_hours:.1f}, {detail.gpu_hours_before_ready:.1f} of them before READY"))
+    lines = [f"  {key:<10} {value}" for key, value in rows if value]
+    if detail:
+        lines += _timeline(detail, utc=utc)
+        lines += _why(deployment, detail)
+    return lines
+
+
+def _timeline(detail: Detail, *, utc: bool) -> list[str]:
+    """Every state with the time of day it began, and how long it lasted."""
+    events = detail.events
+    ends: list[int | None] = [*(event.at for event in events[1:]), None]
+    lines = []
+    for event, end in zip(events, ends, strict=True):
+        when = time.gmtime(event.at) if utc else time.localtime(event.at)
+        lasted = clock(end - event.at) if end is not None else ""
+        state = f"{event.state.value:<11} {event.reason}".strip()
+        lines.append(f"  {time.strftime('%m-%d %H:%M:%S', when)}  {lasted:>8}  {state}")
+    return ["", *lines] if lines else []
+
+
+def _why(deployment: Deployment, detail: Detail) -> list[str]:
+    why = detail.why
+    if why is None:
+        return []
+    lines = ["", f"{deployment.name} ended: {why.text}"]
+    lines += [f"  │ {line}" for line in why.evidence]
+    return [*lines, f"  try  {why.advice}"] if why.advice else lines

@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nemodeploy import __version__
@@ -97,30 +98,69 @@ def clusters(chosen: str | None) -> tuple[list[Cluster], list[tuple[str, Nemodep
     return found, broken
 
 
+EVER_S = 3650 * 86400.0
+
+
 def everywhere(
     stack: contextlib.ExitStack, chosen: str | None, name: str | None = None
 ) -> tuple[list[tuple[Site, Deployment]], list[tuple[str, NemodeployError]]]:
     """What is up on every cluster that is asked, each with its connection, and which clusters did not answer."""
     from nemodeploy.app.status import status
 
-    found: list[tuple[Site, Deployment]] = []
     asked, failures = clusters(chosen)
-    for cluster in asked:
-        here = stack.enter_context(site(cluster))
+    sites = [stack.enter_context(site(cluster)) for cluster in asked]
+    return ask_all(sites, lambda here: status(here, name), failures)
+
+
+Answers = list[tuple["Site", "Deployment"]]
+
+
+def ask_all(
+    sites: Sequence[Site],
+    question: Callable[[Site], Sequence[Deployment]],
+    broken: Sequence[tuple[str, NemodeployError]] = (),
+) -> tuple[Answers, list[tuple[str, NemodeployError]]]:
+    """Ask every cluster at the same time, so that one which does not answer holds nobody up."""
+    answers: list[Answers | Exception] = [[] for _ in sites]
+
+    def ask(number: int, here: Site) -> None:
         try:
-            found += [(here, deployment) for deployment in status(here, name)]
-        except NemodeployError as error:
-            failures.append((cluster.name, error))
+            answers[number] = [(here, deployment) for deployment in question(here)]
+        except Exception as error:  # a thread has nobody above it
+            answers[number] = error
+
+    threads = [threading.Thread(target=ask, args=pair, daemon=True) for pair in enumerate(sites)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found: Answers = []
+    failures = list(broken)
+    for here, answer in zip(sites, answers, strict=True):
+        if isinstance(answer, NemodeployError):
+            failures.append((here.cluster.name, answer))
+        elif isinstance(answer, Exception):
+            raise answer
+        else:
+            found += answer
     return found, failures
 
 
-def the_one(stack: contextlib.ExitStack, chosen: str | None, name: str) -> tuple[Site, Deployment]:
-    """The deployment of a name, wherever it is. Raises BadInput for none or several, or what kept us from looking."""
-    from nemodeploy.app.status import only
+def the_one(
+    stack: contextlib.ExitStack, chosen: str | None, name: str, *, ended_too: bool = False
+) -> tuple[Site, Deployment]:
+    """The deployment of a name, wherever it is, or the last one that has ended.
+
+    Raises BadInput for none or several, or what kept us from looking.
+    """
+    from nemodeploy.app.status import ended, only
 
     found, failures = everywhere(stack, chosen, name)
     if not found and failures:
         raise failures[0][1]
+    if not found and ended_too:
+        sites = [stack.enter_context(site(cluster)) for cluster in clusters(chosen)[0]]
+        found = ask_all(sites, lambda here: ended(here, within_s=EVER_S, name=name))[0][-1:]
     deployment = only([one for _, one in found], name)
     return next(pair for pair in found if pair[1] is deployment)
 

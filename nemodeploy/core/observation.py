@@ -16,7 +16,7 @@ _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Health:
-    """health.json: what the supervisor last said."""
+    """health.json: what the supervisor last said. `progress`: how much is loaded, in percent; None: nobody says."""
 
     epoch: Epoch
     phase: str
@@ -24,6 +24,7 @@ class Health:
     ranks_joined: int
     ranks: int
     generated: bool
+    progress: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,15 +140,31 @@ def list_script(root: str) -> str:
     )
 
 
+def archive_script(root: str, minutes: int) -> str:
+    """POSIX shell: the same of every token that was archived so many minutes ago or later."""
+    files = " ".join((*FILES, *EPOCH_FILES))
+    return (
+        f'd=$(cd {root} 2>/dev/null && pwd)/archive; printf \'%s\\n\' "$d"; cd "$d" 2>/dev/null || exit 0\n'
+        f"set -- $(find . -maxdepth 1 -type d -name 'nd-*' -mmin -{int(minutes)} | cut -c3-); printf '%s\\n' \"$@\"\n"
+        'ls -d "$d"/nd-*/submit/go "$d"/nd-*/submit/withheld "$d"/nd-*/revoked 2>/dev/null\n'
+        f"for one; do for name in {files}; do\n"
+        '  [ ! -f "$one/$name" ] || printf \'%s\\0\' "$d/$one/$name"\n'
+        f"done; done | xargs -0 -r head -v -c {CAP_BYTES} 2>/dev/null\n"
+        "exit 0\n"
+    )
+
+
 def parse_list(text: str) -> tuple[RunDirectory, ...]:
-    """Every run directory that the answer of `list_script` shows as live, by name."""
+    """Every run directory that the answer of `list_script` shows as live, or that of `archive_script`, by name."""
     lines = text.splitlines()
     if not lines:
         return ()
     base = lines[0]
     contents = _split(text, base)
     marks = set(
-        re.findall(rf"^{re.escape(base)}/[^/]+/(nd-[a-z0-9-]+)/(?:submit/)?(go|withheld|revoked)$", text, re.MULTILINE)
+        re.findall(
+            rf"^{re.escape(base)}/(?:[^/]+/)?(nd-[a-z0-9-]+)/(?:submit/)?(go|withheld|revoked)$", text, re.MULTILINE
+        )
     )
     live = [read_token(line) for line in lines[1:]]
     found = {}
@@ -161,7 +178,7 @@ def parse_list(text: str) -> tuple[RunDirectory, ...]:
 
 def _split(text: str, base: str) -> dict[str, dict[str, str]]:
     """The output of `head -v`, by token and file name."""
-    parts = re.split(rf"^==> {re.escape(base)}/[^/\n]+/(nd-[a-z0-9-]+)/([\w./-]+) <==\n", text, flags=re.MULTILINE)
+    parts = re.split(rf"^==> {re.escape(base)}/(?:[^/\n]+/)?(nd-[a-z0-9-]+)/([\w./-]+) <==\n", text, flags=re.MULTILINE)
     found: dict[str, dict[str, str]] = {}
     for token, name, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
         found.setdefault(token, {})[name] = body
@@ -213,6 +230,7 @@ def read_health(text: str) -> Health | None:
         ranks_joined=_number(data, "ranks_joined") or 0,
         ranks=_number(data, "ranks") or 0,
         generated=data.get("generated") is True,
+        progress=_number(data, "progress"),
     )
 
 

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from nemodeploy.core.observation import SILENT_AFTER_S, RunDirectory
+from nemodeploy.core.observation import SILENT_AFTER_S, Health, RunDirectory
 
 
 class State(enum.Enum):
@@ -177,10 +177,11 @@ def _judge_running(seen: Seen, row: Row) -> Verdict:
     served = plan.get("served") or plan.get("model")
     if health.generated and directory.endpoint and directory.endpoint.model == served:
         return Verdict(state=State.READY)
-    return Verdict(state=State.STARTING, reason=_phase(health.phase, health.ranks_joined, health.ranks))
+    return Verdict(state=State.STARTING, reason=_phase(health))
 
 
-def _phase(phase: str, joined: int, ranks: int) -> str:
+def _phase(health: Health) -> str:
+    phase, joined, ranks = health.phase, health.ranks_joined, health.ranks
     words = {
         "starting": "starting the ranks",
         "joining": "joining",
@@ -189,7 +190,8 @@ def _phase(phase: str, joined: int, ranks: int) -> str:
         "listening": "listening",
     }
     count = f" · {joined}/{ranks} ranks joined" if joined and phase in words else ""
-    return words.get(phase, phase.replace("_", " ")) + count
+    share = f" {min(health.progress, 100)} %" if phase == "loading" and health.progress is not None else ""
+    return words.get(phase, phase.replace("_", " ")) + share + count
 
 
 def _why_ended(seen: Seen, row: Row | None) -> str:
@@ -248,7 +250,7 @@ def turn(clocks: Clocks, seen: Seen, verdict: Verdict, now: float) -> Clocks:
         return clocks
     health = seen.directory.health
     epoch = f"{seen.row.job_id}.{seen.row.restart}" if seen.row else clocks.epoch
-    mark = f"{health.phase} {health.ranks_joined}" if health else ""
+    mark = f"{health.phase} {health.ranks_joined} {health.progress}" if health else ""
     if clocks.started is None or epoch != clocks.epoch:
         return replace(clocks, started=now, moved=now, epoch=epoch, mark=mark)
     return replace(clocks, moved=now, mark=mark) if mark != clocks.mark else clocks

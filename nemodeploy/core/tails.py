@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 
 def tail_header(line: str) -> str:
-    """The file name in a heading of `tail -v`, without its directory; empty for any other line."""
-    return line[4:-4].rpartition("/")[2] if line.startswith("==> ") and line.endswith(" <==") else ""
+    """The path in a heading of `tail -v`; empty for any other line."""
+    return line[4:-4] if line.startswith("==> ") and line.endswith(" <==") else ""
 
 
 def split_tails(text: str) -> Mapping[str, str]:
-    """The output of `tail -v` over several files, by file name."""
+    """The output of `tail -v` over several files, by path."""
     found: dict[str, str] = {}
     name = ""
     for line in text.splitlines(keepends=True):

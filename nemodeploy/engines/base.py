@@ -69,6 +69,10 @@ class Engine(Server, Protocol):
         """The log line of a rank that has joined the others."""
 
     @property
+    def progress_pattern(self) -> str:
+        """The log line that tells how much is loaded; its first group is the percentage without a sign. Empty: none."""
+
+    @property
     def phases(self) -> tuple[Phase, ...]:
         """In the order in which they come."""
 
@@ -112,6 +116,7 @@ class Common:
 
     options: tuple[Option, ...] = ()
     causes: tuple[Cause, ...] = ()
+    progress_pattern = ""
     most_batch = 8
     reserve_gib = 6.0
     stop_signal = "TERM"

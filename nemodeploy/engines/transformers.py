@@ -22,6 +22,7 @@ class Transformers(OpenAi):
     reserve_gib = 4.0
     cuts_evenly = False
     joined_pattern = "Started server process"
+    progress_pattern = r"Loading [a-z ]+: +([0-9]{1,3})%"
     phases = (
         Phase(name="loading", pattern="Loading weights|Loading checkpoint shards"),
         Phase(name="listening", pattern="Uvicorn running on"),

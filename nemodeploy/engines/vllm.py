@@ -27,6 +27,7 @@ class Vllm(OpenAi):
         Option(name="enforce_eager", default=False, about="no CUDA graphs: slower, less memory"),
     )
     joined_pattern = "world_size="
+    progress_pattern = r"Loading .*shards: +([0-9]{1,3})%"
     phases = (
         Phase(name="joining", pattern="world_size="),
         Phase(name="loading", pattern="Starting to load model|Loading safetensors"),

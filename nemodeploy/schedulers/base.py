@@ -106,7 +106,7 @@ class QueueRow:
     def plain_reason(self) -> str:
         """Slurm's reason, with what it means."""
         meaning = REASONS.get(self.reason, "")
-        return f"{self.reason}: {meaning}" if meaning else self.reason
+        return meaning if self.reason == "None" else f"{self.reason}: {meaning}" if meaning else self.reason
 
 
 class Fate(enum.Enum):

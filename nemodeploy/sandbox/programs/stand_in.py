@@ -57,6 +57,18 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def load(kind: str, seconds: float) -> None:
+    """Take that long; where the real one draws a bar over itself, so does this."""
+    bar = {"vllm": "Loading safetensors checkpoint shards: {:3}% Completed", "transformers": "Loading weights: {:3}%|"}
+    for step in range(5):
+        if kind in bar:
+            sys.stdout.write("\r" + bar[kind].format(20 * (step + 1)))
+            sys.stdout.flush()
+        time.sleep(seconds / 5)
+    if kind in bar:
+        say("")
+
+
 def options(kind: str, words: list[str]) -> argparse.Namespace:
     """The real program's options, and nothing else."""
     parser = argparse.ArgumentParser(prog=kind, allow_abbrev=False)
@@ -172,7 +184,7 @@ def main() -> None:
     rank = int(os.environ.get("SLURM_PROCID", "0"))
     say(f"Initializing distributed: GLOBAL_RANK: {rank}, world_size={os.environ.get('SLURM_NTASKS', '1')}")
     say(f"llama: loading model {path} (stand-in: a tiny model on the CPU)")
-    time.sleep(float(os.environ.get("STAND_IN_LOAD_SECONDS", "0")))
+    load(kind, float(os.environ.get("STAND_IN_LOAD_SECONDS", "0")))
     if rank:
         signal.pause()
     model = Model(path)

@@ -47,7 +47,7 @@ def test_every_log_line_carries_its_file_however_it_is_cut() -> None:
 
 def test_tails_are_split_by_file() -> None:
     text = "==> current/logs/a.0.log <==\none\ntwo\n\n==> slurm-7.log <==\nthree\n"
-    assert split_tails(text) == {"a.0.log": "one\ntwo\n\n", "slurm-7.log": "three\n"}
+    assert split_tails(text) == {"current/logs/a.0.log": "one\ntwo\n\n", "slurm-7.log": "three\n"}
 
 
 def test_an_answer_that_the_job_kept_is_read_like_any_other() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from nemodeploy.adapters.journal import Journal
 from nemodeploy.adapters.transports.local import LocalTransport
-from nemodeploy.app import ending, reap, submitting
+from nemodeploy.app import ending, reap, status, submitting, waiting
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.app.submitting import Submitted, Taken
@@ -23,9 +23,11 @@ from nemodeploy.core.readiness import Budget, State, judge
 from nemodeploy.errors import (
     BadInput,
     ClusterUnreachable,
+    JobEnded,
     OutcomeUnknown,
     PreflightFailed,
     QueueTimeout,
+    StartupTimeout,
     SubmissionRefused,
 )
 from nemodeploy.schedulers import slurm
@@ -514,3 +516,63 @@ def test_what_its_owner_came_back_to_is_not_reaped(login: Login) -> None:
     gone_when_cancelled(login)
     assert reap.act(site, ports, found, "me@here", older_than_s=9e9) == []
     assert not lease.exists()
+
+
+def archived(login: Login) -> Token:
+    """One that was submitted, ran, and was taken down."""
+    token = accepted(login)
+    directory = login.shared / "deployments/demo" / str(token)
+    epoch = directory / "epochs/77.0"
+    (epoch / "logs").mkdir(parents=True)
+    (epoch / "logs/h100-1.3.log").write_text("loading\nCUDA out of memory. Tried to allocate 2 GiB\n")
+    record = {"epoch": "77.0", "cause": "server_exited", "rank": 3, "rank_status": 1, "status": 1, "elapsed_s": 90}
+    (epoch / "exit.json").write_text(json.dumps(record))
+    (epoch / "events.jsonl").write_text('{"at": 1000, "elapsed_s": 0, "phase": "starting", "cause": ""}\n')
+    (directory / "current").symlink_to("epochs/77.0")
+    login.site().archive(token)
+    return token
+
+
+def test_what_has_ended_is_still_told_with_its_cost_and_its_cause(login: Login) -> None:
+    token = archived(login)
+    assert status.status(login.site()) == ()
+    (found,) = status.ended(login.site(), within_s=3600)
+    assert (found.token, found.verdict.state, found.verdict.reason) == (token, State.ENDED, "the server program ended")
+    told = status.detail(login.site(), found)
+    assert told.gpu_hours == told.gpu_hours_before_ready == round(16 * 90 / 3600, 3)
+    assert {State.STARTING, State.ENDED} < {event.state for event in told.events}
+    assert told.why is not None
+    assert told.why.text == "the server program ended (rank 3), exit 1: the GPU ran out of memory"
+    assert told.why.line == "CUDA out of memory. Tried to allocate 2 GiB"
+    os.utime(login.shared / "archive" / str(token), (1, 1))
+    assert status.ended(login.site(), within_s=3600) == ()
+
+
+def waited(login: Login, goal: str, timeout_s: float | None = 60.0) -> status.Deployment | None:
+    (first,) = status.status(login.site())
+    return waiting.wait(login.site(), login.ports(), first, goal, timeout_s=timeout_s)
+
+
+def test_waiting_says_what_it_was_at_when_the_time_was_over(login: Login) -> None:
+    token = accepted(login)
+    login.row("77", "PENDING", token, "Priority")
+    with pytest.raises(QueueTimeout, match="is not ready after 60 s: QUEUED Priority"):
+        waited(login, waiting.READY)
+    login.row("77", "RUNNING", token)
+    with pytest.raises(StartupTimeout, match="STARTING the job has begun"):
+        waited(login, waiting.READY)
+    asked = (login.path / "calls").read_text().count("squeue --me")
+    assert asked <= 2 * (1 + 4 + 60 / 15 + 1) + 3
+    login.slurm(squeue="exit 1")
+    with pytest.raises(OutcomeUnknown, match="Slurm did not answer"):
+        waited(login, waiting.READY)
+
+
+def test_waiting_for_the_end_is_over_with_it(login: Login) -> None:
+    token = accepted(login)
+    login.row("77", "FAILED", token)
+    found = waited(login, waiting.ENDED)
+    assert found is not None
+    assert found.verdict.gone
+    with pytest.raises(JobEnded, match="Slurm says FAILED: its cause is unknown"):
+        waited(login, waiting.READY)

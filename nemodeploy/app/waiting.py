@@ -1,0 +1,81 @@
+"""Waiting until somebody's deployment is what one wants: it is watched, and never touched."""
+
+from __future__ import annotations
+
+from nemodeploy.app.explaining import explain
+from nemodeploy.app.ports import Ports
+from nemodeploy.app.site import Site, unknown_outcome
+from nemodeploy.app.status import Deployment, only, status
+from nemodeploy.core.observation import RunDirectory
+from nemodeploy.core.readiness import State
+from nemodeploy.errors import ClusterUnreachable, JobEnded, NemodeployError, QueueTimeout, StartupTimeout
+
+READY, ENDED, GONE = GOALS = ("ready", "ended", "gone")
+# Somebody waits: Slurm is asked at 0, 1, 2, 4 and 8 s, then four times a minute, and at once when the job says a word.
+PACE_S = (1.0, 1.0, 2.0, 4.0)
+SLOW_PACE_S = 15.0
+PEEK_S = 1.0
+
+
+def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: float | None) -> Deployment | None:
+    """Return the deployment as soon as the goal holds; None when it ended and is no longer listed.
+
+    Raises JobEnded when it can no longer become ready. When the time is over: QueueTimeout or StartupTimeout for what
+    it was at then, OutcomeUnknown when that cannot be told.
+    """
+    begun, pace, said = ports.clock.now(), list(PACE_S), ""
+    last, problem = first, ""
+    while True:
+        try:
+            found = status(site, first.name)
+            now, problem = only(found, first.name) if found else None, ""
+        except ClusterUnreachable as error:  # it leaves everything open
+            now, problem = last, error.message
+        if not problem and (now is None or now.verdict.gone):
+            if goal != READY:
+                return now
+            raise _ended(site, now or last)
+        last = now or last
+        if goal == READY and not problem and last.verdict.state is State.READY:
+            return last
+        text = f"UNKNOWN {problem}" if problem else f"{last.verdict.state.value} {last.verdict.reason}".strip()
+        if text != said:
+            ports.reporter.say("waiting", text)
+            said = text
+        left = None if timeout_s is None else begun + timeout_s - ports.clock.now()
+        if left is not None and left <= 0:
+            raise _late(site, last, goal, timeout_s or 0.0, problem)
+        pause = pace.pop(0) if pace else SLOW_PACE_S
+        _doze(site, ports, last, pause if left is None else min(pause, left))
+
+
+def _doze(site: Site, ports: Ports, last: Deployment, pause_s: float) -> None:
+    """Sleep, but not while the job says something new: to read its directory asks no controller."""
+    until, before = ports.clock.now() + pause_s, _words(last.seen.directory)
+    while (left := until - ports.clock.now()) > 0:
+        ports.clock.sleep(min(PEEK_S, left))
+        try:
+            if _words(site.look(controller=False).directory(last.token)) != before:
+                return
+        except ClusterUnreachable:
+            continue
+
+
+def _words(directory: RunDirectory) -> tuple[object, ...]:
+    health = directory.health
+    return (health and (health.epoch, health.phase, health.generated), directory.exit, bool(directory.manifest))
+
+
+def _ended(site: Site, last: Deployment) -> NemodeployError:
+    why = explain(site, last.seen).text if last.verdict.gone else "it is no longer up"
+    hint = f"nemodeploy status {last.name}"
+    return JobEnded(f"{last.name} has ended: {why}", hint=hint, token=str(last.token))
+
+
+def _late(site: Site, last: Deployment, goal: str, timeout_s: float, problem: str) -> NemodeployError:
+    state, token = last.verdict.state, str(last.token)
+    if problem or state is State.UNKNOWN:
+        return unknown_outcome(last.token, site.cluster, problem or last.verdict.reason)
+    text = f"{last.name} is not {goal} after {timeout_s:.0f} s: {state.value} {last.verdict.reason}".rstrip()
+    kind = QueueTimeout if state in (State.SUBMITTING, State.QUEUED) else StartupTimeout
+    return kind(text, hint=f"nemodeploy status {last.name}", token=token)
