@@ -186,7 +186,11 @@ class Watch:
             raise unknown_outcome(self.token, self.site.cluster, "it is ending, and Slurm does not confirm the end")
         if verdict.state is State.QUEUED and row and row.reason in NEVER_HEALS:
             self._give_up()
-            raise QueueTimeout(f"the job would have waited for ever: {row.plain_reason}; it is cancelled", token=token)
+            raise QueueTimeout(
+                f"the job would have waited for ever: {row.plain_reason}; it is cancelled",
+                hint=NEVER_HEALS[row.reason],
+                token=token,
+            )
         late = readiness.overdue(self.clocks, verdict, self.budget, now)
         if late == "queue":
             self._give_up()

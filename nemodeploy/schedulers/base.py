@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -54,14 +55,43 @@ REASONS: Mapping[str, str] = {
     "BadConstraints": "no node can ever satisfy it",
     "DependencyNeverSatisfied": "waits for a job that will never end well",
     "AccountNotAllowed": "the account may not use this partition",
+    "InvalidAccount": "there is no such account",
+    "InvalidQOS": "there is no such QOS",
+    "QOSNotAllowed": "the QOS may not be used with this partition or account",
+    "JobHoldMaxRequeue": "it was requeued too often; Slurm holds it",
     "launch failed requeued held": "its launch failed; Slurm holds it",
+    "NodeDown": "a node it needs is down",
+    "PartitionInactive": "the partition takes no jobs now",
+    "Licenses": "a licence it needs is in use",
+    "Reservation": "its reservation has not begun",
+    "Prolog": "its nodes are being prepared",
+    "Cleaning": "its nodes are being cleaned up",
+    "InactiveLimit": "a limit of the site was reached",
+    "SystemFailure": "something in Slurm or its file system failed",
 }
-NEVER_HEALS = frozenset(
-    (
-        *("PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "DependencyNeverSatisfied"),
-        *("AccountNotAllowed", "JobHeldAdmin", "launch failed requeued held"),
-    )
+# Beginnings of reasons that come in many forms.
+_KINDS: tuple[tuple[str, str], ...] = (
+    ("Assoc", "a limit of your account is reached; it starts when others of the account end"),
+    ("QOS", "a limit of the QOS is reached; it starts when others end"),
+    ("MaxGRES", "the limit of GPUs for you is reached"),
+    ("ReqNodeNotAvail", "a node it needs is not available"),
+    ("BurstBuffer", "storage is being prepared for it"),
+    ("Nodes required for job are", "nodes it needs are down, drained or reserved"),
 )
+# What never heals by waiting, and what to do instead.
+NEVER_HEALS: Mapping[str, str] = {
+    "PartitionTimeLimit": "ask for less: --set time=01:00:00",
+    "PartitionNodeLimit": "another partition: slurm.partition in the cluster file; sinfo lists them",
+    "BadConstraints": "check slurm.extra_args and gpus: in the cluster file",
+    "DependencyNeverSatisfied": "leave --dependency out of slurm.extra_args",
+    "AccountNotAllowed": "another slurm.account or slurm.partition in the cluster file",
+    "InvalidAccount": "set slurm.account in the cluster file; sacctmgr show assoc user=$USER lists yours",
+    "InvalidQOS": "set --qos in slurm.extra_args of the cluster file; sacctmgr show assoc user=$USER lists yours",
+    "QOSNotAllowed": "another --qos in slurm.extra_args, or another partition",
+    "JobHeldAdmin": "ask the site why it holds the job",
+    "JobHoldMaxRequeue": "nemodeploy logs shows why it did not start; ask the site",
+    "launch failed requeued held": "nemodeploy logs shows why; ask the site about that node",
+}
 
 
 # Ends that Slurm itself brings about: what they mean, and what to do. They count before any line of a log.
@@ -104,9 +134,12 @@ class QueueRow:
 
     @property
     def plain_reason(self) -> str:
-        """Slurm's reason, with what it means."""
-        meaning = REASONS.get(self.reason, "")
-        return meaning if self.reason == "None" else f"{self.reason}: {meaning}" if meaning else self.reason
+        """Slurm's reason, with what it means, and when it expects the start (by the cluster's clock)."""
+        of_its_kind = (text for beginning, text in _KINDS if self.reason.startswith(beginning))
+        meaning = REASONS.get(self.reason) or next(of_its_kind, "")
+        text = meaning if self.reason == "None" else f"{self.reason}: {meaning}" if meaning else self.reason
+        when = re.fullmatch(r"\d{4}-(\d\d-\d\d)T(\d\d:\d\d):\d\d", self.start)
+        return f"{text} · expected start {when[1]} {when[2]}" if when and self.kind == "waiting" else text
 
 
 class Fate(enum.Enum):

@@ -203,3 +203,26 @@ def test_a_request_takes_the_gpus_that_the_deployment_needs(request_: str, words
 )
 def test_options_that_change_what_was_planned_are_ours(word: str) -> None:
     assert slurm._is_ours(word) or word == "-pshort"
+
+
+@pytest.mark.parametrize(
+    ("reason", "start", "plain"),
+    [
+        ("None", "N/A", "just submitted"),
+        ("Priority", "2026-11-21T14:32:00", "Priority: other jobs come first · expected start 11-21 14:32"),
+        ("AssocGrpGRES", "N/A", "AssocGrpGRES: a limit of your account is reached; it starts when others of the"),
+        ("QOSMaxGRESPerUser", "N/A", "QOSMaxGRESPerUser: a limit of the QOS is reached"),
+        ("InvalidQOS", "N/A", "InvalidQOS: there is no such QOS"),
+        ("ReqNodeNotAvail, UnavailableNodes:h100-1", "N/A", "ReqNodeNotAvail, UnavailableNodes:h100-1: a node it"),
+        ("SomethingNew", "N/A", "SomethingNew"),
+    ],
+)
+def test_reasons_are_said_in_plain_words_with_the_expected_start(reason: str, start: str, plain: str) -> None:
+    row = slurm.parse_queue(line("7", "0", "PENDING", reason, "0:00", "1:00", start, "nd-a-0", ""))[0]
+    assert row.plain_reason.startswith(plain)
+    assert ("expected" in row.plain_reason) == ("expected" in plain)
+
+
+def test_whatever_never_heals_is_said_in_plain_words_with_what_to_do() -> None:
+    assert set(slurm.NEVER_HEALS) <= set(slurm.REASONS)
+    assert all(slurm.NEVER_HEALS.values())
