@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass, replace
 
 from nemodeploy.app import asking, ending
@@ -267,8 +268,13 @@ class Watch:
         )
 
     def _say(self, phase: str, text: str) -> None:
-        if f"{phase} {text}" != self.said:
-            self.said = f"{phase} {text}"
+        before, self.said = self.said, f"{phase} {text}"
+        if _coarse(self.said) != _coarse(before):
             self.ports.reporter.say(phase, text)
         else:
             self.ports.reporter.live(phase, text)
+
+
+def _coarse(text: str) -> str:
+    """Percentages in steps of twenty: every one of them would be too many lines for a pipe."""
+    return re.sub(r"(\d+) %", lambda match: str(int(match[1]) // 20), text)
