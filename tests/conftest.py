@@ -68,6 +68,15 @@ class Home:
                 return process
         raise AssertionError(f"it ended with {process.wait()} and never said {word!r}")
 
+    def rest_of(self, process: subprocess.Popen[str], within_s: float = 60) -> str:
+        """What a command says on stderr until it ends; if it does not in time, what it said so far is the failure."""
+        try:
+            return process.communicate(timeout=within_s)[1]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said = process.communicate()[1]
+            raise AssertionError(f"not over after {within_s} s; it said:\n{said}") from None
+
     def wait_for(self, state: str, within_s: float = 60, *, patient: bool = True) -> dict[str, Any]:
         """The one deployment as soon as it is in a state; without patience, as it is."""
         deadline = time.monotonic() + within_s

@@ -1,79 +1,176 @@
-"""What the ranks said: the ends of their logs, or all of them as they come."""
+"""What the ranks said: the ends of their logs, or all of them as they come.
+
+The reader remembers how far it has come in every file, so a requeue, a log that appears late, or a connection that
+broke costs no line and shows none twice.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from nemodeploy.app.site import Site
 from nemodeploy.core.diagnosis import clean
 from nemodeploy.core.submission import FOLLOW_LINKS
-from nemodeploy.core.tails import tail_header
 from nemodeploy.errors import BadInput, ClusterUnreachable
+from nemodeploy.values import Token
 
 TAIL_LINES = 20
+FOLLOW_EVERY_S = 1.0
+WAITING_EVERY_S = 15.0  # between two runs of a requeued job Slurm is asked
+CHUNK_BYTES = 65536
+BREAKS_ENDURED = 20
 
 
-def show(site: Site, name: str, say: Callable[[str], None], *, lines: int = TAIL_LINES, follow: bool = False) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """Whose logs: of one rank, of one node, or of all."""
+
+    rank: int | None = None
+    node: str | None = None
+
+    def takes(self, path: str) -> bool:
+        """Whether a log is one of them; what is not a rank's belongs to nobody."""
+        node, _, rest = path.rpartition("/")[2].removesuffix(".log").rpartition(".")
+        if self.rank is None and self.node is None:
+            return True
+        return "/logs/" in path and self.rank in (None, _number(rest)) and self.node in (None, node)
+
+
+EVERYBODY = Wanted()
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
+
+
+def show(
+    site: Site,
+    name: str,
+    say: Callable[[str], None],
+    *,
+    sleep: Callable[[float], None],
+    lines: int = TAIL_LINES,
+    follow: bool = False,
+    wanted: Wanted = EVERYBODY,
+) -> None:
     """Print the logs of the live token of a name, else of its newest archived one, each line after its file's name.
 
-    With `follow` it goes on until the job's own `exit.json` appears. Raises BadInput when there is no such name.
+    With `follow` it goes on until the job has ended for good. Raises BadInput when there is no such name.
     """
-    prefix = _Prefix(say)
-    status = site.transport.follow(_script(site, name, lines, follow), prefix.take)
-    prefix.flush()
-    if status == 3:
-        raise BadInput(f"no deployment named {name!r} on {site.cluster.name}", hint="nemodeploy status")
-    if status:
-        raise ClusterUnreachable(f"the connection to {site.cluster.name} broke", hint="run the same command again")
+    reader = _Reader(site, _find(site, name), say, wanted)
+    reader.read(last_lines=lines)
+    breaks = 0
+    while follow:
+        try:
+            over = reader.over
+            news = reader.read()
+            if over and not news and not _will_run_again(site, reader.token):
+                break
+            sleep(WAITING_EVERY_S if over and not news else FOLLOW_EVERY_S)
+            breaks = 0
+        except ClusterUnreachable:
+            breaks += 1
+            if breaks > BREAKS_ENDURED:
+                raise
+            sleep(max(site.cluster.ssh.reconnect_wait_s, FOLLOW_EVERY_S))
+    reader.flush()
 
 
-def _script(site: Site, name: str, lines: int, follow: bool) -> str:
-    """Shell text. `tail --follow=name` ends with the process it is told to watch: a loop that looks for exit.json."""
-    find = f"""\
+def _find(site: Site, name: str) -> Token:
+    script = f"""\
 d={site.root}/deployments/{name}
 {FOLLOW_LINKS}
-if [ -z "$live" ] || ! cd "$d/$live" 2>/dev/null; then
-  t=; for x in {site.root}/archive/nd-{name}-??????????????????????????; do [ ! -d "$x" ] || t=$x; done
-  [ -n "$t" ] && cd "$t" || exit 3
+if [ -z "$live" ] || [ ! -d "$d/$live" ]; then
+  live=; for x in {site.root}/archive/nd-{name}-??????????????????????????; do [ ! -d "$x" ] || live=${{x##*/}}; done
 fi
+echo "$live"
 """
-    if not follow:
-        return find + f"tail -v -n {int(lines)} current/logs/*.log ./*.log submit/sbatch.err 2>/dev/null; exit 0\n"
-    return (
-        find
-        + f"""\
-here=$(pwd -P)
-over() {{ [ -e current/exit.json ] || [ ! -d "$here" ] || ! kill -0 "$client" 2>/dev/null; }}
-client=$PPID # sshd's process for this connection: when it is gone, so are we
-until ls current/logs/*.log >/dev/null 2>&1 || over; do sleep 0.5; done; sleep 0.5
-( until over; do sleep 1; done ) & watcher=$!
-tail -v -n {int(lines)} --pid="$watcher" --follow=name --retry current/logs/*.log ./*.log 2>/dev/null
-exit 0
-"""
-    )
+    try:
+        return Token(site.ask({"find": script})["find"].text.strip())
+    except ValueError as error:
+        text = f"no deployment named {name!r} on {site.cluster.name}"
+        raise BadInput(text, hint="nemodeploy status --all") from error
 
 
-class _Prefix:
-    """Turns `tail -v` over several files into lines that carry their file's name."""
+def _will_run_again(site: Site, token: Token) -> bool:
+    """Whether Slurm still holds it, though this run has ended; nobody is asked where that cannot be."""
+    look = site.look(controller=False)
+    if not look.directory(token).plan.get("requeue"):
+        return False
+    rows = site.look().rows.get(str(token), ())
+    return any(row.kind != "ended" for row in rows)
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.rest, self.name = say, b"", ""
 
-    def take(self, chunk: bytes) -> None:
-        """Whole lines only; half a line waits for its rest."""
-        *whole, self.rest = (self.rest + chunk).split(b"\n")
-        for raw in whole:
-            self._line(raw.decode(errors="replace"))
+class _Reader:
+    """How far every log of a token has been read, in bytes."""
+
+    def __init__(self, site: Site, token: Token, say: Callable[[str], None], wanted: Wanted) -> None:
+        self.site, self.token, self.say, self.wanted = site, token, say, wanted
+        self.offsets: dict[str, int] = {}
+        self.rests: dict[str, str] = {}
+        self.over, self.run = False, ""
+
+    def read(self, *, last_lines: int | None = None) -> bool:
+        """Say what is new; at first the last lines of every log of the present run. Returns whether there was any."""
+        sizes = self._sizes()
+        for path, size in sizes.items():
+            if path not in self.offsets:
+                earlier = last_lines is not None and "/logs/" in path and not path.startswith(f"{self.run}/")
+                start = 0 if last_lines is None else max(0, size - CHUNK_BYTES)
+                self.offsets[path] = size if earlier else start
+        news = {path: self.offsets[path] for path, size in sizes.items() if size > self.offsets[path]}
+        if news:
+            cut = {path for path, offset in news.items() if last_lines is not None and offset}
+            self._say_all(news, sizes, last_lines, cut)
+        return bool(news)
+
+    def _in_directory(self, script: str) -> str:
+        here = f"cd {self.site.directory(self.token)} 2>/dev/null || cd {self.site.root}/archive/{self.token} || exit 1"
+        return f"{here}\n{script}"
+
+    def _sizes(self) -> dict[str, int]:
+        """Sizes in bytes by path, of all runs; and whether the present one is over."""
+        script = (
+            "echo run $(readlink current)\n"
+            "[ ! -e current/exit.json ] && [ ! -e submit/withheld ] || echo over\n"
+            "stat -c '%s %n' epochs/*/logs/*.log ./*.log submit/sbatch.err 2>/dev/null; exit 0\n"
+        )
+        text = self.site.ask({"sizes": self._in_directory(script)})["sizes"].text
+        present = re.search(r"^run (epochs/[0-9.]+)$", text, re.MULTILINE)
+        self.run = present[1] if present else ""
+        self.over = "over" in text.splitlines() or not text.strip()
+        found = {path: int(size) for size, path in re.findall(r"^(\d+) ([\w./@:+-]+)$", text, re.MULTILINE)}
+        return {path: size for path, size in found.items() if self.wanted.takes(path)}
+
+    def _say_all(self, news: dict[str, int], sizes: dict[str, int], last_lines: int | None, cut: set[str]) -> None:
+        paths = list(news)
+        parts = {
+            f"log.{number}": self._in_directory(f"tail -c +{news[path] + 1} '{path}' | head -c {CHUNK_BYTES}")
+            for number, path in enumerate(paths)
+        }
+        answers = self.site.ask(parts)
+        for number, path in enumerate(paths):
+            self.offsets[path] += min(sizes[path] - news[path], CHUNK_BYTES)
+            *whole, self.rests[path] = (self.rests.get(path, "") + answers[f"log.{number}"].text).split("\n")
+            if len(self.rests[path]) > CHUNK_BYTES:  # a line without an end is shown in pieces
+                whole, self.rests[path] = [*whole, self.rests[path]], ""
+            if path in cut:
+                whole = whole[1:]
+            if last_lines is not None:
+                whole = whole[-last_lines:] if last_lines else []
+            self._say(path, whole)
+
+    def _say(self, path: str, lines: list[str]) -> None:
+        name = path.rpartition("/")[2].removesuffix(".log")
+        for line in lines:
+            shown = clean(line.rpartition("\r")[2] or line)
+            if shown:
+                self.say(f"{name} | {shown}")
 
     def flush(self) -> None:
-        """The last line, if it had no end."""
-        if self.rest:
-            self._line(self.rest.decode(errors="replace"))
-            self.rest = b""
-
-    def _line(self, line: str) -> None:
-        header = tail_header(line).rpartition("/")[2]
-        if header:
-            self.name = header.removesuffix(".log")
-        elif line.strip():
-            self.say(f"{self.name} | {clean(line)}")
+        """Last lines that had no end."""
+        for path, rest in self.rests.items():
+            self._say(path, [rest])
+        self.rests.clear()

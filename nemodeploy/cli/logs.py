@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import click
 
@@ -17,9 +18,16 @@ from nemodeploy.errors import BadInput, NemodeployError
 @click.option(
     "--tail", "lines", type=click.IntRange(0, 100_000), default=20, show_default=True, help="Lines per log file."
 )
-def command(name: str, cluster: str | None, as_json: bool, follow: bool, lines: int) -> None:
-    """Print the ends of all ranks' logs, each line after its node and rank; also of a deployment that has ended."""
-    from nemodeploy.app.logs import show
+@click.option("--rank", type=click.IntRange(0), help="Of this rank only.")
+@click.option("--node", metavar="HOST", help="Of the ranks on this node only.")
+def command(
+    name: str, cluster: str | None, as_json: bool, follow: bool, lines: int, rank: int | None, node: str | None
+) -> None:
+    """Print the ends of all ranks' logs, each line after its node and rank; also of a deployment that has ended.
+
+    Followed, they go on through a requeue and a broken connection, without a line lost or shown twice.
+    """
+    from nemodeploy.app.logs import Wanted, show
 
     world.require_name(name)
     collected: list[str] = []
@@ -29,7 +37,9 @@ def command(name: str, cluster: str | None, as_json: bool, follow: bool, lines: 
     with contextlib.ExitStack() as stack:
         for one in asked:
             try:
-                show(stack.enter_context(world.site(one)), name, say, lines=lines, follow=follow)
+                site = stack.enter_context(world.site(one))
+                wanted = Wanted(rank=rank, node=node)
+                show(site, name, say, sleep=time.sleep, lines=lines, follow=follow, wanted=wanted)
                 failure = None
                 break
             except NemodeployError as error:

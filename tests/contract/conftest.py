@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +11,7 @@ from nemodeploy.adapters.transports import TRANSPORTS
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.core.decode import decode_cluster
 from nemodeploy.sandbox.cluster import Sandbox
+from nemodeploy.values import Command
 
 
 @pytest.fixture(params=sorted(TRANSPORTS))
@@ -27,16 +27,8 @@ def serve(transport: Transport) -> Callable[[str], int]:
     """Run a Python program where the transport leads; returns the port that it prints first."""
 
     def start(program: str) -> int:
-        found: list[bytes] = []
-        ready = threading.Event()
-
-        def take(chunk: bytes) -> None:
-            found.append(chunk)
-            ready.set()
-
-        script = f"exec python3 - <<'EOF'\n{program}\nEOF\n"
-        threading.Thread(target=transport.follow, args=(script, take), daemon=True).start()
-        assert ready.wait(20)
-        return int(found[0])
+        script = f"out=$(mktemp); python3 - >\"$out\" 2>&1 <<'EOF' &\n{program}\nEOF\n"
+        script += 'until [ -s "$out" ]; do sleep 0.05; done; cat "$out"; rm "$out"\n'
+        return int(transport.run(Command(script=script, deadline_s=20)).stdout)
 
     return start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -51,19 +50,6 @@ def test_output_is_capped_and_the_rest_thrown_away(transport: Transport) -> None
     status, out, _ = run(transport, "head -c 40000000 /dev/zero | tr '\\0' a\n", deadline_s=60)
     assert status == 0
     assert 1_000_000 < len(out) <= 17 * 2**20
-
-
-def test_follow_hands_text_over_as_it_comes(transport: Transport) -> None:
-    chunks: list[bytes] = []
-    first = threading.Event()
-
-    def take(chunk: bytes) -> None:
-        chunks.append(chunk)
-        first.set()
-
-    status = transport.follow("echo one; sleep 0.5; echo two; exit 4\n", take)
-    assert (status, b"".join(chunks)) == (4, b"one\ntwo\n")
-    assert len(chunks) > 1
 
 
 ECHO = """

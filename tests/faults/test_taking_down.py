@@ -38,7 +38,7 @@ def test_f41_a_ci_system_cancels_at_any_moment(rig: Rig, after_s: float) -> None
 def test_f41_term_and_hangup_take_it_down_too(rig: Rig, number: signal.Signals) -> None:
     process = rig.site.start_until("submitted", "up", "--profile", "cpu")
     process.send_signal(number)
-    rest = process.communicate(timeout=60)[1]
+    rest = rig.site.rest_of(process)
     assert process.returncode == 40, rest
     assert rig.alive() == []
 
@@ -50,7 +50,7 @@ def test_f42_a_job_that_ignores_term_is_killed_after_the_grace(rig: Rig) -> None
     process = rig.site.start_until("starting the ranks", "up", "--profile", "cpu", "--cluster", cluster)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)[1]
+    rest = rig.site.rest_of(process)
     assert process.returncode == 40, rest
     assert rig.alive() == []
     assert rig.sandbox.exec("pgrep", "-f", str(program)).stdout == ""

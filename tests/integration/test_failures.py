@@ -55,7 +55,7 @@ def test_a_rank_that_dies_during_the_start_up_is_exit_30(site: Home, sandbox: Sa
     slow = site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "60"})
     starting = site.start_until("loading", "up", "--profile", "h100x16", "--cluster", slow)
     sandbox.exec("kill", "-KILL", pid_of_rank(sandbox, 9))
-    rest = starting.communicate(timeout=60)[1]
+    rest = site.rest_of(starting)
     assert starting.returncode == 30, rest
     assert "the server program ended (rank 9)" in rest
     assert "exit 137" in rest
@@ -300,7 +300,7 @@ def test_ctrl_c_twice_still_cancels(site: Home, sandbox: Sandbox) -> None:
     starting.send_signal(signal.SIGINT)
     time.sleep(0.1)
     starting.send_signal(signal.SIGINT)
-    rest = starting.communicate(timeout=60)[1]
+    rest = site.rest_of(starting)
     assert starting.returncode in (40, 50), rest
     deadline = time.monotonic() + 40
     while sandbox.exec("squeue", "--noheader").stdout and time.monotonic() < deadline:

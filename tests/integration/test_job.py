@@ -105,7 +105,7 @@ def test_a_server_that_ignores_term_is_killed_after_the_grace(site: Home, sandbo
     starting = site.start_until("starting the ranks", "up", "--profile", "h200x8", "--cluster", cluster)
     time.sleep(1)
     starting.send_signal(signal.SIGINT)
-    rest = starting.communicate(timeout=60)[1]
+    rest = site.rest_of(starting)
     assert starting.returncode == 40, rest
     assert sandbox.exec("squeue", "--noheader").stdout == ""
     assert sandbox.exec("pgrep", "-f", str(program)).stdout == ""

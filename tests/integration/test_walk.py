@@ -169,7 +169,7 @@ def test_ctrl_c_in_the_queue_takes_the_job_back(site: Home, sandbox: Sandbox) ->
     up(site, "--name", "first")
     waiting = site.start_until(" queued ", "up", "--profile", "h100x16", "--name", "second")
     waiting.send_signal(signal.SIGINT)
-    rest = waiting.communicate(timeout=60)[1]
+    rest = site.rest_of(waiting)
     assert waiting.returncode == 40, rest
     assert "verified gone" in rest
     assert len(sandbox.exec("squeue", "--noheader").stdout.splitlines()) == 1
@@ -179,7 +179,7 @@ def test_termination_in_the_start_up_takes_the_job_back(site: Home, sandbox: San
     slow = site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "60"})
     starting = site.start_until("loading", "up", "--profile", "h100x16", "--cluster", slow)
     starting.send_signal(signal.SIGTERM)
-    rest = starting.communicate(timeout=60)[1]
+    rest = site.rest_of(starting)
     assert starting.returncode == 40, rest
     assert sandbox.exec("squeue", "--noheader").stdout == ""
 
@@ -200,7 +200,7 @@ def test_the_queue_timeout_cancels_verifies_and_says_so(site: Home, sandbox: San
     up(site, "--name", "first")
     done = site.run("up", "--profile", "h100x16", "--name", "second", "--queue-timeout", "2s")
     assert done.returncode == 31
-    assert "no nodes within 2 s (Resources: waiting for free nodes)" in done.stderr
+    assert "no nodes within 2 s (Resources: waiting for free nodes · expected start " in done.stderr
     assert len(sandbox.exec("squeue", "--noheader").stdout.splitlines()) == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import Protocol
 
 from nemodeploy.values import Command, Completed
@@ -19,9 +18,6 @@ class Transport(Protocol):
 
     def run(self, command: Command) -> Completed:
         """Run a POSIX shell text. Raises ClusterUnreachable when no complete answer came within its deadline."""
-
-    def follow(self, script: str, on_text: Callable[[bytes], None]) -> int:
-        """Run a shell text and hand over its output as it comes, until it ends. Returns its status."""
 
     def tunnel(self, host: str, port: int) -> socket.socket:
         """A byte stream to a port that the login host can reach. Raises ClusterUnreachable."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Callable
 
 from nemodeploy.adapters.transports.base import OUTPUT_CAP
 from nemodeploy.errors import ClusterUnreachable
@@ -30,17 +29,6 @@ class LocalTransport:
         except subprocess.TimeoutExpired as error:
             raise ClusterUnreachable(f"no answer within {command.deadline_s:.0f} s") from error
         return Completed(status=done.returncode, stdout=_text(done.stdout), stderr=_text(done.stderr))
-
-    def follow(self, script: str, on_text: Callable[[bytes], None]) -> int:
-        """Run the text and pass on its output."""
-        with subprocess.Popen(("sh", "-s"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(script.encode())
-            process.stdin.close()
-            while chunk := process.stdout.read1(65536):  # type: ignore[attr-defined]
-                on_text(chunk)
-            return process.wait()
 
     def tunnel(self, host: str, port: int) -> socket.socket:
         """A plain connection."""

@@ -13,7 +13,6 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import paramiko
@@ -61,20 +60,6 @@ class ParamikoTransport:
                 self.close()
                 raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")
             return Completed(status=channel.exit_status, stdout=_text(streams[0]), stderr=_text(streams[1]))
-        finally:
-            _close(channel)
-
-    def follow(self, script: str, on_text: Callable[[bytes], None]) -> int:
-        """Pass on what comes; stderr is dropped."""
-        channel = self._start(script)
-        try:
-            while not (channel.eof_received or channel.closed) or channel.recv_ready():
-                select.select([channel], [], [], 1.0)
-                while channel.recv_ready():
-                    on_text(channel.recv(65536))
-                while channel.recv_stderr_ready():
-                    channel.recv_stderr(65536)
-            return channel.exit_status if channel.status_event.wait(5) else -1
         finally:
             _close(channel)
 

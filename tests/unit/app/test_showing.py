@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from nemodeploy.app import asking
-from nemodeploy.app.logs import _Prefix
 from nemodeploy.app.status import hosts
 from nemodeploy.cli.reporters import PlainReporter
 from nemodeploy.cli.words import clock, table
@@ -33,16 +32,6 @@ PLAN: dict[str, Any] = {
 )
 def test_host_lists_are_written_out(text: str, names: tuple[str, ...]) -> None:
     assert hosts(text) == names
-
-
-def test_every_log_line_carries_its_file_however_it_is_cut() -> None:
-    said: list[str] = []
-    prefix = _Prefix(said.append)
-    text = b"==> current/logs/a.0.log <==\none\n\n==> current/logs/b.1.log <==\ntw\x1b[31mo"
-    for at in range(len(text)):
-        prefix.take(text[at : at + 1])
-    prefix.flush()
-    assert said == ["a.0 | one", "b.1 | two"]
 
 
 def test_tails_are_split_by_file() -> None:

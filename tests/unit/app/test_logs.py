@@ -1,0 +1,157 @@
+"""Reading logs: a real shell, real files, and a job that writes between two looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nemodeploy.app.logs import EVERYBODY, Wanted, show
+from nemodeploy.app.site import Site
+from nemodeploy.errors import BadInput, ClusterUnreachable
+from tests.unit.app import test_site
+from tests.unit.app.test_site import Login, accepted
+
+login = test_site.login
+
+
+class Job:
+    """What the ranks of a run directory write, step by step whenever the reader sleeps."""
+
+    def __init__(self, login: Login) -> None:
+        self.login, self.token = login, accepted(login)
+        self.path = login.shared / "deployments/demo" / str(self.token)
+        self.said: list[str] = []
+        self.begin("7.0")
+
+    def begin(self, epoch: str) -> None:
+        self.run = self.path / "epochs" / epoch
+        (self.run / "logs").mkdir(parents=True)
+        current = self.path / "current"
+        current.unlink(missing_ok=True)
+        current.symlink_to(f"epochs/{epoch}")
+
+    def write(self, text: str | bytes, rank: int = 0, node: str = "a") -> None:
+        with (self.run / f"logs/{node}.{rank}.log").open("ab") as log:
+            log.write(text if isinstance(text, bytes) else text.encode())
+
+    def end(self) -> None:
+        (self.run / "exit.json").write_text('{"epoch": "7.0", "cause": "cancelled", "status": 0}')
+
+    def show(
+        self, *steps: Callable[[], None], follow: bool = False, lines: int = 20, wanted: Wanted = EVERYBODY
+    ) -> None:
+        left = list(steps)
+        slept = 0
+
+        def sleep(_: float) -> None:
+            nonlocal slept
+            slept += 1
+            assert slept < 50, "it never ends"
+            if left:
+                left.pop(0)()
+
+        show(self.login.site(), "demo", self.said.append, sleep=sleep, lines=lines, follow=follow, wanted=wanted)
+        assert not left, "it ended too early"
+
+
+@pytest.fixture
+def job(login: Login) -> Job:
+    return Job(login)
+
+
+def test_the_last_lines_of_every_rank(job: Job) -> None:
+    job.write("one\ntwo\nthree\n")
+    job.write("four\x1b[31m\x00five\nhalf a li", rank=1, node="b")
+    job.show(lines=2)
+    assert job.said == ["a.0 | two", "a.0 | three", "b.1 | fourfive", "b.1 | half a li"]
+
+
+def test_of_one_rank_or_one_node(job: Job) -> None:
+    for rank, node in ((0, "a"), (1, "a"), (2, "b"), (10, "b")):
+        job.write(f"{node}{rank}\n", rank, node)
+    (job.path / "slurm-7.log").write_text("slurm\n")
+    job.show(wanted=Wanted(rank=1))
+    assert job.said == ["a.1 | a1"]
+    job.said.clear()
+    job.show(wanted=Wanted(node="b"))
+    assert job.said == ["b.10 | b10", "b.2 | b2"]
+
+
+def test_following_goes_on_through_late_logs_to_the_end(job: Job) -> None:
+    job.write("one\n")
+
+    def late() -> None:
+        job.write("late\n", rank=1)
+        job.write("half")
+
+    def rest() -> None:
+        job.write(" a line\n")
+
+    def last() -> None:
+        job.write("end\n")
+        job.end()
+
+    job.show(late, rest, last, lambda: None, follow=True)
+    assert job.said == ["a.0 | one", "a.1 | late", "a.0 | half a line", "a.0 | end"]
+
+
+def test_a_connection_that_breaks_costs_no_line(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.write("one\n")
+    real, broken = Site.ask, [5, 6]
+
+    def ask(self: Site, *words: object, **more: object) -> object:
+        broken[:] = [count - 1 for count in broken]
+        if 0 in broken:
+            raise ClusterUnreachable("cut")
+        return real(self, *words, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Site, "ask", ask)
+    job.show(lambda: job.write("two\n"), lambda: None, lambda: job.end(), lambda: None, follow=True)
+    assert job.said == ["a.0 | one", "a.0 | two"]
+
+
+def test_a_requeue_is_followed_into_the_next_run(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = [True, False]
+    monkeypatch.setattr("nemodeploy.app.logs._will_run_again", lambda *_: again.pop(0))
+    job.write("one\n")
+
+    def requeue() -> None:
+        job.begin("7.1")
+        job.write("two\n")
+
+    job.show(job.end, lambda: None, requeue, job.end, follow=True)
+    assert job.said == ["a.0 | one", "a.0 | two"]
+
+
+def test_earlier_runs_are_not_shown_again(job: Job) -> None:
+    job.write("old\n")
+    job.begin("7.1")
+    job.write("new\n")
+    job.show()
+    assert job.said == ["a.0 | new"]
+
+
+def test_an_endless_line_and_a_bar_do_no_harm(job: Job) -> None:
+    job.write(b"x" * 3_000_000)
+    job.write("\rloading 10%\rloading 20%\n", rank=1)
+    job.show()
+    assert "a.1 | loading 20%" in job.said
+    assert all(len(line) < 320 for line in job.said)
+
+
+def test_what_has_ended_is_still_read_and_what_never_was_is_not(job: Job) -> None:
+    job.write("one\n")
+    job.login.site().archive(job.token)
+    job.show()
+    assert job.said == ["a.0 | one"]
+    with pytest.raises(BadInput, match="no deployment named 'other'"):
+        show(job.login.site(), "other", print, sleep=lambda _: None)
+
+
+def test_paths_are_data(job: Job, tmp_path: Path) -> None:
+    (job.run / "logs/$(touch hacked).0.log").write_text("x\n")
+    (job.run / "logs/a' b.0.log").write_text("x\n")
+    job.show()
+    assert not list(tmp_path.rglob("hacked"))
