@@ -41,7 +41,7 @@ def generate(
     status, body = _send(
         site, endpoint, plan, engine.ask(_served(plan), prompting, prompt, max_tokens=max_tokens), timeout_s
     )
-    return _text(engine.read(status, body, prompt=prompt, stop=prompting.stop))
+    return _text(engine.read(status, body, served=_served(plan), prompt=prompt, stop=prompting.stop))
 
 
 def recorded(plan: Mapping[str, Any], answer: str) -> str:
@@ -50,7 +50,7 @@ def recorded(plan: Mapping[str, Any], answer: str) -> str:
     status, _, body = answer.lstrip("\n").partition("\n")
     prompt = prompting.compose(prompting.probe)
     number = int(status) if status.isdigit() else 0
-    return _text(engine.read(number, body, prompt=prompt, stop=prompting.stop))
+    return _text(engine.read(number, body, served=_served(plan), prompt=prompt, stop=prompting.stop))
 
 
 def _engine(plan: Mapping[str, Any]) -> Engine:

@@ -57,6 +57,12 @@ def in_json(text: str) -> str:
     return re.sub(r"([\\.\[\](){}*+?|^$])", r"\\\1", json.dumps(text)[1:-1])
 
 
+def names(text: str) -> str:
+    """The same for a name or path that a server may send back with or without escapes for what is not ASCII."""
+    plain = re.sub(r"([\\.\[\](){}*+?|^$])", r"\\\1", json.dumps(text, ensure_ascii=False)[1:-1])
+    return plain if plain == in_json(text) else f"({plain}|{in_json(text)})"
+
+
 def short(value: object) -> str:
     """The beginning of whatever it is, for an error message."""
     text = value if isinstance(value, str) else json.dumps(value)

@@ -107,8 +107,9 @@ class Engine(Server, Protocol):
     def ask(self, served: str, prompting: Prompting, prompt: str, *, max_tokens: int) -> HttpRequest:
         """The request for one composed prompt."""
 
-    def read(self, status: int, body: str, *, prompt: str, stop: Sequence[str]) -> Reply:
-        """The generated text of an answer, or what is wrong with it. Never raises on what a server sends."""
+    def read(self, status: int, body: str, *, served: str, prompt: str, stop: Sequence[str]) -> Reply:
+        """The generated text of an answer, or what is wrong with it: also when another model than `served` gave it, as
+        far as the protocol tells. Never raises on what a server sends."""
 
 
 class Common:

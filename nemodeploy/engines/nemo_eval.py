@@ -100,7 +100,7 @@ class NemoEval(Common):
         }
         return HttpRequest(method="PUT", path="/generate", body=json.dumps(body))
 
-    def read(self, status: int, body: str, *, prompt: str, stop: Sequence[str]) -> Reply:
+    def read(self, status: int, body: str, *, served: str, prompt: str, stop: Sequence[str]) -> Reply:
         """Status 200 with a JSON string is NeMo's way of refusing; the sentence holds prompt and continuation."""
         answer, problem = answers.json_object(status, body)
         if problem:

@@ -23,7 +23,8 @@ class OpenAi(Common):
     def ready_probe(self, served: str, prompting: Prompting) -> Probe:
         """The model's own question; health stays 200 when the engine behind it hangs."""
         request = self.ask(served, prompting, prompting.compose(prompting.probe), max_tokens=PROBE_TOKENS)
-        return Probe(request=request, success=r'^200[[:space:]]+\{.*"text": ?"' + answers.SOME_TEXT)
+        text, model = '"text": ?"' + answers.SOME_TEXT, f'"model": ?"{answers.names(served)}(@[^"]*)?"'
+        return Probe(request=request, success=rf"^200[[:space:]]+\{{(.*{model}.*{text}|.*{text}.*{model})")
 
     def ask(self, served: str, prompting: Prompting, prompt: str, *, max_tokens: int) -> HttpRequest:
         """Greedy; only fields that the strictest of the three takes."""
@@ -32,11 +33,14 @@ class OpenAi(Common):
             body["stop"] = list(prompting.stop[:4])  # OpenAI's own limit
         return HttpRequest(method="POST", path="/v1/completions", body=json.dumps(body))
 
-    def read(self, status: int, body: str, *, prompt: str, stop: Sequence[str]) -> Reply:
-        """The first choice's text."""
+    def read(self, status: int, body: str, *, served: str, prompt: str, stop: Sequence[str]) -> Reply:
+        """The first choice's text, if it is the served model that says it; some add a revision (`path@main`)."""
         answer, problem = answers.json_object(status, body)
         if problem:
             return Reply(problem=problem)
+        model = answer.get("model")
+        if model != served and not (isinstance(model, str) and model.startswith(f"{served}@")):
+            return Reply(problem=f"another model answered: {answers.short(model)}")
         choices = answer.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         text = first.get("text") if isinstance(first, dict) else None

@@ -61,7 +61,7 @@ class Triton(Common):
         body = {"inputs": list(self.inputs(prompting, prompt, max_tokens))}
         return HttpRequest(method="POST", path=f"/v2/models/{served}/infer", body=json.dumps(body))
 
-    def read(self, status: int, body: str, *, prompt: str, stop: Sequence[str]) -> Reply:
+    def read(self, status: int, body: str, *, served: str, prompt: str, stop: Sequence[str]) -> Reply:
         """The output tensor's first text; one that begins with `An error occurred` is an error."""
         answer, problem = answers.json_object(status, body)
         if problem:

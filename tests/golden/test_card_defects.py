@@ -107,7 +107,7 @@ def test_08_the_servers_own_status_is_the_ranks_status() -> None:
 
 
 def test_09_a_refusal_with_status_200_is_no_answer() -> None:
-    reply = ENGINES["nemo-eval"].read(200, '"temperature must be a positive number"', prompt="p", stop=())
+    reply = ENGINES["nemo-eval"].read(200, '"temperature must be a positive number"', served="m", prompt="p", stop=())
     assert reply.problem
     assert not reply.text
 
@@ -115,7 +115,7 @@ def test_09_a_refusal_with_status_200_is_no_answer() -> None:
 def test_10_the_prompt_is_not_cut_off_by_counting_letters() -> None:
     body = '{"sentences": ["System\\n\\nUser\\nHi\\nAssistant\\nHello there."]}'
     prompt = known_model(B340).prompting.compose("Hi")
-    assert ENGINES["nemo-eval"].read(200, body, prompt=prompt, stop=()).text == "Hello there."
+    assert ENGINES["nemo-eval"].read(200, body, served="m", prompt=prompt, stop=()).text == "Hello there."
 
 
 @pytest.mark.parametrize("model", [B340, N8])

@@ -50,6 +50,10 @@ OPENAI = (
     (200, choice(""), ""),
     (200, choice(" \n"), ""),
     (200, '{"choices":[]}', ""),
+    (200, choice("Paris.").replace('"m"', '"another"'), ""),
+    (200, choice("Paris.").replace('"m"', '"m@main"'), "Paris."),
+    (200, '{"choices": [{"index": 0, "text": "Paris."}], "model": "m"}', "Paris."),
+    (200, '{"choices": [{"index": 0, "text": "Paris."}]}', ""),
     (404, '{"error":{"message":"The model `nope` does not exist.","code":404}}', ""),
     (422, '{"detail":"Unexpected fields in the request"}', ""),
     (500, "Internal Server Error", ""),
@@ -90,7 +94,7 @@ def matches(text: str, expression: str) -> bool:
 
 @pytest.mark.parametrize(("engine", "status", "body", "text"), ROWS)
 def test_the_reader_finds_the_text_or_says_what_is_wrong(engine: str, status: int, body: str, text: str) -> None:
-    reply = ENGINES[engine].read(status, body, prompt=PROMPT, stop=LLAMA.stop)
+    reply = ENGINES[engine].read(status, body, served="m", prompt=PROMPT, stop=LLAMA.stop)
     assert reply.text == text
     assert bool(reply.problem) != bool(text)
 
@@ -126,7 +130,7 @@ def test_requests_are_json_and_name_what_is_served(engine: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(ENGINES)), st.integers(0, 999), st.text(max_size=200))
 def test_no_answer_makes_a_reader_raise(engine: str, status: int, body: str) -> None:
-    reply = ENGINES[engine].read(status, body, prompt="p", stop=("x",))
+    reply = ENGINES[engine].read(status, body, served="m", prompt="p", stop=("x",))
     assert bool(reply.problem) != bool(reply.text)
 
 
@@ -145,5 +149,14 @@ JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(ENGINES)), JSON)
 def test_no_json_makes_a_reader_raise(engine: str, body: object) -> None:
-    reply = ENGINES[engine].read(200, json.dumps(body), prompt="p", stop=("x",))
+    reply = ENGINES[engine].read(200, json.dumps(body), served="m", prompt="p", stop=("x",))
     assert bool(reply.problem) != bool(reply.text)
+
+
+@pytest.mark.parametrize("served", ["/models/51b", "/data/modèles (1)/a+b", 'a"b'])
+def test_any_served_name_is_found_in_the_answer(served: str) -> None:
+    probe = ENGINES["vllm"].ready_probe(served, PROMPTING)
+    for ascii_only in (True, False):
+        answer = {"model": served, "choices": [{"text": "Paris"}]}
+        assert matches(f"200\n{json.dumps(answer, ensure_ascii=ascii_only)}", probe.success)
+        assert not matches(f"200\n{json.dumps({**answer, 'model': served + 'x'})}", probe.success)

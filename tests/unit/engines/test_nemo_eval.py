@@ -47,7 +47,7 @@ CORPUS = (
 
 @pytest.mark.parametrize(("status", "body", "text"), CORPUS)
 def test_the_reader_finds_the_text_or_says_what_is_wrong(status: int, body: str, text: str) -> None:
-    reply = ENGINE.read(status, body, prompt=PROMPT, stop=PROMPTING.stop)
+    reply = ENGINE.read(status, body, served="m", prompt=PROMPT, stop=PROMPTING.stop)
     assert reply.text == text
     assert bool(reply.problem) != bool(text)
 

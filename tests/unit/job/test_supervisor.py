@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,14 +21,20 @@ from nemodeploy.app.wanted import Wish, resolve
 TOKEN = "nd-demo-01m7ykpr9z67k4g5wp74nrf1nm"
 SERVES = """
 import json, sys
+from pathlib import Path
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-BODY = json.dumps({"choices": [{"text": " Paris", "index": 0, "finish_reason": "stop"}]}).encode()
+BODY = json.dumps({"model": "tiny", "choices": [{"text": " Paris", "index": 0, "finish_reason": "stop"}]}).encode()
 
 class Handler(BaseHTTPRequestHandler):
+    asked = {"GET": 0, "POST": 0}
+
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.send_response(200)
+        mode = Path(__file__).with_name("mode")
+        self.asked[self.command] += 1
+        bad = {"": False, "broken": self.command == "POST", "flap": self.asked[self.command] % 2 == 0}
+        self.send_response(500 if bad[mode.read_text() if mode.exists() else ""] else 200)
         self.send_header("Content-Length", str(len(BODY)))
         self.end_headers()
         self.wfile.write(BODY)
@@ -92,6 +99,7 @@ class Run:
 
     def until_ready(self) -> Run:
         self.until(lambda: (self.path / "current/endpoint.json").exists())
+        self.until(lambda: self.read("health.json")["phase"] == "serving")  # it is written a moment later
         return self
 
     def until_started(self) -> Run:
@@ -235,3 +243,41 @@ def test_a_script_that_shows_late_is_waited_for(make: Callable[..., Run]) -> Non
     time.sleep(1.5)
     (run.path / "late").rename(script)
     run.until_ready()
+
+
+def phases(run: Run) -> list[str]:
+    lines = (run.path / "current/events.jsonl").read_text().splitlines()
+    return [json.loads(line)["phase"] for line in lines]
+
+
+def impatient(run: Run) -> Run:
+    """It looks around every tenth of a second, asks for a generation every second, and for health twice as often."""
+    script = run.path / "nemo_inference.job"
+    text = script.read_text().replace("ask_again_s=60", "ask_again_s=1")
+    script.write_text(
+        re.sub(r"cheap_due=\$\(\(now \+ (1000|500)\)\)", "cheap_due=$((now + 50))", text).replace(
+            "pause 2\n", "pause 0.1\n"
+        )
+    )
+    return run
+
+
+def test_f39_a_server_that_fails_every_other_time_stays_ready(make: Callable[..., Run], tmp_path: Path) -> None:
+    run = impatient(make(*SERVER)).start().until_ready()
+    (tmp_path / "mode").write_text("flap")
+    time.sleep(14)
+    assert run.read("health.json")["phase"] == "serving"
+    assert "degraded" not in phases(run)
+
+
+def test_three_failures_in_a_row_are_degraded_and_three_good_answers_take_it_back(
+    make: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = impatient(make(*SERVER)).start().until_ready()
+    (tmp_path / "mode").write_text("broken")
+    run.until(lambda: run.read("health.json")["phase"] == "degraded")
+    (tmp_path / "mode").write_text("")
+    begun = time.monotonic()
+    run.until(lambda: run.read("health.json")["phase"] == "serving")
+    assert time.monotonic() - begun > 3, "one good answer is not enough: they are two seconds apart"
+    assert [phase for phase in phases(run) if phase in ("serving", "degraded")] == ["serving", "degraded", "serving"]
