@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import paramiko
 import pytest
 
 from nemodeploy.adapters.transports.base import Transport
@@ -82,3 +84,27 @@ def test_open_and_close_may_be_called_twice(transport: Transport) -> None:
     transport.close()
     transport.close()
     assert run(transport, "echo again\n")[1] == "again\n"
+
+
+def refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login host forwards nothing."""
+    real = paramiko.Transport.open_channel
+
+    def open_channel(self: paramiko.Transport, kind: str, *words: Any, **more: Any) -> paramiko.Channel:
+        if kind == "direct-tcpip":
+            raise paramiko.ChannelException(1, "Administratively prohibited")
+        return real(self, kind, *words, **more)
+
+    monkeypatch.setattr(paramiko.Transport, "open_channel", open_channel)
+
+
+def test_where_forwarding_is_forbidden_bytes_go_through_a_command(
+    transport: Transport, serve: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuses(monkeypatch)
+    stream = transport.tunnel("127.0.0.1", serve(ECHO))
+    stream.sendall(b"a\x00\xff")
+    assert stream.recv(9) == b"\xff\x00a"
+    stream.close()
+    with pytest.raises(ClusterUnreachable):
+        transport.tunnel("127.0.0.1", 1)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import select
+import shlex
 import socket
 import threading
 import time
@@ -64,15 +66,38 @@ class ParamikoTransport:
             _close(channel)
 
     def tunnel(self, host: str, port: int) -> socket.socket:
-        """A direct-tcpip channel; it has what a socket has."""
+        """A direct-tcpip channel, which has what a socket has; where the site forbids forwarding, a command on the
+        login host that passes bytes on. Raises ForwardingRefused where neither is possible."""
         transport = self._connected().get_transport()
         assert transport is not None
         try:
             channel = transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_WITHIN_S)
         except paramiko.ChannelException as error:
-            kind = ForwardingRefused if error.code == ADMINISTRATIVELY_PROHIBITED else ClusterUnreachable
-            raise kind(f"{self._name} cannot reach {host}:{port}: {error}") from error
+            if error.code == ADMINISTRATIVELY_PROHIBITED:
+                return self._relay(host, port)
+            raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
+            raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
+        return channel  # type: ignore[return-value]
+
+    def _relay(self, host: str, port: int) -> socket.socket:
+        """bash opens the connection, says that it is open after whatever the login printed, and passes bytes on."""
+        mark = f"relay-{secrets.token_hex(8)}"
+        opens = f"exec 3<>/dev/tcp/{host}/{port} || exit 7; echo; echo {mark}; cat <&3 & exec cat >&3"
+        channel = self._exec(f"exec bash -c {shlex.quote(opens)}")
+        channel.settimeout(CONNECT_WITHIN_S)
+        said = b""
+        try:
+            while not said.endswith(f"\n{mark}\n".encode()):
+                byte = channel.recv(1)
+                if not byte:
+                    status = channel.recv_exit_status()
+                    kind = ForwardingRefused if status in (126, 127) else ClusterUnreachable
+                    why = "forwards no connections and has no bash" if status in (126, 127) else "has no way to it"
+                    raise kind(f"{self._name} cannot reach {host}:{port}: the login host {why}")
+                said += byte
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            _close(channel)
             raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
         return channel  # type: ignore[return-value]
 
@@ -89,6 +114,17 @@ class ParamikoTransport:
         return f"cluster {self.cluster.name}"
 
     def _start(self, script: str) -> paramiko.Channel:
+        channel = self._exec(SHELL)
+        try:
+            channel.sendall(script.encode())
+            channel.shutdown_write()
+            return channel
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self.close()
+            raise ClusterUnreachable(f"the connection to {self._name} broke: {error}") from error
+
+    def _exec(self, command: str) -> paramiko.Channel:
+        """A channel on which a command has been started."""
         try:
             transport = self._connected().get_transport()
             assert transport is not None
@@ -97,11 +133,9 @@ class ParamikoTransport:
             give_up = threading.Timer(CONNECT_WITHIN_S, transport.close)  # exec_command itself waits for ever
             give_up.start()
             try:
-                channel.exec_command(SHELL)
+                channel.exec_command(command)
             finally:
                 give_up.cancel()
-            channel.sendall(script.encode())
-            channel.shutdown_write()
             return channel
         except (paramiko.SSHException, OSError, EOFError) as error:
             self.close()
