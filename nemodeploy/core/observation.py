@@ -156,16 +156,15 @@ def archive_script(root: str, minutes: int) -> str:
 
 def parse_list(text: str) -> tuple[RunDirectory, ...]:
     """Every run directory that the answer of `list_script` shows as live, or that of `archive_script`, by name."""
-    lines = text.splitlines()
+    end = text.find("\n==> ")  # what stands before the files is short; of the files of a thousand no copy is made
+    head = text if end < 0 else text[:end]
+    lines = head.splitlines()
     if not lines:
         return ()
     base = lines[0]
     contents = _split(text, base)
-    marks = set(
-        re.findall(
-            rf"^{re.escape(base)}/(?:[^/]+/)?(nd-[a-z0-9-]+)/(?:submit/)?(go|withheld|revoked)$", text, re.MULTILINE
-        )
-    )
+    mark = rf"^{re.escape(base)}/(?:[^/]+/)?(nd-[a-z0-9-]+)/(?:submit/)?(go|withheld|revoked)$"
+    marks = set(re.findall(mark, head, re.MULTILINE))
     live = [read_token(line) for line in lines[1:]]
     found = {}
     for token in filter(None, live):

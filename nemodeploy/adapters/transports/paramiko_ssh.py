@@ -233,7 +233,9 @@ def _keep(parts: list[bytes], chunk: bytes) -> None:
 
 
 def _text(parts: list[bytes]) -> str:
-    return b"".join(parts)[:OUTPUT_CAP].decode(errors="replace")
+    whole = b"".join(parts)
+    parts.clear()
+    return str(memoryview(whole)[:OUTPUT_CAP], "utf-8", "replace")
 
 
 def _tilde(path: Path) -> str:
