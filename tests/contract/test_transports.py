@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import paramiko
 import pytest
+import yaml
 
+from nemodeploy.adapters.transports import paramiko_ssh
 from nemodeploy.adapters.transports.base import Transport
+from nemodeploy.app.wanted import cluster
 from nemodeploy.errors import ClusterUnreachable
+from nemodeploy.sandbox.cluster import Sandbox
+from nemodeploy.sandbox.configuration import SSH_ALIAS
+from nemodeploy.sandbox.proxy import Proxy
 from nemodeploy.values import Command
 
 pytestmark = pytest.mark.sandbox
@@ -108,3 +115,27 @@ def test_where_forwarding_is_forbidden_bytes_go_through_a_command(
     stream.close()
     with pytest.raises(ClusterUnreachable):
         transport.tunnel("127.0.0.1", 1)
+
+
+def test_a_connection_that_falls_silent_is_noticed_long_before_the_deadline(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paramiko_ssh, "KEEPALIVE_S", 0.5)
+    monkeypatch.setattr(paramiko_ssh, "DEAD_AFTER_S", 3.0)
+    state = sandbox.state()
+    assert state is not None
+    proxy = Proxy(state.port)
+    document = yaml.safe_load((sandbox.place.root / "cluster.yaml").read_text())
+    document["ssh"] = {**document["ssh"], "host": SSH_ALIAS, "config": str(proxy.ssh_config(sandbox.place, tmp_path))}
+    (tmp_path / "through.yaml").write_text(yaml.safe_dump(document))
+    transport = paramiko_ssh.ParamikoTransport(cluster(str(tmp_path / "through.yaml")))
+    try:
+        assert run(transport, "sleep 5; echo slow\n")[1] == "slow\n", "an answer that takes its time is no silence"
+        transport.close()
+        proxy.arm(20_000, silent=True)
+        with pytest.raises(ClusterUnreachable, match="silent for 3 s"):
+            run(transport, f"true # {'x' * 40_000}\n", 90)
+        assert run(transport, "echo again\n")[1] == "again\n"
+    finally:
+        transport.close()
+        proxy.close()

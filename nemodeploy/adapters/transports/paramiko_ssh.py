@@ -26,7 +26,9 @@ from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, Forwardi
 from nemodeploy.values import Command, Completed
 
 CONNECT_WITHIN_S = 20.0
-KEEPALIVE_S = 15
+# The server is asked for a sign of life so often; without one for so long the connection is dead, whatever TCP says.
+KEEPALIVE_S = 15.0
+DEAD_AFTER_S = 45.0
 ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, 5.1
 SHELL = "exec env LC_ALL=C sh -s"  # understood by every login shell, csh included
 
@@ -41,6 +43,7 @@ class ParamikoTransport:
         """Nothing is connected before the first command."""
         self.cluster = cluster
         self._client: paramiko.SSHClient | None = None
+        self._pulse = _Pulse(None)
 
     def open(self) -> None:
         """Connect and authenticate now."""
@@ -54,9 +57,11 @@ class ParamikoTransport:
         try:
             while not self._drain(channel, streams):
                 left = deadline - time.monotonic()
-                if left <= 0:
+                if left <= 0 or self._pulse.is_dead:
                     self.close()  # the next call must not meet a dead connection
-                    raise ClusterUnreachable(f"{self._name} gave no answer within {command.deadline_s:.0f} s")
+                    silent = f"has been silent for {DEAD_AFTER_S:.0f} s"
+                    late = f"gave no answer within {command.deadline_s:.0f} s"
+                    raise ClusterUnreachable(f"{self._name} {silent if left > 0 else late}")
                 select.select([channel], [], [], min(left, 1.0))
             if not channel.status_event.wait(max(0.0, deadline - time.monotonic())) or channel.exit_status < 0:
                 self.close()
@@ -191,7 +196,7 @@ class ParamikoTransport:
             raise self._translated(error, settings) from error
         transport = client.get_transport()
         assert transport is not None
-        transport.set_keepalive(KEEPALIVE_S)
+        self._pulse = _Pulse(transport)
         return client
 
     def _translated(self, error: Exception, settings: SshSettings) -> Exception:
@@ -219,6 +224,27 @@ class ParamikoTransport:
         if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
             return ClusterUnreachable(f"no SSH session with {where}: {error}", hint=self.cluster.when_unreachable)
         return error
+
+
+class _Pulse:
+    """Asks the server for a sign of life for as long as a connection stands, in a thread of its own."""
+
+    def __init__(self, transport: paramiko.Transport | None) -> None:
+        self.transport, self.heard = transport, time.monotonic()
+        if transport:
+            threading.Thread(target=self._beat, args=(transport,), daemon=True).start()
+
+    @property
+    def is_dead(self) -> bool:
+        return self.transport is not None and time.monotonic() - self.heard > DEAD_AFTER_S
+
+    def _beat(self, transport: paramiko.Transport) -> None:
+        while transport.is_active():
+            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+                transport.global_request("keepalive@openssh.com", wait=True)  # yes and no are both an answer
+                if transport.is_active():
+                    self.heard = time.monotonic()
+            time.sleep(KEEPALIVE_S)
 
 
 def _close(channel: paramiko.Channel) -> None:
