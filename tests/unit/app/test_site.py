@@ -31,7 +31,7 @@ from nemodeploy.errors import (
     SubmissionRefused,
 )
 from nemodeploy.schedulers import slurm
-from nemodeploy.values import Secret, Token
+from nemodeploy.values import Command, Completed, Secret, Token
 
 WIDTHS = dict(slurm._COLUMNS)
 FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
@@ -576,3 +576,21 @@ def test_waiting_for_the_end_is_over_with_it(login: Login) -> None:
     assert found.verdict.gone
     with pytest.raises(JobEnded, match="Slurm says FAILED: its cause is unknown"):
         waited(login, waiting.READY)
+
+
+def test_the_intent_is_on_disk_before_anything_is_sent(login: Login) -> None:
+    noted: list[Mapping[str, str]] = []
+
+    class Noting(LocalTransport):
+        def open(self) -> None:
+            noted.append(login.notes())
+
+        def run(self, command: Command) -> Completed:
+            noted.append(login.notes())
+            return super().run(command)
+
+    site, wanted = Site(login.wanted.cluster, Noting(), login.nonce), login.wanted
+    token, made = obtain(site, login.ports(), wanted.plan, wanted.bundle, {}, [], NO_LEASE, replace_other=False)
+    assert made
+    assert len(noted) > 2
+    assert all(str(token) in notes and '"intent"' in notes[str(token)] for notes in noted)
