@@ -6,6 +6,8 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +19,7 @@ from nemodeploy.errors import NemodeployError
 if TYPE_CHECKING:
     from nemodeploy.app.site import Site
     from nemodeploy.app.status import Deployment, Detail
+    from nemodeploy.values import Token
 
 HEADING = ("NAME", "STATE", "WHERE", "MODEL · LAYOUT", "GPUS", "UP FOR", "LEFT", "GPU-H")
 DAY_S = 86400.0
@@ -45,88 +48,84 @@ def command(
 
     One question per cluster, all clusters at once; nothing local is needed.
     """
-    from nemodeploy.app.wanted import cluster_names
-
     if name:
         world.require_name(name)
-    names = cluster_names(cluster)
     back_s = world.EVER_S if name else days * DAY_S if everything else None  # a name is wanted however old
     with contextlib.ExitStack() as stack:
         asked, broken = world.clusters(cluster)
         sites = [stack.enter_context(world.site(one)) for one in asked]
+        view = View(sites=sites, broken=broken, name=name, back_s=back_s, as_json=as_json, utc=utc)
         if not watch:
-            click.echo(_show(sites, broken, name, len(names), back_s, as_json=as_json, utc=utc, keep_on=False))
+            click.echo(view.once())
             return
         with contextlib.suppress(KeyboardInterrupt):
-            _watch(sites, broken, name, len(names), back_s, as_json=as_json, utc=utc)
+            view.watch()
 
 
-def _watch(
-    sites: list[Site],
-    broken: list[tuple[str, NemodeployError]],
-    name: str | None,
-    count: int,
-    back_s: float | None,
-    *,
-    as_json: bool,
-    utc: bool,
-) -> None:
-    """On a terminal the screen is drawn again; elsewhere a text is printed when it differs from the one before."""
-    before = ""
-    drawn = sys.stdout.isatty() and not as_json
-    while True:
-        text = _show(sites, broken, name, count, back_s, as_json=as_json, utc=utc, keep_on=True)
-        if drawn:
-            click.echo(f"\x1b[H\x1b[2J{text}")
-        elif text != before:
-            click.echo(text)
-        before = text
-        time.sleep(WATCH_EVERY_S)
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What is asked and how it is shown. `back_s`: with those that have ended so lately; None: without."""
 
+    sites: Sequence[Site]
+    broken: Sequence[tuple[str, NemodeployError]]
+    name: str | None
+    back_s: float | None
+    as_json: bool
+    utc: bool
 
-def _show(
-    sites: list[Site],
-    broken: list[tuple[str, NemodeployError]],
-    name: str | None,
-    count: int,
-    back_s: float | None,
-    *,
-    as_json: bool,
-    utc: bool,
-    keep_on: bool,
-) -> str:
-    """One answer as text. Raises what kept every cluster from answering, unless the watching is to go on."""
-    from nemodeploy.app.status import detail, document, ended, only, status
+    def watch(self) -> None:
+        """On a terminal the screen is drawn again; elsewhere a text is printed when it differs from the one before."""
+        before = ""
+        drawn = sys.stdout.isatty() and not self.as_json
+        while True:
+            text = self.once(keep_on=True)
+            if drawn:
+                click.echo(f"\x1b[H\x1b[2J{text}")
+            elif text != before:
+                click.echo(text)
+            before = text
+            time.sleep(WATCH_EVERY_S)
 
-    found, failures = world.ask_all(sites, lambda site: status(site, name), broken)
-    if failures and not found and (name or len(failures) == count) and not keep_on:
-        raise world.unreachable(failures)  # a name that was not found may be where nobody answered
-    if back_s is not None and not (name and found):
-        past, _ = world.ask_all(sites, lambda site: ended(site, within_s=back_s, name=name))
-        found = past[-1:] if name else [*found, *past]
-    deployments = [deployment for _, deployment in found]
-    details: dict[int, Detail] = {}
-    if name:
-        one = only(deployments, name)
-        deployments = [one]
-        with contextlib.suppress(NemodeployError):  # the state stands without its history
-            details[id(one)] = detail(next(site for site, other in found if other is one), one)
-    if as_json:
-        whole = document(deployments, failures)
-        for rows, deployment in zip(whole["deployments"], deployments, strict=True):
-            rows.update(details[id(deployment)].as_json() if id(deployment) in details else {})
-        return json.dumps(whole)
-    lines = [f"{cluster_name}: UNKNOWN, {error.message}" for cluster_name, error in failures]
-    if not keep_on:
-        for line in lines:
-            click.echo(line, err=True)
-        lines = []
-    if not deployments:
-        return "\n".join([*lines, "nothing is up"])
-    lines += [table([HEADING, *map(_row, deployments)]), *_notes(deployments)]
-    for deployment in deployments if name else ():
-        lines += ["", *_detail(deployment, details.get(id(deployment)), utc=utc)]
-    return "\n".join(lines)
+    def once(self, *, keep_on: bool = False) -> str:
+        """One answer as text. Raises what kept every cluster from answering, unless the watching is to go on."""
+        from nemodeploy.app.status import detail, document, only, status
+
+        found, failures = world.ask_all(self.sites, lambda site: status(site, self.name), self.broken)
+        nobody = len(failures) == len(self.sites) + len(self.broken)
+        if failures and not found and (self.name or nobody) and not keep_on:
+            raise world.unreachable(failures)  # a name that was not found may be where nobody answered
+        found = self._with_ended(found)
+        deployments = [deployment for _, deployment in found]
+        details: dict[Token, Detail] = {}
+        if self.name:
+            one = only(deployments, self.name)
+            deployments = [one]
+            with contextlib.suppress(NemodeployError):  # the state stands without its history
+                details[one.token] = detail(next(site for site, other in found if other is one), one)
+        if self.as_json:
+            whole = document(deployments, failures)
+            for row, deployment in zip(whole["deployments"], deployments, strict=True):
+                row.update(details[deployment.token].as_json() if deployment.token in details else {})
+            return json.dumps(whole)
+        lines = [f"{cluster}: UNKNOWN, {error.message}" for cluster, error in failures]
+        while lines and not keep_on:
+            click.echo(lines.pop(0), err=True)
+        if not deployments:
+            return "\n".join([*lines, "nothing is up"])
+        lines += [table([HEADING, *map(_row, deployments)]), *_notes(deployments)]
+        for deployment in deployments if self.name else ():
+            lines += ["", *_detail(deployment, details.get(deployment.token), utc=self.utc)]
+        return "\n".join(lines)
+
+    def _with_ended(self, found: world.Answers) -> world.Answers:
+        """Those that have ended, too: all of the time that was asked for, or the last one of a name that is not up."""
+        from nemodeploy.app.status import ended
+
+        back_s = self.back_s
+        if back_s is None or (self.name and found):
+            return found
+        past, _ = world.ask_all(self.sites, lambda site: ended(site, within_s=back_s, name=self.name))
+        return past[-1:] if self.name else [*found, *past]
 
 
 def _row(deployment: Deployment) -> tuple[str, ...]:
