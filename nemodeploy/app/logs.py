@@ -18,6 +18,7 @@ from nemodeploy.values import Token
 
 TAIL_LINES = 20
 FOLLOW_EVERY_S = 1.0
+FIRST_EVERY_S = 5.0  # while nothing has been written yet
 WAITING_EVERY_S = 15.0  # between two runs of a requeued job Slurm is asked
 CHUNK_BYTES = 65536
 BREAKS_ENDURED = 20
@@ -68,7 +69,8 @@ def show(
             news = reader.read()
             if over and not news and not _will_run_again(site, reader.token):
                 break
-            sleep(WAITING_EVERY_S if over and not news else FOLLOW_EVERY_S)
+            between_runs = over and not news
+            sleep(WAITING_EVERY_S if between_runs else FOLLOW_EVERY_S if reader.offsets else FIRST_EVERY_S)
             breaks = 0
         except ClusterUnreachable:
             breaks += 1
