@@ -594,3 +594,23 @@ def test_the_intent_is_on_disk_before_anything_is_sent(login: Login) -> None:
     assert made
     assert len(noted) > 2
     assert all(str(token) in notes and '"intent"' in notes[str(token)] for notes in noted)
+
+
+@pytest.mark.parametrize(
+    ("state", "meaning"),
+    [
+        ("OUT_OF_MEMORY", "the memory of a node ran out"),
+        ("NODE_FAIL", "a node failed"),
+        ("PREEMPTED", "a job of higher priority took its nodes"),
+        ("TIMEOUT", "its time limit was reached"),
+        ("FAILED", "the GPU ran out of memory"),
+    ],
+)
+def test_f27_slurms_own_word_for_an_end_comes_before_any_log_line(login: Login, state: str, meaning: str) -> None:
+    token = archived(login)
+    shutil.move(login.shared / "archive" / str(token), login.shared / "deployments/demo")
+    login.row("77", state, token)
+    (found,) = status.status(login.site())
+    told = status.detail(login.site(), found)
+    assert told.why is not None
+    assert told.why.text == f"the server program ended (rank 3), exit 1, Slurm says {state}: {meaning}"
