@@ -168,8 +168,9 @@ class Site:
     def preflight(self, plan: Plan, files: Mapping[str, str], *, unless_taken: bool) -> Findings | None:
         """What the site has against a deployment. None: not judged, since somebody has the name already."""
         taken = f"[ -d {self.root}/deployments/{plan.name}/active/. ] && echo taken; exit 0"
+        queue = f"(\n{self.scheduler.queue_script(self.root)}\n) | grep ' nd-{plan.name}-'; exit 0"
         parts = {
-            "queue": self.scheduler.queue_script(self.root),  # before the files: a job is younger than its directory
+            "queue": queue,  # before the files: a job is younger than its directory
             "files": f'{observation.base_script(self.root)}; ls "$d/{plan.name}" 2>/dev/null; exit 0',
             "taken": taken if unless_taken else ":",
             **self.scheduler.preflight_parts(plan, files),
