@@ -76,7 +76,7 @@ cd {directory} 2>/dev/null || exit {NOT_OURS}
 ours=$(readlink ../active ../after.* 2>/dev/null | while read -r live; do [ "$live" != {token} ] || echo yes; done)
 [ -n "$ours" ] || exit {NOT_OURS}
 if mkdir submit/go 2>/dev/null; then
-  echo by us
+  # Not a word before sbatch is on its way: with nobody left to read it, it would end this shell right here.
   one_shot='
     sh ./submit.sh "$PWD" "$1" >submit/out.new 2>submit/sbatch.err; status=$?
     mv submit/out.new submit/sbatch.out; echo "$status" >submit/rc.new; mv submit/rc.new submit/sbatch.rc
@@ -86,6 +86,7 @@ if mkdir submit/go 2>/dev/null; then
   alone='(trap - INT; exec $(command -v setsid) nohup sh -c "$@") </dev/null >/dev/null 2>&1 &'
   "$(command -v bash || echo sh)" -c "$alone" \\
     detached "$one_shot" one-shot {token}
+  echo by us
 fi
 waited=0
 until [ -e submit/sbatch.rc ] || [ -e submit/withheld ] || [ "$waited" -ge {RECEIPT_WITHIN_S * 20} ]; do

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from nemodeploy.app.submitting import Submitted, Taken
 from nemodeploy.app.up import NO_LEASE, obtain, up
 from nemodeploy.app.wanted import Wanted, Wish, resolve
 from nemodeploy.core.readiness import Budget, State, judge
+from nemodeploy.core.submission import receipt_script
 from nemodeploy.errors import (
     BadInput,
     ClusterUnreachable,
@@ -614,3 +617,22 @@ def test_f27_slurms_own_word_for_an_end_comes_before_any_log_line(login: Login, 
     told = status.detail(login.site(), found)
     assert told.why is not None
     assert told.why.text == f"the server program ended (rank 3), exit 1, Slurm says {state}: {meaning}"
+
+
+def test_whoever_made_go_submits_even_when_nobody_reads_any_more(login: Login) -> None:
+    token = accepted(login)
+    directory = login.shared / "deployments/demo" / str(token)
+    for name in ("sbatch.rc", "sbatch.out", "sbatch.err"):
+        (directory / "submit" / name).unlink()
+    (directory / "submit/go").rmdir()
+    reader, writer = os.pipe()
+    os.close(reader)  # the connection is gone
+    script = receipt_script(str(directory), token)
+    with subprocess.Popen(["sh", "-s"], stdin=subprocess.PIPE, stdout=writer, stderr=subprocess.DEVNULL) as shell:
+        os.close(writer)
+        shell.communicate(script.encode(), timeout=30)
+    for _ in range(100):
+        if (directory / "submit/sbatch.rc").exists():
+            break
+        time.sleep(0.05)
+    assert login.submissions() == 2
