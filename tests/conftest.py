@@ -47,6 +47,13 @@ class Home:
             check=False,
         )
 
+    def up(self, *words: str, **more: Any) -> dict[str, Any]:
+        """The document of an `up` that succeeds."""
+        done = self.run("up", "--json", *words, **more)
+        assert done.returncode == 0, done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "nemodeploy", *words],

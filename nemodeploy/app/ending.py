@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core.readiness import Seen, State, Verdict, judge
@@ -12,9 +13,6 @@ from nemodeploy.values import Token
 
 GIVE_UP_AFTER_S = 180.0
 NO_SHOW_AFTER_S = 150.0  # sbatch itself tries again for up to 120 s
-# Somebody waits: Slurm is asked at 0, 1, 2, 4 and 8 s, then four times a minute.
-PACE_S = (1.0, 1.0, 2.0, 4.0)
-SLOW_PACE_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +29,7 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") 
 
     Idempotent: the same call after a lost connection goes on where the first one stopped.
     """
-    begun, hard, last, pace = ports.clock.now(), False, "", list(PACE_S)
+    begun, hard, last, pace = ports.clock.now(), False, "", list(SOON_S)
     heard: float | None = None  # since when every question has been answered
     problem, job_id = "Slurm did not confirm the end", ""
     while ports.clock.now() - begun < GIVE_UP_AFTER_S:
@@ -59,7 +57,7 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") 
         if text != last:
             ports.reporter.say("stopping", f"{why} · {text}")
             last = text
-        ports.clock.sleep(pace.pop(0) if pace else SLOW_PACE_S)
+        ports.clock.sleep(pace.pop(0) if pace else WATCHER_S)
     raise unknown_outcome(token, site.cluster, problem)
 
 

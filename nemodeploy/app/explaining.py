@@ -11,64 +11,55 @@ from nemodeploy.core.observation import Exit
 from nemodeploy.core.readiness import CAUSES, Seen
 from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable
 from nemodeploy.schedulers.base import ENDS
-from nemodeploy.values import Token
-
-# What the job ends by itself for; no log says more about it.
-ITS_OWN = frozenset(("cancelled", "time_limit", "lease_expired", "revoked"))
-_ENDS_OF = {"time_limit": "TIMEOUT"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Why:
-    """What happened in a few words, the line that shows it with the log it stands in, and what to do."""
+    """What happened in a few words, and what shows it, with what to do; no line where no log says more."""
 
     text: str
-    line: str = ""
-    log: str = ""
-    advice: str = ""
+    shown: Diagnosis
 
     def as_json(self) -> dict[str, str]:
         """The key `why` of a document."""
-        return {"text": self.text, "line": self.line, "log": self.log, "advice": self.advice}
-
-    @property
-    def evidence(self) -> tuple[str, ...]:
-        """The line for people."""
-        return (f"{self.line}     {self.log}",) if self.line else ()
-
-
-def read_logs(site: Site, token: Token) -> list[Log]:
-    """The ends of a token's logs; without a connection there are none, and that changes nothing."""
-    try:
-        return [Log(name, text) for name, text in site.logs_of(token).items()]
-    except (ClusterUnreachable, AuthenticationFailed):
-        return []
+        shown = self.shown
+        return {"text": self.text, "line": shown.line, "log": shown.log, "advice": shown.advice}
 
 
 def advise(site: Site, seen: Seen, rank: int | None = None) -> Diagnosis:
-    """What the logs show of a failure."""
-    own = causes(seen.directory.plan, site.cluster.scheduler)
-    return diagnose(read_logs(site, seen.directory.token), rank, own)
+    """What the logs show of a failure; without a connection there are none, and that changes nothing."""
+    try:
+        logs = [Log(name, text) for name, text in site.logs_of(seen.directory.token).items()]
+    except (ClusterUnreachable, AuthenticationFailed):
+        logs = []
+    return diagnose(logs, rank, causes(seen.directory.plan, site.cluster.scheduler))
 
 
 def explain(site: Site, seen: Seen) -> Why:
     """The first cause of an end. Says that it is unknown rather than guess."""
     ended = seen.directory.exit
     state = seen.row.state if seen.row else seen.account.split(" ")[0]
-    said = ENDS.get(_ENDS_OF.get(ended.cause, "") if ended and ended.cause in ITS_OWN else state)
-    if ended and ended.cause == "cancelled":
-        said = ("taken down with nemodeploy", "") if seen.directory.revoked else ENDS["CANCELLED"]
-    if ended and ended.cause in ITS_OWN:
-        meaning, advice = said or (CAUSES[ended.cause], "")
-        return Why(text=f"{meaning}{_slurm(state)}", advice=advice)
+    asked = _asked_to_end(seen)
+    if asked:
+        return Why(text=f"{asked[0]}{_slurm(state)}", shown=Diagnosis(advice=asked[1]))
     found = advise(site, seen, ended.rank if ended else None)
     if ended and ended.cause == "port_in_use":
         found = Diagnosis(meaning=f"port {ended.port} is in use on its node", advice="--set port=auto")
-    if said:
-        found = replace(found, meaning=said[0], advice=said[1])
+    if state in ENDS:
+        found = replace(found, meaning=ENDS[state][0], advice=ENDS[state][1])
     meaning = found.meaning or "its cause is unknown"
-    advice = found.advice or f"nemodeploy logs {seen.directory.token.name}"
-    return Why(text=f"{_own_word(ended)}{_slurm(state)}: {meaning}", line=found.line, log=found.log, advice=advice)
+    found = replace(found, advice=found.advice or f"nemodeploy logs {seen.directory.token.name}")
+    return Why(text=f"{_own_word(ended)}{_slurm(state)}: {meaning}", shown=found)
+
+
+def _asked_to_end(seen: Seen) -> tuple[str, str] | None:
+    """What made the job end itself, and what to do: no log says more about it. None: it did not."""
+    cause = seen.directory.exit.cause if seen.directory.exit else ""
+    if cause == "cancelled":
+        return ("taken down with nemodeploy", "") if seen.directory.revoked else ENDS["CANCELLED"]
+    if cause == "time_limit":
+        return ENDS["TIMEOUT"]
+    return (CAUSES[cause], "") if cause in ("lease_expired", "revoked") else None
 
 
 def _own_word(ended: Exit | None) -> str:

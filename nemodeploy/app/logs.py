@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nemodeploy.app.pace import WATCHER_S
 from nemodeploy.app.site import Site
 from nemodeploy.core.diagnosis import clean
 from nemodeploy.core.submission import FOLLOW_LINKS
@@ -19,7 +20,6 @@ from nemodeploy.values import Token
 TAIL_LINES = 20
 FOLLOW_EVERY_S = 1.0
 FIRST_EVERY_S = 5.0  # while nothing has been written yet
-WAITING_EVERY_S = 15.0  # between two runs of a requeued job Slurm is asked
 CHUNK_BYTES = 65536
 BREAKS_ENDURED = 20
 
@@ -69,8 +69,8 @@ def show(
             news = reader.read()
             if over and not news and not _will_run_again(site, reader.token):
                 break
-            between_runs = over and not news
-            sleep(WAITING_EVERY_S if between_runs else FOLLOW_EVERY_S if reader.offsets else FIRST_EVERY_S)
+            between_runs = over and not news  # Slurm was asked
+            sleep(WATCHER_S if between_runs else FOLLOW_EVERY_S if reader.offsets else FIRST_EVERY_S)
             breaks = 0
         except ClusterUnreachable:
             breaks += 1
@@ -128,18 +128,15 @@ class _Reader:
             self._say_all(news, sizes, last_lines, cut)
         return bool(news)
 
-    def _in_directory(self, script: str) -> str:
-        here = f"cd {self.site.directory(self.token)} 2>/dev/null || cd {self.site.root}/archive/{self.token} || exit 1"
-        return f"{here}\n{script}"
-
     def _sizes(self) -> dict[str, int]:
         """Sizes in bytes by path, of all runs; and whether the present one is over."""
         script = (
+            f"{self.site.enter(self.token)}\n"
             "echo run $(readlink current)\n"
             "[ ! -e current/exit.json ] && [ ! -e submit/withheld ] || echo over\n"
             "stat -c '%s %n' epochs/*/logs/*.log ./*.log submit/sbatch.err 2>/dev/null; exit 0\n"
         )
-        text = self.site.ask({"sizes": self._in_directory(script)})["sizes"].text
+        text = self.site.ask({"sizes": script})["sizes"].text
         present = re.search(r"^run (epochs/[0-9.]+)$", text, re.MULTILINE)
         self.run = present[1] if present else ""
         self.over = "over" in text.splitlines() or not text.strip()
@@ -148,8 +145,9 @@ class _Reader:
 
     def _say_all(self, news: dict[str, int], sizes: dict[str, int], last_lines: int | None, cut: set[str]) -> None:
         paths = list(news)
+        enter = self.site.enter(self.token)
         parts = {
-            f"log.{number}": self._in_directory(f"tail -c +{news[path] + 1} '{path}' | head -c {CHUNK_BYTES}")
+            f"log.{number}": f"{enter}\ntail -c +{news[path] + 1} '{path}' | head -c {CHUNK_BYTES}"
             for number, path in enumerate(paths)
         }
         answers = self.site.ask(parts)

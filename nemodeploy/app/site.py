@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.app.look import Look, base_of, current_row, strays_of, with_strays
 from nemodeploy.core import observation, sections, submission
-from nemodeploy.core.history import Event, history_script, parse_history
+from nemodeploy.core.history import HISTORY_SCRIPT, Event, parse_history
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.readiness import Seen
@@ -59,6 +59,10 @@ class Site:
     def directory(self, token: Token) -> str:
         """A token's run directory as shell text."""
         return f"{self.root}/deployments/{token.name}/{token}"
+
+    def enter(self, token: Token) -> str:
+        """Shell text: go to a token's run directory, live or archived, or end."""
+        return f"cd {self.directory(token)} 2>/dev/null || cd {self.root}/archive/{token} || exit 1"
 
     def ask(self, parts: Mapping[str, str], *, within_s: float = LOOK_WITHIN_S) -> Mapping[str, Section]:
         """Run parts of shell text in one remote call. Raises ClusterUnreachable unless every part came back whole."""
@@ -297,7 +301,7 @@ class Site:
     def logs_of(self, token: Token) -> Mapping[str, str]:
         """The ends of all log files of a token's last run, by file name, live or archived."""
         script = (
-            f"cd {self.directory(token)} 2>/dev/null || cd {self.root}/archive/{token} || exit 1\n"
+            f"{self.enter(token)}\n"
             f"tail -v -c {LOG_TAIL_BYTES} current/logs/*.log ./*.log submit/sbatch.err 2>/dev/null\nexit 0\n"
         )
         found = split_tails(self.ask({"logs": script})["logs"].text)
@@ -305,8 +309,7 @@ class Site:
 
     def history(self, token: Token) -> tuple[Event, ...]:
         """What a token has been through, live or archived."""
-        script = history_script(self.directory(token), f"{self.root}/archive/{token}")
-        return parse_history(self.ask({"history": script})["history"].text)
+        return parse_history(self.ask({"history": f"{self.enter(token)}\n{HISTORY_SCRIPT}"})["history"].text)
 
     def archived(self, *, within_s: float) -> tuple[Seen, ...]:
         """What has ended and was archived so lately; nobody is asked about it any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nemodeploy.app.explaining import explain
+from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.app.status import Deployment, only, status
@@ -11,10 +12,7 @@ from nemodeploy.core.readiness import State
 from nemodeploy.errors import ClusterUnreachable, JobEnded, NemodeployError, QueueTimeout, StartupTimeout
 
 READY, ENDED, GONE = GOALS = ("ready", "ended", "gone")
-# Somebody waits: Slurm is asked at 0, 1, 2, 4 and 8 s, then four times a minute, and at once when the job says a word.
-PACE_S = (1.0, 1.0, 2.0, 4.0)
-SLOW_PACE_S = 15.0
-PEEK_S = 1.0
+PEEK_S = 1.0  # when the job says a word, Slurm is asked at once
 
 
 def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: float | None) -> Deployment | None:
@@ -23,7 +21,7 @@ def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: f
     Raises JobEnded when it can no longer become ready. When the time is over: QueueTimeout or StartupTimeout for what
     it was at then, OutcomeUnknown when that cannot be told.
     """
-    begun, pace, said = ports.clock.now(), list(PACE_S), ""
+    begun, pace, said = ports.clock.now(), list(SOON_S), ""
     last, problem = first, ""
     while True:
         try:
@@ -45,7 +43,7 @@ def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: f
         left = None if timeout_s is None else begun + timeout_s - ports.clock.now()
         if left is not None and left <= 0:
             raise _late(site, last, goal, timeout_s or 0.0, problem)
-        pause = pace.pop(0) if pace else SLOW_PACE_S
+        pause = pace.pop(0) if pace else WATCHER_S
         _doze(site, ports, last, pause if left is None else min(pause, left))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from dataclasses import dataclass, replace
 
 from nemodeploy.app import asking, ending
 from nemodeploy.app.explaining import advise, explain
 from nemodeploy.app.look import Look
+from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core import readiness
@@ -26,8 +28,7 @@ from nemodeploy.errors import (
 from nemodeploy.schedulers.base import NEVER_HEALS, QueueRow
 from nemodeploy.values import Endpoint, Token
 
-FIRST_LOOKS_S = (0.0, 1.0, 2.0, 4.0, 8.0)
-LATER_LOOKS_S = 15.0
+FIRST_LOOKS_S = (0.0, *itertools.accumulate(SOON_S))
 DIRECTORY_PACE_S = 0.5
 QUEUE_PACE_S = 5.0
 QUICK_FOR_S = 30.0
@@ -151,7 +152,7 @@ class Watch:
         return True
 
     def _plan_next_look(self, now: float) -> None:
-        self.looks = [due for due in self.looks if due > now] or [now + LATER_LOOKS_S]
+        self.looks = [due for due in self.looks if due > now] or [now + WATCHER_S]
 
     def _endure(self, why: str, now: float) -> None:
         """A failed question is not an answer: keep asking, for a while."""
@@ -165,7 +166,7 @@ class Watch:
         now = self.ports.clock.now()
         before, self.clocks = self.clocks, readiness.turn(self.clocks, seen, verdict, now)
         if before.started is None and self.clocks.started is not None:
-            self.looks = [now + LATER_LOOKS_S]  # the run directory tells the rest
+            self.looks = [now + WATCHER_S]  # the run directory tells the rest
         if verdict.gone:
             raise self._ended(seen)
         if verdict.state is not State.UNKNOWN:
@@ -207,7 +208,7 @@ class Watch:
                 f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason or self.said}; "
                 "the job is cancelled",
                 hint=found.advice or "--startup-timeout waits longer",
-                detail=(f"{found.line}     {found.log}",) if found.line else (),
+                detail=found.evidence,
                 token=token,
             )
 
@@ -262,8 +263,8 @@ class Watch:
         self.ports.journal.forget(self.token)
         return JobEnded(
             f"job {seen.job_id} ended before the server had answered: {why.text}",
-            detail=why.evidence,
-            hint=why.advice or f"nemodeploy logs {self.token.name}",
+            detail=why.shown.evidence,
+            hint=why.shown.advice or f"nemodeploy logs {self.token.name}",
             token=str(self.token),
         )
 

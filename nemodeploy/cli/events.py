@@ -19,7 +19,7 @@ def command(name: str, cluster: str | None, as_json: bool) -> None:
     world.require_name(name)
     with contextlib.ExitStack() as stack:
         site, deployment = world.the_one(stack, cluster, name, ended_too=True)
-        events = [{"at": _utc(event.at), **_less(event.as_json())} for event in site.history(deployment.token)]
+        events = [{**event.as_json(), "at": _utc(event.at)} for event in site.history(deployment.token)]
     if as_json:
         facts = {"schema": "nemodeploy/events@1", "name": name, "token": str(deployment.token)}
         click.echo(json.dumps({**facts, "events": events}))
@@ -30,7 +30,3 @@ def command(name: str, cluster: str | None, as_json: bool) -> None:
 
 def _utc(at: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-
-
-def _less(event: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in event.items() if key != "at"}

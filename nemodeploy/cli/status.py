@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 HEADING = ("NAME", "STATE", "WHERE", "MODEL · LAYOUT", "GPUS", "UP FOR", "LEFT", "GPU-H")
 DAY_S = 86400.0
-WATCH_EVERY_S = 15.0  # a watcher's share of the controller's time: four questions a minute
 ENDED_DAYS = 7.0
 
 
@@ -50,10 +49,9 @@ def command(
     """
     if name:
         world.require_name(name)
-    back_s = world.EVER_S if name else days * DAY_S if everything else None  # a name is wanted however old
+    back_s = days * DAY_S if everything else None
     with contextlib.ExitStack() as stack:
-        asked, broken = world.clusters(cluster)
-        sites = [stack.enter_context(world.site(one)) for one in asked]
+        sites, broken = world.sites(stack, cluster)
         view = View(sites=sites, broken=broken, name=name, back_s=back_s, as_json=as_json, utc=utc)
         if not watch:
             click.echo(view.once())
@@ -75,6 +73,8 @@ class View:
 
     def watch(self) -> None:
         """On a terminal the screen is drawn again; elsewhere a text is printed when it differs from the one before."""
+        from nemodeploy.app.pace import WATCHER_S
+
         before = ""
         drawn = sys.stdout.isatty() and not self.as_json
         while True:
@@ -84,7 +84,7 @@ class View:
             elif text != before:
                 click.echo(text)
             before = text
-            time.sleep(WATCH_EVERY_S)
+            time.sleep(WATCHER_S)
 
     def once(self, *, keep_on: bool = False) -> str:
         """One answer as text. Raises what kept every cluster from answering, unless the watching is to go on."""
@@ -119,13 +119,9 @@ class View:
 
     def _with_ended(self, found: world.Answers) -> world.Answers:
         """Those that have ended, too: all of the time that was asked for, or the last one of a name that is not up."""
-        from nemodeploy.app.status import ended
-
-        back_s = self.back_s
-        if back_s is None or (self.name and found):
-            return found
-        past, _ = world.ask_all(self.sites, lambda site: ended(site, within_s=back_s, name=self.name))
-        return past[-1:] if self.name else [*found, *past]
+        if self.name:
+            return found or world.last_ended(self.sites, self.name)
+        return found if self.back_s is None else [*found, *world.ended(self.sites, self.back_s)]
 
 
 def _row(deployment: Deployment) -> tuple[str, ...]:
@@ -193,5 +189,5 @@ def _why(deployment: Deployment, detail: Detail) -> list[str]:
     if why is None:
         return []
     lines = ["", f"{deployment.name} ended: {why.text}"]
-    lines += [f"  │ {line}" for line in why.evidence]
-    return [*lines, f"  try  {why.advice}"] if why.advice else lines
+    lines += [f"  │ {line}" for line in why.shown.evidence]
+    return [*lines, f"  try  {why.shown.advice}"] if why.shown.advice else lines

@@ -101,15 +101,10 @@ def clusters(chosen: str | None) -> tuple[list[Cluster], list[tuple[str, Nemodep
 EVER_S = 3650 * 86400.0
 
 
-def everywhere(
-    stack: contextlib.ExitStack, chosen: str | None, name: str | None = None
-) -> tuple[list[tuple[Site, Deployment]], list[tuple[str, NemodeployError]]]:
-    """What is up on every cluster that is asked, each with its connection, and which clusters did not answer."""
-    from nemodeploy.app.status import status
-
-    asked, failures = clusters(chosen)
-    sites = [stack.enter_context(site(cluster)) for cluster in asked]
-    return ask_all(sites, lambda here: status(here, name), failures)
+def sites(stack: contextlib.ExitStack, chosen: str | None) -> tuple[list[Site], list[tuple[str, NemodeployError]]]:
+    """Every cluster that is asked, with a connection that ends with the stack; and those whose file is broken."""
+    asked, broken = clusters(chosen)
+    return [stack.enter_context(site(one)) for one in asked], broken
 
 
 Answers = list[tuple["Site", "Deployment"]]
@@ -146,6 +141,18 @@ def ask_all(
     return found, failures
 
 
+def ended(sites: Sequence[Site], within_s: float, name: str | None = None) -> Answers:
+    """What has ended so lately, on the clusters that answer."""
+    from nemodeploy.app.status import ended
+
+    return ask_all(sites, lambda here: ended(here, within_s=within_s, name=name))[0]
+
+
+def last_ended(sites: Sequence[Site], name: str) -> Answers:
+    """The last one of a name that has ended, however long ago; none when there never was one."""
+    return ended(sites, EVER_S, name)[-1:]
+
+
 def the_one(
     stack: contextlib.ExitStack, chosen: str | None, name: str, *, ended_too: bool = False
 ) -> tuple[Site, Deployment]:
@@ -153,14 +160,14 @@ def the_one(
 
     Raises BadInput for none or several, or what kept us from looking.
     """
-    from nemodeploy.app.status import ended, only
+    from nemodeploy.app.status import only, status
 
-    found, failures = everywhere(stack, chosen, name)
+    asked, broken = sites(stack, chosen)
+    found, failures = ask_all(asked, lambda here: status(here, name), broken)
     if not found and failures:
         raise failures[0][1]
     if not found and ended_too:
-        sites = [stack.enter_context(site(cluster)) for cluster in clusters(chosen)[0]]
-        found = ask_all(sites, lambda here: ended(here, within_s=EVER_S, name=name))[0][-1:]
+        found = last_ended(asked, name)
     deployment = only([one for _, one in found], name)
     return next(pair for pair in found if pair[1] is deployment)
 

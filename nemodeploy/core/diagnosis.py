@@ -210,6 +210,11 @@ class Diagnosis:
     advice: str = ""
     key: str = ""
 
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """The line for people, with its log behind it."""
+        return (f"{self.line}     {self.log}",) if self.line else ()
+
 
 def diagnose(logs: Sequence[Log], first_rank: int | None, causes: Iterable[Cause] = ()) -> Diagnosis:
     """The first cause: in the log of the rank that ended first if there is one, then in the others.

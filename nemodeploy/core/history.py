@@ -7,12 +7,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nemodeploy.core.observation import read_exit
+from nemodeploy.core.observation import each_file, read_exit, read_files
 from nemodeploy.core.readiness import CAUSES, State
 from nemodeploy.core.tails import split_tails
 from nemodeploy.values import Epoch
 
-CAP_BYTES = 65536
 _STATES = {"serving": State.READY, "degraded": State.DEGRADED, "stopping": State.STOPPING}
 
 
@@ -34,16 +33,14 @@ class Event:
         return {"at": self.at, "state": state, "reason": self.reason, "epoch": epoch, "elapsed_s": self.elapsed_s}
 
 
-def history_script(directory: str, archived: str) -> str:
-    """POSIX shell: the times of the client's files, then every epoch's events and its end. Files only."""
-    return (
-        f"cd {directory} 2>/dev/null || cd {archived} 2>/dev/null || exit 3\n"
-        "stat -c '%Y %n' manifest.json submit/sbatch.rc 2>/dev/null\n"
-        "for file in epochs/*/events.jsonl epochs/*/exit.json; do\n"
-        '  [ ! -f "$file" ] || printf \'%s\\0\' "$file"\n'
-        f"done | xargs -0 -r tail -v -c {CAP_BYTES} 2>/dev/null\n"
-        "exit 0\n"
-    )
+# POSIX shell, in the run directory: the times of the client's files, then every epoch's events and its end.
+HISTORY_SCRIPT = f"""\
+stat -c '%Y %n' manifest.json submit/sbatch.rc 2>/dev/null
+{{
+{each_file("epochs/*/events.jsonl epochs/*/exit.json")}
+}} | {read_files("tail")}
+exit 0
+"""
 
 
 def parse_history(text: str) -> tuple[Event, ...]:

@@ -123,33 +123,38 @@ def base_script(root: str) -> str:
     return f"d=$(cd {root} 2>/dev/null && pwd || printf '%s\\n' {root})/deployments; printf '%s\\n' \"$d\""
 
 
-def list_script(root: str) -> str:
-    """POSIX shell: the live tokens, then all their small files by one process. `root` is shell text, quoted already.
+def each_file(names: str) -> str:
+    """Shell text: the names of those that are files, ended by NUL. Others are left out: to open a named pipe that
+    somebody left in a run directory would block."""
+    return f'for file in {names}; do [ ! -f "$file" ] || printf \'%s\\0\' "$file"; done'
 
-    Files only: to open a named pipe that somebody left there would block.
-    """
+
+def read_files(program: str) -> str:
+    """Shell text: what `each_file` names, read by one process, each capped and after its name."""
+    return f"xargs -0 -r {program} -v -c {CAP_BYTES} 2>/dev/null"
+
+
+def list_script(root: str) -> str:
+    """POSIX shell: the live tokens, then all their small files by one process. `root` is shell text, quoted already."""
     files = " ".join(f'"$d"/*/nd-*/{name}' for name in (*FILES, *EPOCH_FILES))
     return (
         f"{base_script(root)}; cd / || exit 1\n"
         '[ -d "$d" ] || exit 0\n'
         'readlink "$d"/*/active 2>/dev/null; readlink "$d"/*/after.* 2>/dev/null\n'
         'ls -d "$d"/*/nd-*/submit/go "$d"/*/nd-*/submit/withheld "$d"/*/nd-*/revoked 2>/dev/null\n'
-        f'for file in {files}; do [ ! -f "$file" ] || printf \'%s\\0\' "$file"; done |\n'
-        f"  xargs -0 -r head -v -c {CAP_BYTES} 2>/dev/null\n"
+        f"{each_file(files)} | {read_files('head')}\n"
         "exit 0\n"
     )
 
 
 def archive_script(root: str, minutes: int) -> str:
     """POSIX shell: the same of every token that was archived so many minutes ago or later."""
-    files = " ".join((*FILES, *EPOCH_FILES))
+    files = " ".join(f'"$d/$one"/{name}' for name in (*FILES, *EPOCH_FILES))
     return (
         f'd=$(cd {root} 2>/dev/null && pwd)/archive; printf \'%s\\n\' "$d"; cd "$d" 2>/dev/null || exit 0\n'
         f"set -- $(find . -maxdepth 1 -type d -name 'nd-*' -mmin -{int(minutes)} | cut -c3-); printf '%s\\n' \"$@\"\n"
         'ls -d "$d"/nd-*/submit/go "$d"/nd-*/submit/withheld "$d"/nd-*/revoked 2>/dev/null\n'
-        f"for one; do for name in {files}; do\n"
-        '  [ ! -f "$one/$name" ] || printf \'%s\\0\' "$d/$one/$name"\n'
-        f"done; done | xargs -0 -r head -v -c {CAP_BYTES} 2>/dev/null\n"
+        f"for one; do {each_file(files)}; done | {read_files('head')}\n"
         "exit 0\n"
     )
 

@@ -5,26 +5,19 @@ from __future__ import annotations
 import re
 
 from nemodeploy.core.diagnosis import Cause
+from nemodeploy.schedulers.base import ENDS
+
+
+def _said(key: str, pattern: str, state: str) -> Cause:
+    """A line in which Slurm says the same as by the state that the job ends in."""
+    meaning, advice = ENDS[state]
+    return Cause(key=key, pattern=pattern, meaning=meaning, advice=advice)
+
 
 CAUSES = (
-    Cause(
-        key="time-limit",
-        pattern=r"DUE TO TIME LIMIT",
-        meaning="the time limit was reached",
-        advice="--set time=08:00:00 asks for more",
-    ),
-    Cause(
-        key="preempted",
-        pattern=r"DUE TO PREEMPTION",
-        meaning="a job of higher priority took its nodes",
-        advice="--set requeue=true lets it start again by itself",
-    ),
-    Cause(
-        key="node-failure",
-        pattern=r"DUE TO NODE FAILURE|Node failure on",
-        meaning="a node failed",
-        advice="run the same command again",
-    ),
+    _said("time-limit", r"DUE TO TIME LIMIT", "TIMEOUT"),
+    _said("preempted", r"DUE TO PREEMPTION", "PREEMPTED"),
+    _said("node-failure", r"DUE TO NODE FAILURE|Node failure on", "NODE_FAIL"),
     Cause(
         key="pmix",
         pattern=r"plugin name for mpi|Invalid MPI type|[Uu]nable to load .*pmix",

@@ -24,10 +24,7 @@ REAL_IF_TRIED = 'case "$*" in *--test-only*) exec "$real" "$@" ;; esac\n'
 
 
 def up(rig: Rig, *words: str, timeout: float = 180) -> dict[str, Any]:
-    done = rig.site.run(*UP, *words, timeout=timeout)
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
+    return rig.site.up("--profile", "cpu", *words, timeout=timeout)
 
 
 def refused(rig: Rig, code: int, *words: str, timeout: float = 180) -> str:

@@ -17,10 +17,7 @@ pytestmark = pytest.mark.sandbox
 
 
 def up(site: Home, *words: str, **more: str) -> dict[str, Any]:
-    done = site.run("up", "--profile", "cpu", "--json", *words, **more)  # type: ignore[arg-type]
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
+    return site.up("--profile", "cpu", *words, **more)
 
 
 def found(site: Home, *words: str, **more: str) -> dict[str, tuple[str, str]]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -23,11 +24,8 @@ SET_BY_SLURM = (
 )
 
 
-def up(site: Home, *words: str) -> dict[str, object]:
-    done = site.run("up", "--profile", "h100x16", "--json", *words)
-    assert done.returncode == 0, done.stderr
-    document: dict[str, object] = json.loads(done.stdout)
-    return document
+def up(site: Home, *words: str) -> dict[str, Any]:
+    return site.up("--profile", "h100x16", *words)
 
 
 def deployments(site: Home, *words: str) -> list[dict[str, object]]:

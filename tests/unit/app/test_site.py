@@ -546,7 +546,7 @@ def test_what_has_ended_is_still_told_with_its_cost_and_its_cause(login: Login) 
     assert {State.STARTING, State.ENDED} < {event.state for event in told.events}
     assert told.why is not None
     assert told.why.text == "the server program ended (rank 3), exit 1: the GPU ran out of memory"
-    assert told.why.line == "CUDA out of memory. Tried to allocate 2 GiB"
+    assert told.why.shown.line == "CUDA out of memory. Tried to allocate 2 GiB"
     os.utime(login.shared / "archive" / str(token), (1, 1))
     assert status.ended(login.site(), within_s=3600) == ()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemodeploy.core.history import Event, history_script, parse_history, spent
+from nemodeploy.core.history import HISTORY_SCRIPT, Event, parse_history, spent
 from nemodeploy.core.readiness import State
 from nemodeploy.values import Epoch
 
@@ -28,8 +28,8 @@ def write(path: Path, epoch: Epoch, lines: str, *, cause: str = "", elapsed_s: i
 
 
 def read(path: Path) -> tuple[Event, ...]:
-    script = history_script(str(path), "/nonexistent")
-    done = subprocess.run(["sh", "-s"], input=script, capture_output=True, text=True, check=True, timeout=20)
+    words = {"input": HISTORY_SCRIPT, "capture_output": True, "text": True, "check": True, "timeout": 20, "cwd": path}
+    done = subprocess.run(["sh", "-s"], **words)  # type: ignore[call-overload]
     return parse_history(done.stdout)
 
 

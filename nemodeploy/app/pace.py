@@ -1,0 +1,4 @@
+"""How often a controller is asked: what somebody waits for soon at first, then a watcher's share of its time."""
+
+SOON_S = (1.0, 1.0, 2.0, 4.0)  # so at 0, 1, 2, 4 and 8 s
+WATCHER_S = 15.0  # four questions a minute
