@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -39,10 +40,10 @@ class Sandboxed:
         xdg = {f"XDG_{kind}_HOME": str(self.home / kind.lower()) for kind in ("CONFIG", "STATE", "DATA", "CACHE")}
         self.environment = {**os.environ, **xdg, "HOME": str(self.home), "NEMODEPLOY_SANDBOX_DIR": str(self.place.root)}
 
-    def nemodeploy(self, *words: str) -> str:
+    def nemodeploy(self, *words: str, program: Sequence[str] = ("-m", "nemodeploy")) -> str:
         """Run the command; raises when it fails."""
         done = subprocess.run(
-            [sys.executable, "-m", "nemodeploy", *words],
+            [sys.executable, *program, *words],
             env=self.environment,
             capture_output=True,
             text=True,

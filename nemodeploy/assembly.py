@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from nemodeploy.core import planning
+from nemodeploy.core import planning, tempo
 from nemodeploy.core.decode import Plugins
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.plan import Bundle, Plan, manifest
@@ -21,8 +21,6 @@ from nemodeploy.schedulers import SCHEDULERS
 from nemodeploy.schedulers.base import Scheduler
 
 STARTUP_BASE_S = 300
-ASK_WITHIN_S = 600
-ASK_AGAIN_S = 60
 LOOPBACK = "127.0.0.1"
 
 
@@ -39,8 +37,7 @@ class Launch:
     phases: tuple[Phase, ...]
     cheap: Probe
     ask: Probe
-    ask_within_s: int
-    ask_again_s: int
+    tempo: Mapping[str, int]
     stop_signal: str
 
 
@@ -138,6 +135,7 @@ def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) ->
         memory_gib_per_node=ceil(shared.memory_gib) if shared else None,
         requeue=spec.requeue,
         grace_s=spec.grace_s,
+        hang_timeout_s=spec.hang_timeout_s,
         load_estimate_s=load_s,
         startup_budget_s=STARTUP_BASE_S + load_s,
         image=spec.image,
@@ -200,8 +198,7 @@ def _launch(spec: Spec, engine: Engine, runtime: Runtime, bind: str) -> Launch:
         phases=engine.phases,
         cheap=engine.cheap_probe(served),
         ask=engine.ready_probe(served, spec.model.prompting),
-        ask_within_s=ASK_WITHIN_S,
-        ask_again_s=ASK_AGAIN_S,
+        tempo=tempo.TEMPO.hundredths,
         stop_signal=engine.stop_signal,
     )
 

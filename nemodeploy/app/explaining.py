@@ -65,6 +65,8 @@ def _asked_to_end(seen: Seen) -> tuple[str, str] | None:
 def _own_word(ended: Exit | None) -> str:
     if ended is None:
         return "it left no word of why"
+    if ended.cause in ("hung", "node_silent"):  # what the ranks ended with was our doing
+        return CAUSES[ended.cause]
     status = ended.status if ended.rank_status is None else ended.rank_status
     rank = f" (rank {ended.rank})" if ended.rank is not None else ""
     words = status_in_words(status)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from nemodeploy.app.pace import WATCHER_S
 from nemodeploy.app.site import Site
 from nemodeploy.core.diagnosis import clean
+from nemodeploy.core.observation import each_file
 from nemodeploy.core.submission import FOLLOW_LINKS
+from nemodeploy.core.tails import split_tails
 from nemodeploy.errors import BadInput, ClusterUnreachable
 from nemodeploy.values import Token
 
@@ -21,15 +23,20 @@ TAIL_LINES = 20
 FOLLOW_EVERY_S = 1.0
 FIRST_EVERY_S = 5.0  # while nothing has been written yet
 CHUNK_BYTES = 65536
+INDEX_BYTES = 1_000_000
+LOGS = "epochs/*/logs/*.log ./*.log submit/sbatch.err"
 BREAKS_ENDURED = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """Whose logs: of one rank, of one node, or of all."""
+    """Whose logs: of one rank, of one node, or of all; and how much: the last lines of each, or, with `since_s`, all of
+    so many seconds."""
 
     rank: int | None = None
     node: str | None = None
+    lines: int = TAIL_LINES
+    since_s: float | None = None
 
     def takes(self, path: str) -> bool:
         """Whether a log is one of them; what is not a rank's belongs to nobody."""
@@ -52,7 +59,6 @@ def show(
     say: Callable[[str], None],
     *,
     sleep: Callable[[float], None],
-    lines: int = TAIL_LINES,
     follow: bool = False,
     wanted: Wanted = EVERYBODY,
 ) -> None:
@@ -61,7 +67,12 @@ def show(
     With `follow` it goes on until the job has ended for good. Raises BadInput when there is no such name.
     """
     reader = _Reader(site, _find(site, name), say, wanted)
-    reader.read(last_lines=lines)
+    if wanted.since_s is None:
+        reader.read(last_lines=wanted.lines)
+    else:
+        reader.begin_at(wanted.since_s)
+        while reader.read():
+            pass
     breaks = 0
     while follow:
         try:
@@ -114,6 +125,24 @@ class _Reader:
         self.rests: dict[str, str] = {}
         self.over, self.run = False, ""
 
+    def begin_at(self, since_s: float) -> None:
+        """Pass over what was written earlier: by the job's index, which is made once a minute, and by the dates of
+        files. Where neither tells, a file is read from its beginning."""
+        script = (
+            f"{self.site.enter(self.token)}\ndate +now=%s\nstat -c '%Y %s %n' {LOGS} 2>/dev/null\n"
+            f"{{\n{each_file('epochs/*/logs/index')}\n}} | xargs -0 -r tail -v -c {INDEX_BYTES} 2>/dev/null; exit 0"
+        )
+        text = self.site.ask({"index": script})["index"].text
+        now = re.match(r"now=(\d+)\n", text)
+        earliest = int(now[1]) - since_s if now else 0.0
+        for path, body in split_tails(text).items():
+            for at, size, log in re.findall(r"^(\d+) (\d+) ([\w.@:+-]+)$", body, re.MULTILINE):
+                if int(at) <= earliest:
+                    self.offsets[path.removesuffix("index") + log] = int(size)
+        for changed, size, path in re.findall(r"^(\d+) (\d+) ([\w./@:+-]+/[\w.@:+-]+)$", text, re.MULTILINE):
+            if int(changed) < earliest:
+                self.offsets[path] = int(size)
+
     def read(self, *, last_lines: int | None = None) -> bool:
         """Say what is new; at first the last lines of every log of the present run. Returns whether there was any."""
         sizes = self._sizes()
@@ -134,7 +163,7 @@ class _Reader:
             f"{self.site.enter(self.token)}\n"
             "echo run $(readlink current)\n"
             "[ ! -e current/exit.json ] && [ ! -e submit/withheld ] || echo over\n"
-            "stat -c '%s %n' epochs/*/logs/*.log ./*.log submit/sbatch.err 2>/dev/null; exit 0\n"
+            f"stat -c '%s %n' {LOGS} 2>/dev/null; exit 0\n"
         )
         text = self.site.ask({"sizes": script})["sizes"].text
         present = re.search(r"^run (epochs/[0-9.]+)$", text, re.MULTILINE)

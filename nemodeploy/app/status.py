@@ -69,6 +69,7 @@ class Deployment:
             "owner": self.seen.directory.manifest.get("owner"),
             "gpu_hours": round(gpus * (elapsed or 0) / 3600, 3),
             "endpoint": self._shown_endpoint(),
+            "startup": self._startup(),
             "notices": list(self.notices),
         }
 
@@ -77,6 +78,20 @@ class Deployment:
         """Where it answers, of the epoch that Slurm reports; whether it is good, the verdict says."""
         row = self.seen.row
         return current(self.seen.directory, row.job_id, row.restart).endpoint if row else None
+
+    def _startup(self) -> dict[str, Any] | None:
+        """Only while it starts: how long so far, how long it may take, what is loaded, and what a rank said last."""
+        row = self.seen.row
+        health = current(self.seen.directory, row.job_id, row.restart).health if row else None
+        if self.verdict.state is not State.STARTING or health is None:
+            return None
+        expected_s = self.seen.directory.plan.get("startup_budget_s")
+        return {
+            "elapsed_s": health.elapsed_s,
+            "expected_s": expected_s if isinstance(expected_s, int) else None,
+            "progress": health.progress,
+            "said": health.said,
+        }
 
     def _shown_endpoint(self) -> dict[str, str] | None:
         """Only while it is good."""

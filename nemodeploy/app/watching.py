@@ -176,7 +176,10 @@ class Watch:
         done = self._ask(seen, now) if verdict.state is State.READY and now >= self.ask_again_at else None
         if done is None:
             if verdict.state is not State.READY:
-                self._say(verdict.state.value.lower(), verdict.reason)
+                self._say(verdict.state.value.lower(), verdict.reason, self._aside(seen, verdict, now))
+                if before.started is None and self.clocks.started is not None:
+                    most = f"this may take up to {in_short(self.budget.startup_s)}, longer while it makes progress"
+                    self.ports.reporter.say("starting", most)
             self._check_clocks(verdict, now)
         return done
 
@@ -208,9 +211,14 @@ class Watch:
                 f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason or self.said}; "
                 "the job is cancelled",
                 hint=found.advice or "--startup-timeout waits longer",
-                detail=found.evidence,
+                detail=found.evidence or self._last_words(),
                 token=token,
             )
+
+    def _last_words(self) -> tuple[str, ...]:
+        """What a rank last said, where nothing else explains it."""
+        health = self.last.directory.health
+        return (health.said,) if health and health.said else ()
 
     def _give_up(self) -> None:
         """Cancel what we submitted; what somebody else did is left to them."""
@@ -268,14 +276,31 @@ class Watch:
             token=str(self.token),
         )
 
-    def _say(self, phase: str, text: str) -> None:
+    def _aside(self, seen: Seen, verdict: Verdict, now: float) -> str:
+        """For a display that redraws itself: how long a start-up will still take, and what a rank said last."""
+        health = seen.directory.health
+        if verdict.state is not State.STARTING or health is None or self.clocks.started is None:
+            return ""
+        left = readiness.loaded_in(self.clocks, health, now)
+        most = f"at most {in_short(max(self.clocks.started + self.budget.startup_s - now, 0))} more"
+        return f" · {most if left is None else f'about {in_short(left)} left'}" + (
+            f" │ {health.said}" if health.said else ""
+        )
+
+    def _say(self, phase: str, text: str, aside: str = "") -> None:
         before, self.said = self.said, f"{phase} {text}"
         if _coarse(self.said) != _coarse(before):
             self.ports.reporter.say(phase, text)
-        else:
-            self.ports.reporter.live(phase, text)
+        self.ports.reporter.live(phase, f"{text}{aside}")
 
 
 def _coarse(text: str) -> str:
     """Percentages in steps of twenty: every one of them would be too many lines for a pipe."""
     return re.sub(r"(\d+) %", lambda match: str(int(match[1]) // 20), text)
+
+
+def in_short(seconds: float) -> str:
+    """`40 s`, `12 min`, `2.5 h`: for what is not known exactly."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,20 +16,31 @@ from nemodeploy.errors import BadInput, NemodeployError
 @options.networked
 @click.option("-f", "--follow", is_flag=True, help="Go on as more comes, until the job ends.")
 @click.option(
-    "--tail", "lines", type=click.IntRange(0, 100_000), default=20, show_default=True, help="Lines per log file."
+    "--tail", "lines", type=click.IntRange(0, 100_000), help="Lines per log file; 20 if nothing else is said."
 )
+@click.option("--since", type=options.Seconds(), help="All of the last 10m, 2h or so instead, to the minute.")
 @click.option("--rank", type=click.IntRange(0), help="Of this rank only.")
 @click.option("--node", metavar="HOST", help="Of the ranks on this node only.")
 def command(
-    name: str, cluster: str | None, as_json: bool, follow: bool, lines: int, rank: int | None, node: str | None
+    name: str,
+    cluster: str | None,
+    as_json: bool,
+    follow: bool,
+    lines: int | None,
+    since: float | None,
+    rank: int | None,
+    node: str | None,
 ) -> None:
     """Print the ends of all ranks' logs, each line after its node and rank; also of a deployment that has ended.
 
     Followed, they go on through a requeue and a broken connection, without a line lost or shown twice.
     """
-    from nemodeploy.app.logs import Wanted, show
+    from nemodeploy.app.logs import TAIL_LINES, Wanted, show
 
     world.require_name(name)
+    if lines is not None and since is not None:
+        raise BadInput("--tail and --since contradict each other", hint="leave one of them out")
+    wanted = Wanted(rank=rank, node=node, lines=TAIL_LINES if lines is None else lines, since_s=since)
     collected: list[str] = []
     say = collected.append if as_json else click.echo
     asked, broken = world.clusters(cluster)
@@ -38,8 +49,7 @@ def command(
         for one in asked:
             try:
                 site = stack.enter_context(world.site(one))
-                wanted = Wanted(rank=rank, node=node)
-                show(site, name, say, sleep=time.sleep, lines=lines, follow=follow, wanted=wanted)
+                show(site, name, say, sleep=time.sleep, follow=follow, wanted=wanted)
                 failure = None
                 break
             except NemodeployError as error:

@@ -67,7 +67,8 @@ def _memory(plan: Plan) -> list[str]:
         f"  memory     {bar[:BAR_WIDTH].ljust(BAR_WIDTH, '·')}  {memory.total_gib_per_gpu:.1f} GiB of {whose}",
         *(f"             {mark} {name:<10}{size:>6.1f} GiB   {about}".rstrip() for name, size, mark, about in parts),
         f"  processes  {plan.layout.tasks_per_node} on each of {plan.layout.nodes} node{'s' * (plan.layout.nodes > 1)}",
-        f"  time       {clock(plan.time_s)} at most, start-up budget {clock(plan.startup_budget_s)}",
+        f"  time       {clock(plan.time_s)} at most, start-up budget {clock(plan.startup_budget_s)}, "
+        f"ends itself when it hangs for {clock(plan.hang_timeout_s)}",
         f"  server     {plan.protocol} on port {plan.port or 'chosen by the job'}, runtime {plan.runtime}",
         *(f"  unknown    {question}" for question in plan.unknown),
     ]

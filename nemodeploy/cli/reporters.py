@@ -61,7 +61,7 @@ class TerminalReporter:
         """Redraw with the time that has passed."""
         from rich.markup import escape
 
-        line = escape(self._line(phase, text))
+        line = escape(self._line(phase, text)[: self.console.width - 4])
         if self.status is None:
             self.status = self.console.status(line, spinner="dots")
             self.status.start()

@@ -154,6 +154,10 @@ def _detail(deployment: Deployment, detail: Detail | None, *, utc: bool) -> list
     endpoint, health = facts["endpoint"], directory.health
     ttl = f"ends itself {clock(facts['ttl_s'])} after its last renewal" if facts["ttl_s"] is not None else ""
     alive = not deployment.verdict.gone
+    startup = facts["startup"] or {}
+    expected = (
+        f" of at most {clock(startup['expected_s'])}, more while it makes progress" if startup.get("expected_s") else ""
+    )
     rows = [
         ("token", facts["token"]),
         ("owner", facts["owner"]),
@@ -162,6 +166,8 @@ def _detail(deployment: Deployment, detail: Detail | None, *, utc: bool) -> list
         ("endpoint", f"{endpoint['url']} ({endpoint['protocol']}, from the login node)" if endpoint else ""),
         ("health", f"{health.phase}, {health.ranks_joined}/{health.ranks} ranks joined" if health and alive else ""),
     ]
+    if startup:
+        rows += [("start-up", f"{clock(startup['elapsed_s'])}{expected}"), ("last words", startup["said"])]
     if detail:
         rows.append(("gpu hours", f"{detail.gpu_hours:.1f}, {detail.gpu_hours_before_ready:.1f} of them before READY"))
     lines = [f"  {key:<10} {value}" for key, value in rows if value]

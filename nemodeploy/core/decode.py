@@ -48,6 +48,7 @@ DEFAULTS = Document(
         "port": 1424,
         "requeue": False,
         "grace": 10,
+        "hang_timeout": "01:00:00",
         "root": "$HOME/.nemodeploy",
         "scheduler": "slurm",
         "runtime": "pyxis",
@@ -119,6 +120,7 @@ def read_settings(reader: Reader, *, name: str, profile: str, model: Model, clus
         port=reader.integer_or("port", "auto", least=1024, most=65535),
         requeue=reader.flag("requeue"),
         grace_s=reader.integer("grace", least=1, most=600),
+        hang_timeout_s=_duration(reader, "hang_timeout"),
         cluster=_cluster(cluster, reader, plugins.schedulers),
         slurm=_slurm(reader.section("slurm")),
         gpu_request=_gpu_request(reader, hardware),
@@ -282,16 +284,22 @@ def _programs(reader: Reader, engine: str | None, names: Iterable[str]) -> tuple
 
 
 def _time(reader: Reader) -> int:
-    """A finite time limit in seconds, from `HH:MM:SS`, `D-HH:MM:SS` or `90m`, `4h`, `2d`."""
-    value = reader.text("time", pattern=r"(?!-?\d+$).*", like='"HH:MM:SS" or "4h", in quotes')
+    """A finite time limit in seconds."""
+    seconds = _duration(reader, "time")
+    if 0 < seconds < SHORTEST_S:
+        reader.complain("time", f"{reader.data['time']!r} is too short to start a server", "at least 00:02:00")
+    return seconds
+
+
+def _duration(reader: Reader, key: str) -> int:
+    """Seconds from `HH:MM:SS`, `D-HH:MM:SS` or `90m`, `4h`, `2d`."""
+    value = reader.text(key, pattern=r"(?!-?\d+$).*", like='"HH:MM:SS" or "4h", in quotes')
     seconds = parse_time(value) if isinstance(value, str) else 0
     if seconds > LONGEST_S:
-        reader.complain("time", f"{value!r} is longer than a year", "a job ends some day; say when")
-    if 0 < seconds < SHORTEST_S:
-        reader.complain("time", f"{value!r} is too short to start a server", "at least 00:02:00")
+        reader.complain(key, f"{value!r} is longer than a year", "a job ends some day; say when")
     if value is not None and not seconds:
         reader.complain(
-            "time", f"{value!r} is not a finite time", 'write "HH:MM:SS" (minutes 0-59), "D-HH:MM:SS", "90m" or "4h"'
+            key, f"{value!r} is not a finite time", 'write "HH:MM:SS" (minutes 0-59), "D-HH:MM:SS", "90m" or "4h"'
         )
     return seconds
 
@@ -316,6 +324,7 @@ FROM_ENVIRONMENT: tuple[str, ...] = (
     "runtime",
     "requeue",
     "grace",
+    "hang_timeout",
     "layout.tensor_parallel",
     "layout.pipeline_parallel",
     "serving.max_length",

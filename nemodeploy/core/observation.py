@@ -8,15 +8,21 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemodeploy.core import tempo
+from nemodeploy.core.diagnosis import clean
 from nemodeploy.values import Endpoint, Epoch, Token
 
 MANIFEST_VERSION = 1
+SAID_LETTERS = 240
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Health:
-    """health.json: what the supervisor last said. `progress`: how much is loaded, in percent; None: nobody says."""
+    """health.json: what the supervisor last said. `progress`: how much is loaded, in percent; None: nobody says.
+
+    `said`: the last words in a rank's log, after its name. `silent_ranks`: those whose node gives no sign of life.
+    """
 
     epoch: Epoch
     phase: str
@@ -25,6 +31,8 @@ class Health:
     ranks: int
     generated: bool
     progress: int | None = None
+    said: str = ""
+    silent_ranks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,8 +104,6 @@ def _is_sound(plan: Mapping[str, object]) -> bool:
 FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "submit/sbatch.err", "lease")
 EPOCH_FILES = ("current/health.json", "current/endpoint.json", "current/exit.json")
 CAP_BYTES = 65536
-# The job writes every 10 s; a network file system may show it up to 60 s late.
-SILENT_AFTER_S = 90
 # Shell text: `now` becomes the time by the clock of the file system at hand, which stamps the files; where nothing can
 # be written there, by this host's.
 FILE_SYSTEM_TIME = "now=$(touch now.$$ 2>/dev/null && stat -c %Y now.$$ || date +%s); rm -f now.$$"
@@ -115,7 +121,7 @@ def silence_script(directory: str) -> str:
 def is_silent(text: str) -> bool:
     """Whether that is long enough for a living job to have spoken; a directory that is gone says nothing."""
     word = text.strip()
-    return word == "gone" or (re.fullmatch(r"\d{1,10}", word) is not None and int(word) > SILENT_AFTER_S)
+    return word == "gone" or (re.fullmatch(r"\d{1,10}", word) is not None and int(word) > tempo.TEMPO.silent)
 
 
 def base_script(root: str) -> str:
@@ -224,7 +230,7 @@ def read_ttl(text: str) -> int | None:
 def read_health(text: str) -> Health | None:
     """health.json, or None when it is not one."""
     data = _mapping(text)
-    epoch = Epoch.parse(data.get("epoch"))
+    epoch, silent = Epoch.parse(data.get("epoch")), data.get("silent_ranks")
     if not epoch or not isinstance(data.get("phase"), str):
         return None
     return Health(
@@ -235,6 +241,8 @@ def read_health(text: str) -> Health | None:
         ranks=_number(data, "ranks") or 0,
         generated=data.get("generated") is True,
         progress=_number(data, "progress"),
+        said=clean(str(data.get("said", "")))[:SAID_LETTERS],
+        silent_ranks=tuple(rank for rank in silent if isinstance(rank, int)) if isinstance(silent, list) else (),
     )
 
 
@@ -248,7 +256,7 @@ def read_endpoint(text: str) -> Endpoint | None:
         host=host,
         port=port,
         protocol=str(data.get("protocol", "")),
-        model=str(data.get("model", "")),
+        model=clean(str(data.get("model", ""))),
         epoch=epoch,
         nonce=str(data.get("nonce", "")),
     )

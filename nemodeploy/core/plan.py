@@ -44,6 +44,7 @@ class Plan:
     memory_gib_per_node: int | None
     requeue: bool
     grace_s: int
+    hang_timeout_s: int
     load_estimate_s: int
     startup_budget_s: int
     image: str

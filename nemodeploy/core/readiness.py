@@ -6,7 +6,8 @@ import enum
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from nemodeploy.core.observation import SILENT_AFTER_S, Health, RunDirectory
+from nemodeploy.core import tempo
+from nemodeploy.core.observation import Health, RunDirectory
 
 
 class State(enum.Enum):
@@ -87,7 +88,7 @@ class Seen:
         if row is None or row.kind != "running" or row.elapsed_s is None:
             return False
         health = current(self.directory, row.job_id, row.restart).health
-        return health is not None and row.elapsed_s - health.elapsed_s > SILENT_AFTER_S
+        return health is not None and row.elapsed_s - health.elapsed_s > tempo.TEMPO.silent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +109,8 @@ CAUSES = {
     "revoked": "taken back by its owner",
     "port_in_use": "the port was taken on its node",
     "supervisor_ended": "the batch script ended",
+    "hung": "the server had not answered for longer than hang_timeout",
+    "node_silent": "a node had fallen silent, and the server answered no more",
 }
 
 
@@ -170,14 +173,23 @@ def _judge_running(seen: Seen, row: Row) -> Verdict:
     if health.phase == "stopping":
         return Verdict(state=State.STOPPING, reason="ending its ranks")
     if seen.still and seen.may_be_silent:
-        return Verdict(state=State.DEGRADED, reason=f"no word from its node for over {SILENT_AFTER_S} s")
+        return Verdict(state=State.DEGRADED, reason=f"no word from its node for over {tempo.TEMPO.silent:.0f} s")
     if health.phase == "degraded":
-        return Verdict(state=State.DEGRADED, reason="the server does not answer")
-    plan = seen.directory.plan
-    served = plan.get("served") or plan.get("model")
-    if health.generated and directory.endpoint and directory.endpoint.model == served:
-        return Verdict(state=State.READY)
-    return Verdict(state=State.STARTING, reason=_phase(health))
+        return Verdict(state=State.DEGRADED, reason="the server does not answer" + _silence(health, "; "))
+    if not health.generated:
+        return Verdict(state=State.STARTING, reason=_phase(health))
+    served = seen.directory.plan.get("served") or seen.directory.plan.get("model")
+    if directory.endpoint is None:
+        return Verdict(state=State.STARTING, reason="it has answered, but its endpoint.json of this run cannot be read")
+    if directory.endpoint.model != served:
+        return Verdict(state=State.STARTING, reason=f"{directory.endpoint.model or 'no model'} answers, not {served}")
+    return Verdict(state=State.READY, reason=_silence(health))
+
+
+def _silence(health: Health, before: str = "") -> str:
+    """A node without a heartbeat, in words; that alone is no trouble while the server answers."""
+    ranks = ", ".join(map(str, health.silent_ranks[:4])) + ("…" if len(health.silent_ranks) > 4 else "")
+    return f"{before}no sign of life from the node of rank {ranks}" if ranks else ""
 
 
 def _phase(health: Health) -> str:
@@ -229,15 +241,20 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clocks:
-    """When the waiting began, when the start-up of an epoch began, and when it last moved; None: not yet."""
+    """When the waiting began, when the start-up of an epoch began, and when it last moved; None: not yet.
+
+    `loading`: when a percentage was first seen, and which.
+    """
 
     began: float
     started: float | None = None
     moved: float | None = None
+    loading: tuple[float, int] | None = None
     epoch: str = ""
     mark: str = ""
 
 
+LOADED_ENOUGH = 5  # per cent, to tell a speed by
 # Whatever runs and has not answered this client yet is starting up, as far as its patience goes.
 _STARTING_UP = (State.STARTING, State.DEGRADED, State.READY)
 
@@ -252,8 +269,21 @@ def turn(clocks: Clocks, seen: Seen, verdict: Verdict, now: float) -> Clocks:
     epoch = f"{seen.row.job_id}.{seen.row.restart}" if seen.row else clocks.epoch
     mark = f"{health.phase} {health.ranks_joined} {health.progress}" if health else ""
     if clocks.started is None or epoch != clocks.epoch:
-        return replace(clocks, started=now, moved=now, epoch=epoch, mark=mark)
+        return replace(clocks, started=now, moved=now, epoch=epoch, mark=mark, loading=None)
+    if health and health.progress is not None and (clocks.loading is None or health.progress < clocks.loading[1]):
+        clocks = replace(clocks, loading=(now, health.progress))
     return replace(clocks, moved=now, mark=mark) if mark != clocks.mark else clocks
+
+
+def loaded_in(clocks: Clocks, health: Health | None, now: float) -> float | None:
+    """In how many seconds the weights will be loaded at the speed so far; None while that would be a guess."""
+    if clocks.loading is None or clocks.moved is None or health is None or health.progress is None:
+        return None
+    since, first = clocks.loading
+    done, rest = health.progress - first, 100 - health.progress
+    if health.phase != "loading" or done < LOADED_ENOUGH or rest <= 0:
+        return None
+    return max((clocks.moved - since) * rest / done - (now - clocks.moved), 0.0)
 
 
 def overdue(clocks: Clocks, verdict: Verdict, budget: Budget, now: float) -> str:

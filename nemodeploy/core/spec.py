@@ -225,6 +225,7 @@ class Draft:
     port: int | None
     requeue: bool
     grace_s: int
+    hang_timeout_s: int
     cluster: Cluster
     slurm: SlurmOptions
     gpu_request: str

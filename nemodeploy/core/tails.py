@@ -12,13 +12,13 @@ def tail_header(line: str) -> str:
 
 def split_tails(text: str) -> Mapping[str, str]:
     """The output of `tail -v` over several files, by path."""
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     name = ""
     for line in text.splitlines(keepends=True):
         header = tail_header(line.rstrip("\n"))
         if header:
             name = header
-            found[name] = ""
+            found[name] = []
         elif name:
-            found[name] += line
-    return found
+            found[name].append(line)
+    return {path: "".join(lines) for path, lines in found.items()}

@@ -163,7 +163,7 @@ def test_a_server_that_ends_well_but_unasked_is_a_failure_too(site: Home, sandbo
 
 
 @pytest.mark.long
-def test_a_taken_port_is_said_before_any_weights_are_loaded(site: Home, sandbox: Sandbox) -> None:
+def test_f36_a_taken_port_is_said_before_any_weights_are_loaded(site: Home, sandbox: Sandbox) -> None:
     listener = "import socket,time; s=socket.create_server(('0.0.0.0',1424)); time.sleep(60)"
     squatter = sandbox.exec(
         "sbatch", "--parsable", "-w", "h100-1", "--mem=100", f'--wrap=/usr/bin/env python3 -c "{listener}"'

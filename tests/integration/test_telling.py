@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -22,12 +23,19 @@ def test_a_start_is_seen_waited_for_and_told_afterwards(site: Home, sandbox: San
     slow = site.cluster("slow", env=SLOW)
     up = site.start("up", "--profile", "h100x1", "--cluster", slow)
     deadline = time.monotonic() + 30
+    startup: dict[str, Any] = {}
+    while not startup.get("progress") and time.monotonic() < deadline:
+        seen = json.loads(site.run("status", "--json").stdout)["deployments"]
+        startup = (seen[0]["startup"] if seen else None) or {}
+    assert startup["elapsed_s"] < startup["expected_s"]
+    assert ".0: " in startup["said"]
     while site.run("wait", MODEL, "--timeout", "60").returncode == 2 and time.monotonic() < deadline:
         time.sleep(0.2)  # it is not there yet
     assert json.loads(site.run("status", MODEL, "--json").stdout)["deployments"][0]["state"] == "READY"
     _, said = up.communicate(timeout=60)
     assert up.returncode == 0
     assert re.search(r"loading weights \d+ %", said)
+    assert re.search(r"this may take up to \d+ min, longer while it makes progress", said)
     assert "None" not in said
     states = [json.loads(line)["state"] for line in site.run("events", MODEL).stdout.splitlines()]
     assert states[:3] == ["SUBMITTING", "QUEUED", "STARTING"]

@@ -65,15 +65,16 @@ trap stop_server USR2 TERM INT
 server=$!
 [ -z "$asked" ] || stop_server
 
-# One heartbeat per node, for whoever looks into a silent one.
+# One heartbeat per node; the supervisor notices when it stands still.
 if [ "$local_rank" -eq 0 ]; then
   (
     trap '' USR2
     beat=0
+    printf -v pause '%d.%02d' 5 0
     while kill -0 "$server" 2>/dev/null; do
       beat=$((beat + 1))
       write_whole "$epoch_dir/ranks/$rank.beat" "$beat"
-      sleep 2
+      sleep "$pause"
     done
   ) &
 fi

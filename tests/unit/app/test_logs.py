@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,9 +41,7 @@ class Job:
     def end(self) -> None:
         (self.run / "exit.json").write_text('{"epoch": "7.0", "cause": "cancelled", "status": 0}')
 
-    def show(
-        self, *steps: Callable[[], None], follow: bool = False, lines: int = 20, wanted: Wanted = EVERYBODY
-    ) -> None:
+    def show(self, *steps: Callable[[], None], follow: bool = False, wanted: Wanted = EVERYBODY) -> None:
         left = list(steps)
         slept = 0
 
@@ -52,7 +52,7 @@ class Job:
             if left:
                 left.pop(0)()
 
-        show(self.login.site(), "demo", self.said.append, sleep=sleep, lines=lines, follow=follow, wanted=wanted)
+        show(self.login.site(), "demo", self.said.append, sleep=sleep, follow=follow, wanted=wanted)
         assert not left, "it ended too early"
 
 
@@ -64,7 +64,7 @@ def job(login: Login) -> Job:
 def test_the_last_lines_of_every_rank(job: Job) -> None:
     job.write("one\ntwo\nthree\n")
     job.write("four\x1b[31m\x00five\nhalf a li", rank=1, node="b")
-    job.show(lines=2)
+    job.show(wanted=Wanted(lines=2))
     assert job.said == ["a.0 | two", "a.0 | three", "b.1 | fourfive", "b.1 | half a li"]
 
 
@@ -131,6 +131,30 @@ def test_earlier_runs_are_not_shown_again(job: Job) -> None:
     job.write("new\n")
     job.show()
     assert job.said == ["a.0 | new"]
+
+
+def test_since_goes_by_the_jobs_index_and_by_the_dates_of_files(job: Job) -> None:
+    now = int(time.time())
+    job.write("old\nolder\n")
+    job.write("quiet\n", rank=1)
+    job.write("x" * 100_000 + "\nnew\n")
+    job.write("all of it is new\n", rank=2)
+    index = f"{now - 900} 4 a.0.log\n{now - 700} 10 a.0.log\n{now - 700} 6 a.1.log\n{now - 60} 100015 a.0.log\n"
+    (job.run / "logs/index").write_text(index + "what is this\n")
+    (job.path / "slurm-7.log").write_text("of yesterday\n")
+    os.utime(job.path / "slurm-7.log", (now - 86400, now - 86400))
+    job.show(wanted=Wanted(since_s=600))
+    assert [line[:20] for line in job.said] == ["a.2 | all of it is n", "a.0 | " + "x" * 14, "a.0 | new"]
+    job.said.clear()
+    job.show(wanted=Wanted(since_s=800))
+    told = [line for line in job.said if "x" not in line]
+    assert told == ["a.0 | older", "a.1 | quiet", "a.2 | all of it is new", "a.0 | new"]
+
+
+def test_since_is_followed_too_and_needs_no_index(job: Job) -> None:
+    job.write("one\n")
+    job.show(lambda: job.write("two\n"), job.end, lambda: None, follow=True, wanted=Wanted(since_s=60))
+    assert job.said == ["a.0 | one", "a.0 | two"]
 
 
 def test_an_endless_line_and_a_bar_do_no_harm(job: Job) -> None:

@@ -49,6 +49,27 @@ def test_nothing_there_is_nothing(tmp_path: Path) -> None:
     assert listing(tmp_path / "nowhere") == ()
 
 
+def test_last_words_cannot_reach_the_terminal() -> None:
+    health = observation.read_health(
+        HEALTH[:-1] + ', "said": "a.0: \\u001b]0;x\\u0007\\u0000 hi", "silent_ranks": [8, "x"]}'
+    )
+    assert health
+    assert (health.said, health.silent_ranks) == ("a.0:  hi", (8,))
+    endless = observation.read_health(HEALTH[:-1] + f', "said": "{"x" * 9999}", "silent_ranks": 7}}')
+    assert endless
+    assert (len(endless.said) <= 240, endless.silent_ranks) == (True, ())
+
+
+def test_a_health_file_of_10_mb_is_none_and_hides_nothing_else(tmp_path: Path) -> None:
+    tree(tmp_path, manifest_json=MANIFEST, current__health_json=HEALTH[:-1] + ', "x": "' + "y" * 10_000_000 + '"}')
+    other = Token.make("other", milliseconds=1, entropy=2)
+    tree(tmp_path / "other", other, manifest_json=MANIFEST, current__health_json=HEALTH)
+    (tmp_path / "other/deployments/demo").rename(tmp_path / "deployments/other")
+    big, small = listing(tmp_path)
+    assert (big.token, big.health) == (TOKEN, None)
+    assert small.health
+
+
 def test_a_successor_is_live_too(tmp_path: Path) -> None:
     later = Token.make("demo", milliseconds=9, entropy=2)
     tree(tmp_path, manifest_json="{}")

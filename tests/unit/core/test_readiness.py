@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nemodeploy.core.observation import Exit, Health, RunDirectory
-from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict, judge, overdue, turn
+from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict, judge, loaded_in, overdue, turn
 from nemodeploy.schedulers.slurm import LIFE, Life, QueueRow
 from nemodeploy.values import Endpoint, Epoch, Token
 
@@ -110,6 +110,21 @@ def test_what_is_seen_is_judged(case: Case) -> None:
     assert (verdict.state, verdict.gone) == (case.state, case.gone)
 
 
+def test_why_it_is_not_ready_is_said() -> None:
+    generated = seen(row("RUNNING"), health=health())
+    assert judge(generated).reason == "it has answered, but its endpoint.json of this run cannot be read"
+    other = seen(row("RUNNING"), health=health(), endpoint=endpoint(model="x"))
+    assert judge(other).reason.startswith("x answers, not ")
+
+
+def test_a_silent_node_is_told_and_changes_nothing_by_itself() -> None:
+    silent = replace(health(), silent_ranks=(8, 9, 10, 11, 12))
+    told = judge(seen(row("RUNNING"), health=silent, endpoint=endpoint()))
+    assert (told.state, told.reason) == (State.READY, "no sign of life from the node of rank 8, 9, 10, 11…")
+    sick = judge(seen(row("RUNNING"), health=replace(silent, phase="degraded", silent_ranks=(8,)), endpoint=endpoint()))
+    assert sick.reason == "the server does not answer; no sign of life from the node of rank 8"
+
+
 def test_only_an_end_is_gone() -> None:
     assert all(judge(case.seen).state is State.ENDED for case in CASES if judge(case.seen).gone)
 
@@ -152,6 +167,29 @@ def test_start_up_is_extended_by_progress_and_ended_by_a_stall() -> None:
     assert overdue(clocks, STARTING, BUDGET, 70.0) == ""
     clocks = turn(clocks, joined(9), STARTING, 70.0)
     assert overdue(clocks, STARTING, BUDGET, 76.0) == "startup"
+
+
+def test_how_long_loading_will_take_is_told_once_its_speed_is_known() -> None:
+    def at(percent: int, now: float, clocks: Clocks) -> tuple[Clocks, float | None]:
+        told = seen(row("RUNNING"), health=replace(health("loading", False), progress=percent))
+        clocks = turn(clocks, told, STARTING, now)
+        return clocks, loaded_in(clocks, told.directory.health, now)
+
+    clocks, left = at(10, 0.0, Clocks(began=0.0))
+    clocks, left = at(10, 1.0, clocks)
+    assert left is None
+    clocks, left = at(12, 11.0, clocks)
+    assert left is None, "two per cent are no speed"
+    clocks, left = at(40, 61.0, clocks)
+    assert left == pytest.approx(120.0)
+    clocks, left = at(0, 70.0, clocks)
+    assert left is None, "it began afresh"
+    clocks, left = at(30, 80.0, clocks)
+    assert left == pytest.approx(10 * 70 / 30)
+    clocks, left = at(30, 85.0, clocks)
+    assert left == pytest.approx(10 * 70 / 30 - 5)
+    clocks, left = at(100, 90.0, clocks)
+    assert left is None
 
 
 def test_a_state_that_comes_and_goes_is_no_progress() -> None:

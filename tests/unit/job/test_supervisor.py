@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nemodeploy.app.wanted import Wish, resolve
+from nemodeploy.core.tempo import TEMPO, Tempo
 
 TOKEN = "nd-demo-01m7ykpr9z67k4g5wp74nrf1nm"
 SERVES = """
-import json, sys
+import json, sys, time
 from pathlib import Path
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BODY = json.dumps({"model": "tiny", "choices": [{"text": " Paris", "index": 0, "finish_reason": "stop"}]}).encode()
 
@@ -33,6 +34,8 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         mode = Path(__file__).with_name("mode")
         self.asked[self.command] += 1
+        if self.command == "POST" and mode.exists() and mode.read_text() == "hang":
+            time.sleep(3600)
         bad = {"": False, "broken": self.command == "POST", "flap": self.asked[self.command] % 2 == 0}
         self.send_response(500 if bad[mode.read_text() if mode.exists() else ""] else 200)
         self.send_header("Content-Length", str(len(BODY)))
@@ -43,14 +46,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 words = " ".join(sys.argv).replace("=", " ").split()
-HTTPServer(("127.0.0.1", int(words[words.index("--port") + 1])), Handler).serve_forever()
+ThreadingHTTPServer(("127.0.0.1", int(words[words.index("--port") + 1])), Handler).serve_forever()
 """
 
 
 class Run:
     """A run directory, and the supervisor in it."""
 
-    def __init__(self, path: Path, *program: str, **settings: object) -> None:
+    def __init__(self, path: Path, *program: str, tempo: Tempo = TEMPO, **settings: object) -> None:
         (path / "serve.py").write_text(SERVES)
         program = tuple(word.replace("SERVE", str(path / "serve.py")) for word in program)
         cluster = path / "host.yaml"
@@ -59,7 +62,10 @@ class Run:
             f"programs: {{llamacpp: {json.dumps(list(program))}}}\n"
         )
         flags = [("grace", 1, "test"), *((key, value, "test") for key, value in settings.items())]
-        wanted = resolve(Wish(profile="cpu", name="demo", cluster=str(cluster), settings=flags), {}, needs_site=True)
+        wish = Wish(profile="cpu", name="demo", cluster=str(cluster), settings=flags)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("nemodeploy.core.tempo.TEMPO", tempo)
+            wanted = resolve(wish, {}, needs_site=True)
         self.path = path / "run"
         self.path.mkdir()
         for name, text in wanted.bundle.files.items():
@@ -115,8 +121,8 @@ class Run:
 def make(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     made: list[Run] = []
 
-    def start(*program: str, **settings: object) -> Run:
-        made.append(Run(tmp_path, *program, **settings))
+    def start(*program: str, tempo: Tempo = TEMPO, **settings: object) -> Run:
+        made.append(Run(tmp_path, *program, tempo=tempo, **settings))
         return made[-1]
 
     yield start
@@ -250,20 +256,13 @@ def phases(run: Run) -> list[str]:
     return [json.loads(line)["phase"] for line in lines]
 
 
-def impatient(run: Run) -> Run:
-    """It looks around every tenth of a second, asks for a generation every second, and for health twice as often."""
-    script = run.path / "nemo_inference.job"
-    text = script.read_text().replace("ask_again_s=60", "ask_again_s=1")
-    script.write_text(
-        re.sub(r"cheap_due=\$\(\(now \+ (1000|500)\)\)", "cheap_due=$((now + 50))", text).replace(
-            "pause 2\n", "pause 0.1\n"
-        )
-    )
-    return run
+# It looks around every tenth of a second, asks for a generation every second, and for health twice as often.
+IMPATIENT = Tempo(look=0.1, health=1, probe=0.5, probe_again=0.5, ask=1, late=0.5, quiet=3, beat=0.5, silent=2, index=1)
+HASTY = replace(IMPATIENT, ask_again=0.2, quiet=1, silent=1)
 
 
 def test_f39_a_server_that_fails_every_other_time_stays_ready(make: Callable[..., Run], tmp_path: Path) -> None:
-    run = impatient(make(*SERVER)).start().until_ready()
+    run = make(*SERVER, tempo=IMPATIENT).start().until_ready()
     (tmp_path / "mode").write_text("flap")
     time.sleep(14)
     assert run.read("health.json")["phase"] == "serving"
@@ -273,7 +272,7 @@ def test_f39_a_server_that_fails_every_other_time_stays_ready(make: Callable[...
 def test_three_failures_in_a_row_are_degraded_and_three_good_answers_take_it_back(
     make: Callable[..., Run], tmp_path: Path
 ) -> None:
-    run = impatient(make(*SERVER)).start().until_ready()
+    run = make(*SERVER, tempo=IMPATIENT).start().until_ready()
     (tmp_path / "mode").write_text("broken")
     run.until(lambda: run.read("health.json")["phase"] == "degraded")
     (tmp_path / "mode").write_text("")
@@ -281,3 +280,70 @@ def test_three_failures_in_a_row_are_degraded_and_three_good_answers_take_it_bac
     run.until(lambda: run.read("health.json")["phase"] == "serving")
     assert time.monotonic() - begun > 3, "one good answer is not enough: they are two seconds apart"
     assert [phase for phase in phases(run) if phase in ("serving", "degraded")] == ["serving", "degraded", "serving"]
+
+
+@pytest.mark.parametrize("mode", ["hang", "broken"])
+def test_a_server_that_stays_sick_is_ended_after_its_hang_timeout(
+    make: Callable[..., Run], tmp_path: Path, mode: str
+) -> None:
+    run = make(*SERVER, tempo=HASTY, hang_timeout="00:00:02").start().until_ready()
+    (tmp_path / "mode").write_text(mode)
+    assert run.wait() == 1
+    assert run.read("exit.json")["cause"] == "hung"
+    assert "degraded" in phases(run)
+    assert run.left() == ""
+
+
+def test_a_silent_node_is_told_and_ends_the_job_only_when_nobody_is_served(
+    make: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = make(*SERVER, tempo=replace(HASTY, silent=3)).start().until_ready()
+    (run.path / "current/ranks/8.beat").write_text("41\n")
+    run.until(lambda: run.read("health.json")["silent_ranks"] == [8])
+    time.sleep(2)
+    assert run.read("health.json")["phase"] == "serving"
+    assert run.process is not None
+    assert run.process.poll() is None, "a slow file system alone ends nothing"
+    (run.path / "current/ranks/8.beat").write_text("42\n")
+    run.until(lambda: run.read("health.json")["silent_ranks"] == [])
+    run.until(lambda: run.read("health.json")["silent_ranks"] == [8])
+    (tmp_path / "mode").write_text("broken")
+    assert run.wait() == 1
+    assert run.read("exit.json")["cause"] == "node_silent"
+    events = [json.loads(line) for line in (run.path / "current/events.jsonl").read_text().splitlines()]
+    begun = {event["phase"]: event["elapsed_s"] for event in events}
+    assert begun["stopping"] - begun["degraded"] >= 2, "it has a while to come back"
+
+
+def talking(text: str) -> tuple[str, ...]:
+    """A server that says something first, as printf's format."""
+    return ("sh", "-c", f"printf '{text}'; exec {sys.executable} SERVE \"$@\"", "sh")
+
+
+def test_the_last_words_of_a_rank_stand_in_its_health_whatever_is_in_them(make: Callable[..., Run]) -> None:
+    said = r'loading "shard\\7" \033[31mof \344 9 %%\n========\nGET /health 200\n'
+    run = make(*talking(said), tempo=IMPATIENT).start().until_ready()
+    host = socket.gethostname()
+    assert run.read("health.json")["said"] == f"{host}.0: loading 'shard'7' [31mof  9 %"
+
+
+def test_it_notes_how_long_the_logs_were_when(make: Callable[..., Run]) -> None:
+    program = ("sh", "-c", f'printf 12345; sleep 2.5; printf 678; exec {sys.executable} SERVE "$@"', "sh")
+    run = make(*program, tempo=IMPATIENT).start().until_ready()
+    index = run.path / "current/logs/index"
+    log = f"{socket.gethostname()}.0.log"
+    run.until(lambda: f" 8 {log}\n" in index.read_text())
+    noted = [line.split() for line in index.read_text().splitlines()]
+    assert [size for _, size, _ in noted if size != "0"] == ["5", "8"], "only what has grown is noted"
+    assert {name for _, _, name in noted} == {log}
+    assert 1 <= int(noted[-1][0]) - int(noted[-2][0]) < 20
+    assert abs(int(noted[-1][0]) - time.time()) < 60
+
+
+def test_a_line_of_50_mb_without_an_end_does_not_hold_it_up(make: Callable[..., Run]) -> None:
+    program = ("sh", "-c", f"head -c 50000000 /dev/zero | tr '\\0' x; exec {sys.executable} SERVE \"$@\"", "sh")
+    run = make(*program, tempo=IMPATIENT).start().until_ready()
+    assert len(run.read("health.json")["said"]) < 300
+    assert run.process is not None
+    status = Path(f"/proc/{run.process.pid}/status").read_text()
+    assert int(status.split("VmHWM:")[1].split()[0]) < 40_000, "kB"
