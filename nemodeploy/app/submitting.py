@@ -112,24 +112,13 @@ def read_receipt(site: Site, ports: Ports, token: Token, receipt: Receipt) -> Su
     raise SubmissionRefused(
         f"{site.scheduler.name.capitalize()} refused the job: {_last_words(lines)}",
         detail=lines,
-        hint=_refusal_hint(error),
+        hint=site.scheduler.advice_on(error),
         token=str(token),
     )
 
 
 def _last_words(lines: tuple[str, ...]) -> str:
     return lines[-1].rpartition("error: ")[2] if lines else "no reason given"
-
-
-def _refusal_hint(error: str) -> str:
-    hints = (
-        ("partition", "set slurm.partition in the cluster file; sinfo on the login host lists them"),
-        ("account", "set slurm.account in the cluster file"),
-        ("gres", "set gpus: in the cluster file to how this site asks for GPUs"),
-        ("time limit", "ask for less: --set time=01:00:00"),
-        ("node configuration", "no node of the partition has that many GPUs; compare with sinfo on the login host"),
-    )
-    return next((hint for word, hint in hints if word in error.lower()), "")
 
 
 def finish(site: Site, ports: Ports, token: Token) -> bool | None:

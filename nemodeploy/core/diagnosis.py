@@ -98,7 +98,8 @@ GENERAL: tuple[Cause, ...] = (
     ),
     Cause(
         key="rendezvous",
-        pattern=r"client socket has timed out|gai error|Name or service not known|Temporary failure in name resolution",
+        pattern=r"client socket has timed out|gai error|Name or service not known|Temporary failure in name resolution"
+        r"|Connection to \S+ timed out",
         meaning="the ranks did not find the first node",
         advice="can the nodes resolve and reach one another? NCCL_SOCKET_IFNAME in env: of the cluster file",
     ),
@@ -179,7 +180,7 @@ GENERAL: tuple[Cause, ...] = (
     Cause(
         key="nccl-follower",
         pattern=r"remote process exited|Connection (closed|reset) by|ncclRemoteError|socketStartConnect"
-        r"|NCCL WARN Cuda fail",
+        r"|NCCL WARN Cuda fail|unhandled cuda error",
         meaning="this rank lost another one, whose end is the cause",
         advice="nemodeploy logs shows the others",
         follower=True,

@@ -25,7 +25,7 @@ class Pyxis(Container):
         *IMAGE_CAUSES,
         Cause(
             key="image-disk",
-            pattern=r"(mksquashfs|Failed to write to output filesystem|enroot).*No space left on device",
+            pattern=r"(mksquashfs|enroot).*No space left on device|Failed to write to output filesystem",
             meaning="the node has too little room to import the image",
             advice="import it on the login host (enroot import), and give the path of the .sqsh file in images:",
         ),

@@ -239,6 +239,9 @@ class Scheduler(Protocol):
     def was_refused(self, status: int, error: str) -> bool:
         """Whether the submitter's end proves that no job was made."""
 
+    def advice_on(self, error: str) -> str:
+        """What to do about the submitter's refusal; empty: nobody knows."""
+
     def is_unreachable(self, error: str) -> bool:
         """Whether the submitter could not even ask."""
 

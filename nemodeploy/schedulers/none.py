@@ -130,6 +130,10 @@ if same "$pid" "$start" "$born"; then echo "alive $pid"; elif here "$born" "$whe
         """submit.sh says itself when it started nothing."""
         return status != 0 and "nothing was started" in error
 
+    def advice_on(self, error: str) -> str:
+        """Its own words say it all."""
+        return ""
+
     def is_unreachable(self, error: str) -> bool:
         """There is nothing behind it that could be out of reach."""
         return False

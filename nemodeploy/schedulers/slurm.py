@@ -14,7 +14,7 @@ from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
 from nemodeploy.schedulers import slurm_preflight
 from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Fate, Findings, Life, QueueRow, Trace
-from nemodeploy.schedulers.slurm_words import CAUSES, is_unreachable, was_refused
+from nemodeploy.schedulers.slurm_words import CAUSES, advice_on, is_unreachable, was_refused
 
 __all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Fate", "Life", "QueueRow", "Slurm", "is_unreachable", "was_refused"]
 
@@ -128,6 +128,10 @@ class Slurm:
     def was_refused(self, status: int, error: str) -> bool:
         """Whether sbatch's end proves that no job was made."""
         return was_refused(status, error)
+
+    def advice_on(self, error: str) -> str:
+        """What to do about a refusal in sbatch's words."""
+        return advice_on(error)
 
     def is_unreachable(self, error: str) -> bool:
         """Whether sbatch could not even connect to the controller."""

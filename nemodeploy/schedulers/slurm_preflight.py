@@ -12,6 +12,7 @@ from nemodeploy.core import sections
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.rendering import duration
 from nemodeploy.core.sections import Section
+from nemodeploy.schedulers import slurm_words
 from nemodeploy.schedulers.base import Findings
 
 _GPU = re.compile(r"gpu(?::(?P<type>(?!no_consume)[A-Za-z0-9_.-]+?))?(?::no_consume)?:(?P<count>\d+)")
@@ -56,7 +57,7 @@ def judge(plan: Plan, answers: Mapping[str, Section]) -> Findings:
     problems = next((found for found in against if found), []) if against and all(against) else []
     said = refusal(test)
     if said and not problems:
-        problems = [(f"Slurm would refuse the job: {said}", _hint(test.text))]
+        problems = [(f"Slurm would refuse the job: {said}", slurm_words.advice_on(test.text))]
     return Findings(problems=tuple(problems), says=_says(plan, wanted, partitions, test))
 
 
@@ -142,18 +143,6 @@ def _seconds(text: str) -> int | None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return days * 86400 + hours * 3600 + minutes * 60 + seconds
-
-
-def _hint(text: str) -> str:
-    hints = (
-        ("partition", "set slurm.partition in the cluster file; sinfo on the login host lists them"),
-        ("account", "set slurm.account in the cluster file"),
-        ("gres", "set gpus: in the cluster file to how this site asks for GPUs"),
-        ("time limit", "ask for less: --time 01:00:00"),
-        ("node configuration", "no node has that many GPUs, CPUs or that much memory; compare with sinfo"),
-        ("feature", "a constraint in gpus: or slurm.extra_args that no node has"),
-    )
-    return next((hint for word, hint in hints if word in text.lower()), "")
 
 
 def _says(plan: Plan, wanted: tuple[str, ...], partitions: Mapping[str, object], test: Section) -> str:

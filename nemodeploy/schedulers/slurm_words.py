@@ -20,7 +20,7 @@ CAUSES = (
     _said("node-failure", r"DUE TO NODE FAILURE|Node failure on", "NODE_FAIL"),
     Cause(
         key="pmix",
-        pattern=r"plugin name for mpi|Invalid MPI type|[Uu]nable to load .*pmix",
+        pattern=r"plugin name for mpi|Invalid MPI type|[Uu]nable to load .*pmix|PMIX ERROR.*psec",
         meaning="this Slurm cannot start MPI programs in that way",
         advice="srun --mpi=list on the login host shows what it can",
     ),
@@ -32,7 +32,7 @@ CAUSES = (
     ),
     Cause(
         key="cancelled",
-        pattern=r"CANCELLED AT (?!.*DUE)",
+        pattern=r"CANCELLED AT (?!.*DUE)|DUE TO JOB REQUEUE|DUE to SIGNAL",
         meaning="the job was cancelled",
         follower=True,
     ),
@@ -78,3 +78,25 @@ def was_refused(status: int, error: str) -> bool:
 def is_unreachable(error: str) -> bool:
     """Whether sbatch could not even connect to the controller."""
     return "(connect failure)" in error or bool(re.search("(Unable to|Could not) establish", error))
+
+
+# Words of a refusal, and what to do. The first that matches counts.
+_ADVICE = (
+    (r"\baccount\b", "set slurm.account in the cluster file; sacctmgr show assoc user=$USER lists yours"),
+    (r"qos", "fewer --nodes or less --time, or another --qos in slurm.extra_args"),
+    (r"not permitted|permission denied", "ask the site for the right to use it, or name another slurm.partition"),
+    (
+        r"partition configuration",
+        "fewer --nodes or less --time; scontrol show partition on the login host says its limits",
+    ),
+    (r"partition", "set slurm.partition in the cluster file; sinfo on the login host lists them"),
+    (r"gres|generic resource", "set gpus: in the cluster file to how this site asks for GPUs"),
+    (r"time limit", "ask for less: --time 01:00:00"),
+    (r"node configuration", "no node has that many GPUs, CPUs or that much memory; compare with sinfo"),
+    (r"feature", "a constraint in gpus: or slurm.extra_args that no node has"),
+)
+
+
+def advice_on(error: str) -> str:
+    """What to do about sbatch's refusal; empty: its own words must do."""
+    return next((advice for pattern, advice in _ADVICE if re.search(pattern, error, re.IGNORECASE)), "")

@@ -59,6 +59,7 @@ LINES: tuple[tuple[str, str], ...] = (
         "rendezvous",
         "torch.distributed.DistNetworkError: The client socket has timed out after 600000ms while connecting",
     ),
+    ("rendezvous", "[c10d] Connection to 10.0.0.2 timed out, retrying"),
     ("rendezvous", "socket.gaierror: [Errno -2] Name or service not known"),
     (
         "layout",
@@ -89,6 +90,7 @@ LINES: tuple[tuple[str, str], ...] = (
         "nccl-follower",
         "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting prematurely.",
     ),
+    ("nccl-follower", "ncclUnhandledCudaError: Call to CUDA function failed. unhandled cuda error"),
     ("nccl-follower", "NCCL WARN Net : Connection closed by remote peer a100-7<4311>"),
     # an engine's own
     ("kv-cache", "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"),
@@ -110,6 +112,7 @@ LINES: tuple[tuple[str, str], ...] = (
     ),
     ("image-tag", "slurmstepd: error: pyxis: [ERROR] URL https://nvcr.io/v2/nvidia/nemo/manifests/99 404 Not Found"),
     ("no-internet", "slurmstepd: error: pyxis: curl: (6) Could not resolve host: nvcr.io"),
+    ("image-disk", "FATAL ERROR: Failed to write to output filesystem"),
     ("image-disk", "slurmstepd: error: pyxis: mksquashfs: Write failed because No space left on device"),
     ("image-place", "slurmstepd: error: pyxis: mkdir: cannot create directory '/run/enroot': Permission denied"),
     ("namespace", "slurmstepd: error: pyxis: enroot-nsenter: failed to create user namespace: Operation not permitted"),
@@ -125,8 +128,14 @@ LINES: tuple[tuple[str, str], ...] = (
         "node-failure",
         "slurmstepd: error: *** JOB 48213 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 DUE TO NODE FAILURE ***",
     ),
+    ("pmix", "[h100-1:4711] PMIX ERROR: ERROR in file psec_munge.c at line 110"),
     ("pmix", "srun: error: Couldn't load specified plugin name for mpi/pmix: Plugin init() callback failed"),
     ("no-program", "slurmstepd: error: execve(): megatron: No such file or directory"),
+    ("cancelled", "slurmstepd: error: *** JOB 48213 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 DUE TO JOB REQUEUE ***"),
+    (
+        "cancelled",
+        "slurmstepd: error: *** STEP 48213.0 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 DUE to SIGNAL Killed ***",
+    ),
     ("cancelled", "slurmstepd: error: *** JOB 48213 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 ***"),
     ("step", "srun: Job step aborted: Waiting up to 32 seconds for job step to finish."),
     ("step", "srun: error: h100-1: task 3: Exited with exit code 1"),

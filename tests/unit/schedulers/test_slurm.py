@@ -226,3 +226,26 @@ def test_reasons_are_said_in_plain_words_with_the_expected_start(reason: str, st
 def test_whatever_never_heals_is_said_in_plain_words_with_what_to_do() -> None:
     assert set(slurm.NEVER_HEALS) <= set(slurm.REASONS)
     assert all(slurm.NEVER_HEALS.values())
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("Invalid account or account/partition combination specified", "set slurm.account"),
+        ("Invalid qos specification", "another --qos"),
+        ("Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)", "fewer --nodes"),
+        ("User's group not permitted to use this partition", "ask the site"),
+        ("Access/permission denied", "ask the site"),
+        ("Requested partition configuration not available now", "its limits"),
+        ("invalid partition specified: gpus", "set slurm.partition"),
+        ("Invalid generic resource (gres) specification", "set gpus:"),
+        ("Requested time limit is invalid (missing or exceeds some limit)", "--time 01:00:00"),
+        ("Requested node configuration is not available", "no node has"),
+        ("Invalid feature specification", "a constraint"),
+        ("Something else entirely", ""),
+    ],
+)
+def test_a_refusal_comes_with_what_to_do(said: str, advice: str) -> None:
+    found = slurm.Slurm().advice_on(f"sbatch: error: Batch job submission failed: {said}")
+    assert advice in found
+    assert bool(found) == bool(advice)
