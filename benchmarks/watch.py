@@ -87,14 +87,14 @@ class Counting:
         if done.returncode:
             raise RuntimeError(done.stderr)
 
-    def status(self) -> tuple[float, int, int]:
-        """Seconds, remote calls, and how many deployments it showed."""
-        begun = time.perf_counter()
+    def status(self) -> tuple[float, float, int, int]:
+        """Seconds, seconds of CPU, remote calls, and how many deployments it showed."""
+        begun, spent = time.perf_counter(), cpu_seconds()
         words = [sys.executable, "-m", "nemodeploy", "status", "--json", "--verbose"]
         done = subprocess.run(words, env=self.bench.environment, capture_output=True, text=True, check=True)
         shown = json.loads(done.stdout)["deployments"]
         assert all(one["state"] == "QUEUED" for one in shown), [one for one in shown if one["state"] != "QUEUED"][:1]
-        return time.perf_counter() - begun, done.stderr.count("asked "), len(shown)
+        return time.perf_counter() - begun, cpu_seconds() - spent, done.stderr.count("asked "), len(shown)
 
     def watch(self, seconds: float) -> list[float]:
         """When a watcher asked the controller."""
@@ -106,12 +106,19 @@ class Counting:
         return self.times()
 
 
+def cpu_seconds() -> float:
+    """What all processes took that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> int:
     """Grow step by step; at each size some calls one after the other, and a watcher at the last."""
     options = arguments(__doc__ or "")
     sizes = QUICK_SIZES if options.quick else SIZES
     took: dict[int, float] = {}
     asked: dict[int, float] = {}
+    cpu: dict[int, float] = {}
     calls = 0
     with Sandboxed() as bench:
         counting = Counting(bench)
@@ -121,9 +128,10 @@ def main() -> int:
             have = size
             counting.times()
             runs = [counting.status() for _ in range(REPEATS)]
-            assert {shown for _, _, shown in runs} == {size}, runs
-            took[size] = median(seconds for seconds, _, _ in runs)
-            calls = max(calls, *(count for _, count, _ in runs))
+            assert {shown for *_, shown in runs} == {size}, runs
+            took[size] = median(seconds for seconds, *_ in runs)
+            cpu[size] = median(seconds for _, seconds, *_ in runs)
+            calls = max(calls, *(count for _, _, count, _ in runs))
             asked[size] = len(counting.times()) / REPEATS
         watched = counting.watch(QUICK_WATCH_S if options.quick else WATCH_S)
         counting.sandbox.exec("sh", "-c", "scancel --me")
@@ -132,8 +140,12 @@ def main() -> int:
     report = Bench("watch", quick=options.quick, counts={"deployments": sizes[-1], "repeats": REPEATS})
     for size in sizes:
         report.figure(f"status_{size}_s", round(took[size], 3), f"seconds for status with {size}, median")
+        report.figure(
+            f"cpu_{size}_s", round(cpu[size], 3), f"seconds of the client's CPU for status with {size}, median"
+        )
     report.figure("remote_calls", calls, "remote calls a status")
     report.figure("controller_questions", max(asked.values()), "questions to the controller a status")
+    report.figure("questions_a_minute", round(60 / apart, 1), "questions to the controller a minute, of a watcher")
     report.figure("watch_apart_s", round(apart, 1), "seconds between two questions of a watcher, the fewest")
     report.figure("memory_mb", round(kilobytes / 1024, 1), "MB, the largest process that was started")
     bound = all(took[size] <= 1.5 * took[1] + size / 1000 for size in sizes)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.app.look import Look, base_of, current_row, strays_of, with_strays
 from nemodeploy.core import observation, sections, submission
-from nemodeploy.core.history import HISTORY_SCRIPT, Event, parse_history
+from nemodeploy.core.history import HISTORY_SCRIPT, History, parse_history
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.readiness import Seen
@@ -307,7 +307,7 @@ class Site:
         found = split_tails(self.ask({"logs": script})["logs"].text)
         return {path.rpartition("/")[2]: text for path, text in found.items()}
 
-    def history(self, token: Token) -> tuple[Event, ...]:
+    def history(self, token: Token) -> History:
         """What a token has been through, live or archived."""
         return parse_history(self.ask({"history": f"{self.enter(token)}\n{HISTORY_SCRIPT}"})["history"].text)
 

@@ -127,8 +127,9 @@ def _ended(seen: Seen) -> Verdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Detail:
-    """What `status NAME` adds: what it has been through, what it cost in GPU hours, and of an ended one why."""
+    """What `status NAME` adds: where its files are, what it has been through and has cost, and of an ended one why."""
 
+    directory: str
     events: tuple[Event, ...]
     gpu_hours: float
     gpu_hours_before_ready: float
@@ -137,6 +138,7 @@ class Detail:
     def as_json(self) -> dict[str, Any]:
         """The keys that it adds to the document."""
         return {
+            "directory": self.directory or None,
             "timeline": [event.as_json() for event in self.events],
             "gpu_hours": self.gpu_hours,
             "gpu_hours_before_ready": self.gpu_hours_before_ready,
@@ -148,12 +150,13 @@ def detail(site: Site, deployment: Deployment) -> Detail:
     """One more remote call; for an ended one another, for its logs."""
     seen = deployment.seen
     row = seen.row if isinstance(seen.row, QueueRow) else None
-    events = site.history(seen.directory.token)
+    history = site.history(seen.directory.token)
     running = Epoch(row.job_id, row.restart) if row and row.kind not in ("waiting", "ended") else None
-    seconds = spent(events, running, row.elapsed_s if row and running else None)
+    seconds = spent(history.events, running, row.elapsed_s if row and running else None)
     gpus = int(seen.directory.plan.get("layout", {}).get("gpus", 0))
     return Detail(
-        events=events,
+        directory=history.directory,
+        events=history.events,
         gpu_hours=round(gpus * seconds.held_s / 3600, 3),
         gpu_hours_before_ready=round(gpus * seconds.before_ready_s / 3600, 3),
         why=explain(site, seen) if deployment.verdict.gone and seen.job_id else None,

@@ -19,7 +19,7 @@ def command(name: str, cluster: str | None, as_json: bool) -> None:
     world.require_name(name)
     with contextlib.ExitStack() as stack:
         site, deployment = world.the_one(stack, cluster, name, ended_too=True)
-        events = [{**event.as_json(), "at": _utc(event.at)} for event in site.history(deployment.token)]
+        events = [{**event.as_json(), "at": _utc(event.at)} for event in site.history(deployment.token).events]
     if as_json:
         facts = {"schema": "nemodeploy/events@1", "name": name, "token": str(deployment.token)}
         click.echo(json.dumps({**facts, "events": events}))

@@ -169,6 +169,7 @@ def _detail(deployment: Deployment, detail: Detail | None, *, utc: bool) -> list
     if startup:
         rows += [("start-up", f"{clock(startup['elapsed_s'])}{expected}"), ("last words", startup["said"])]
     if detail:
+        rows.append(("files", detail.directory))
         rows.append(("gpu hours", f"{detail.gpu_hours:.1f}, {detail.gpu_hours_before_ready:.1f} of them before READY"))
     lines = [f"  {key:<10} {value}" for key, value in rows if value]
     if detail:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nemodeploy.core.diagnosis import clean
 from nemodeploy.core.observation import each_file, read_exit, read_files
 from nemodeploy.core.readiness import CAUSES, State
 from nemodeploy.core.tails import split_tails
@@ -33,8 +34,17 @@ class Event:
         return {"at": self.at, "state": state, "reason": self.reason, "epoch": epoch, "elapsed_s": self.elapsed_s}
 
 
-# POSIX shell, in the run directory: the times of the client's files, then every epoch's events and its end.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class History:
+    """Where a run directory lies now, and what it tells, in order of time."""
+
+    directory: str
+    events: tuple[Event, ...]
+
+
+# POSIX shell, in the run directory: where it is, the times of the client's files, every epoch's events and its end.
 HISTORY_SCRIPT = f"""\
+pwd
 stat -c '%Y %n' manifest.json submit/sbatch.rc 2>/dev/null
 {{
 {each_file("epochs/*/events.jsonl epochs/*/exit.json")}
@@ -43,8 +53,8 @@ exit 0
 """
 
 
-def parse_history(text: str) -> tuple[Event, ...]:
-    """The events in order of time; whatever is no event of ours is passed over."""
+def parse_history(text: str) -> History:
+    """What HISTORY_SCRIPT printed; whatever is no event of ours is passed over."""
     found: list[Event] = []
     for stamp, name in re.findall(r"^(\d{1,12}) (manifest\.json|submit/sbatch\.rc)$", text, re.MULTILINE):
         found.append(Event(at=int(stamp), state=State.SUBMITTING if name[0] == "m" else State.QUEUED))
@@ -55,7 +65,9 @@ def parse_history(text: str) -> tuple[Event, ...]:
             found += _events(epoch, files[path].splitlines())
         elif epoch:
             found += _end(epoch, files[path], found)
-    return tuple(sorted(found, key=lambda event: event.at))
+    where = text.partition("\n")[0]
+    events = tuple(sorted(found, key=lambda event: event.at))
+    return History(directory=clean(where) if where.startswith("/") else "", events=events)
 
 
 def _order(path: str) -> tuple[str, bool]:

@@ -544,6 +544,7 @@ def test_what_has_ended_is_still_told_with_its_cost_and_its_cause(login: Login) 
     told = status.detail(login.site(), found)
     assert told.gpu_hours == told.gpu_hours_before_ready == round(16 * 90 / 3600, 3)
     assert {State.STARTING, State.ENDED} < {event.state for event in told.events}
+    assert told.directory == str(login.shared / "archive" / str(token))
     assert told.why is not None
     assert told.why.text == "the server program ended (rank 3), exit 1: the GPU ran out of memory"
     assert told.why.shown.line == "CUDA out of memory. Tried to allocate 2 GiB"

@@ -30,7 +30,7 @@ def write(path: Path, epoch: Epoch, lines: str, *, cause: str = "", elapsed_s: i
 def read(path: Path) -> tuple[Event, ...]:
     words = {"input": HISTORY_SCRIPT, "capture_output": True, "text": True, "check": True, "timeout": 20, "cwd": path}
     done = subprocess.run(["sh", "-s"], **words)  # type: ignore[call-overload]
-    return parse_history(done.stdout)
+    return parse_history(done.stdout).events
 
 
 def test_two_epochs_are_one_history(tmp_path: Path) -> None:
@@ -79,4 +79,6 @@ def test_torn_hostile_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
 
 @given(st.text(max_size=300))
 def test_no_text_breaks_it(text: str) -> None:
-    assert isinstance(parse_history(text + f"\n==> epochs/7.0/events.jsonl <==\n{text}"), tuple)
+    told = parse_history(text + f"\n==> epochs/7.0/events.jsonl <==\n{text}")
+    assert all(event.at >= 0 for event in told.events)
+    assert told.directory.isprintable()
