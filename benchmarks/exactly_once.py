@@ -29,8 +29,9 @@ from nemodeploy.adapters.journal import Journal
 from nemodeploy.adapters.transports import connect
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
-from nemodeploy.app.up import NO_LEASE, obtain
+from nemodeploy.app.up import IfTaken, Request, obtain
 from nemodeploy.app.wanted import Wanted, Wish, resolve
+from nemodeploy.core.readiness import Budget
 from nemodeploy.errors import NemodeployError
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.proxy import Proxy
@@ -86,7 +87,10 @@ class Trials:
         transport = connect(wanted.cluster)
         try:
             site = Site(wanted.cluster, transport, clock.nonce)
-            return obtain(site, self.ports, wanted.plan, wanted.bundle, {}, [], NO_LEASE, replace_other=False)[0]
+            request = Request(
+                plan=wanted.plan, bundle=wanted.bundle, secrets={}, budget=Budget(queue_s=None, startup_s=60.0)
+            )
+            return obtain(site, self.ports, request, [], IfTaken.ADOPT)[0]
         finally:
             transport.close()
 

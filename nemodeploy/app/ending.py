@@ -24,12 +24,12 @@ class Ended:
     submitted: bool
 
 
-def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down") -> Ended:
+def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False) -> Ended:
     """Return when nothing of the token is held any more. Raises OutcomeUnknown when that cannot be shown in time.
 
-    Idempotent: the same call after a lost connection goes on where the first one stopped.
+    Gently first, unless `hard`. Idempotent: the same call after a lost connection goes on where the first one stopped.
     """
-    begun, hard, last, pace = ports.clock.now(), False, "", list(SOON_S)
+    begun, last, pace = ports.clock.now(), "", list(SOON_S)
     heard: float | None = None  # since when every question has been answered
     problem, job_id = "Slurm did not confirm the end", ""
     while ports.clock.now() - begun < GIVE_UP_AFTER_S:

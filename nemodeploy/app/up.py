@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,59 +40,62 @@ class Lease:
 NO_LEASE = Lease(None, asked=False)
 
 
-def up(
-    site: Site,
-    ports: Ports,
-    plan: Plan,
-    bundle: Bundle,
-    *,
-    secrets: Mapping[str, Secret],
-    budget: Budget,
-    lease: Lease = NO_LEASE,
-    replace_other: bool = False,
-) -> Up:
+class IfTaken(enum.Enum):
+    """What becomes of a deployment that has the name already: the same is adopted, another is refused; or it is taken
+    down first; or both are refused."""
+
+    ADOPT = "adopt"
+    REPLACE = "replace"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is to be up: everything decided, the secrets that go with it, how long to wait, and its lease."""
+
+    plan: Plan
+    bundle: Bundle
+    secrets: Mapping[str, Secret]
+    budget: Budget
+    lease: Lease = NO_LEASE
+
+
+def up(site: Site, ports: Ports, request: Request, *, if_taken: IfTaken = IfTaken.ADOPT) -> Up:
     """Submit or adopt, watch, ask. Raises the errors of errors.py; 30 to 40 only after the job is verified gone."""
-    begun = ports.clock.now()
+    begun, name, lease = ports.clock.now(), request.plan.name, request.lease
     ours: list[Token] = []  # what this very call has submitted, or is at it, and so may take back
     ports.journal.check()
     try:
-        token, made = obtain(site, ports, plan, bundle, secrets, ours, lease, replace_other)
+        token, made = obtain(site, ports, request, ours, if_taken)
         try:
             ttl_s = lease.ttl_s if made else _adopt_lease(site, token, lease)
             with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):  # the next one can do it as well
-                leftovers.settle(site, ports, plan.name)
-            return Watch(site, ports, token, budget, begun, adopted=not ours, ttl_s=ttl_s).until_ready()
+                leftovers.settle(site, ports, name)
+            return Watch(site, ports, token, request.budget, begun, adopted=not ours, ttl_s=ttl_s).until_ready()
         except (ClusterUnreachable, AuthenticationFailed) as error:  # too late for "nothing was submitted"
             raise unknown_outcome(token, site.cluster, error.message) from error
     except KeyboardInterrupt:
-        raise _interrupted(site, ports, plan.name, ours) from None
+        raise _interrupted(site, ports, name, ours) from None
 
 
-def obtain(
-    site: Site,
-    ports: Ports,
-    plan: Plan,
-    bundle: Bundle,
-    secrets: Mapping[str, Secret],
-    ours: list[Token],
-    lease: Lease,
-    replace_other: bool,
-) -> tuple[Token, bool]:
+def obtain(site: Site, ports: Ports, request: Request, ours: list[Token], if_taken: IfTaken) -> tuple[Token, bool]:
     """Submit or adopt: a token of this name that is submitted, and whether this call made it, lease and all.
 
     `ours` holds what this call submitted, while it is at it and afterwards; empty: somebody else did.
     """
-    after: Token | None = None
+    plan, bundle, after = request.plan, request.bundle, None
     for _ in range(8):
         token = _intend(site, ports, plan, bundle)
         _preflight(site, ports, plan, bundle, token, after)
         ours[:] = [token]
-        result = take_and_submit(site, ports, token, plan, bundle, secrets=secrets, after=after, ttl_s=lease.ttl_s)
+        result = take_and_submit(
+            site, ports, token, plan, bundle, secrets=request.secrets, after=after, ttl_s=request.lease.ttl_s
+        )
         if isinstance(result, Submitted):
             ports.reporter.say("submitted", f"job {result.job_id} ({result.token})")
             return result.token, True
         ours.clear()
-        after = _settle(site, ports, plan, bundle, result, ours, replace_other)
+        after = _settle(site, ports, plan, bundle, result, ours, if_taken)
         if after is None:
             return result.token, False
     raise PreflightFailed(f"the name {plan.name} changes hands faster than we can follow", hint="try again")
@@ -140,7 +144,7 @@ def _preflight(site: Site, ports: Ports, plan: Plan, bundle: Bundle, token: Toke
 
 
 def _settle(
-    site: Site, ports: Ports, plan: Plan, bundle: Bundle, taken: Taken, ours: list[Token], replace_other: bool
+    site: Site, ports: Ports, plan: Plan, bundle: Bundle, taken: Taken, ours: list[Token], if_taken: IfTaken
 ) -> Token | None:
     """The name is taken: None to adopt its token, or the token once it is proven gone."""
     look = site.look()
@@ -151,6 +155,12 @@ def _settle(
     if verdict.state is State.STOPPING:
         ending.end(site, ports, taken.token, why="waiting for the old one")
         return taken.token
+    if if_taken is IfTaken.REFUSE:
+        raise PreflightFailed(
+            f"{plan.name} is already {verdict.state.value} on {site.cluster.name}, and is not ours to use",
+            hint="--reuse uses it and leaves it up; without --name it gets one of its own",
+            token=str(taken.token),
+        )
     if str(directory.manifest.get("digest")) == bundle.digest:
         ports.reporter.say(
             "adopted", f"{plan.name} is already {verdict.state.value} as {taken.token}; nothing submitted"
@@ -165,7 +175,7 @@ def _settle(
                 return taken.token
             ours[:] = [taken.token] if by_us else []
         return None
-    if replace_other:
+    if if_taken is IfTaken.REPLACE:
         ending.end(site, ports, taken.token, why="replacing the old one")
         return taken.token
     lines = difference(json.loads(manifest(plan, bundle))["plan"], directory.plan)

@@ -8,8 +8,6 @@ import json
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.words import tell
-from nemodeploy.errors import PreflightFailed
 
 TIMEOUT_S = 600.0
 
@@ -24,17 +22,10 @@ TIMEOUT_S = 600.0
 def command(name: str, prompt: str, cluster: str | None, as_json: bool, max_tokens: int) -> None:
     """Send a prompt in the model's own template and print what it generates."""
     from nemodeploy.app import asking
-    from nemodeploy.core.readiness import State
 
     world.require_name(name)
     with contextlib.ExitStack() as stack:
-        site, deployment = world.the_one(stack, cluster, name)
-        directory, endpoint = deployment.seen.directory, deployment.endpoint
-        if deployment.verdict.state is State.DEGRADED and endpoint:
-            tell(f"note: {name} is DEGRADED: {deployment.verdict.reason}; asking it all the same")
-        elif deployment.verdict.state is not State.READY or endpoint is None:
-            state = f"{deployment.verdict.state.value} {deployment.verdict.reason}".strip()
-            raise PreflightFailed(f"{name} is not READY: {state}", hint=f"nemodeploy status {name}")
+        site, directory, endpoint = world.serving(stack, cluster, name)
         if directory.ttl_s is not None:
             site.renew(directory.token)
         text = asking.generate(site, endpoint, directory.plan, prompt, max_tokens=max_tokens, timeout_s=TIMEOUT_S)

@@ -19,7 +19,7 @@ from nemodeploy.errors import BadInput, InterruptedBeforeSubmission, NemodeployE
 
 CLOSED_PIPE = 141
 COMMANDS = (
-    *("up", "status", "wait", "generate", "logs", "events", "keep", "down", "reap"),
+    *("up", "run", "status", "wait", "connect", "generate", "logs", "events", "keep", "down", "reap"),
     *("plan", "render", "profiles", "models", "validate", "schema", "sandbox"),
 )
 

@@ -124,8 +124,10 @@ def wish(function: Function) -> Function:
     return function
 
 
-def resolve(*, needs_site: bool, profile: str, name: str | None, cluster: str | None, **typed: Any) -> Wanted:
-    """The plan for what was typed; `typed` are the other options of `wish`."""
+def resolve(
+    *, needs_site: bool, profile: str, name: str | None, cluster: str | None, quiet: bool = False, **typed: Any
+) -> Wanted:
+    """The plan for what was typed; `typed` are the other options of `wish`. `quiet`: without the note about it."""
     from nemodeploy.adapters.yaml_files import parse_scalar
     from nemodeploy.app.wanted import Wish, resolve
 
@@ -143,7 +145,7 @@ def resolve(*, needs_site: bool, profile: str, name: str | None, cluster: str | 
     wanted = resolve(
         Wish(profile=profile, name=name, cluster=cluster, settings=settings), os.environ, needs_site=needs_site
     )
-    if wanted.note:
+    if wanted.note and not quiet:
         click.echo(f"note: {wanted.note}", err=True)
     return wanted
 

@@ -16,7 +16,7 @@ from nemodeploy.cli.words import clock, tell
 from nemodeploy.errors import BadInput
 
 if TYPE_CHECKING:
-    from nemodeploy.app.up import Lease
+    from nemodeploy.app.up import Lease, Request
     from nemodeploy.app.wanted import Wanted
     from nemodeploy.app.watching import Up
     from nemodeploy.core.plan import Plan
@@ -26,15 +26,26 @@ CI_TTL_S = 2 * 3600
 SCHEMA = "nemodeploy/up@1"
 
 
+def patience(function: options.Function) -> options.Function:
+    """--queue-timeout and --startup-timeout."""
+    for option in (
+        click.option(
+            "--startup-timeout", type=options.Seconds(), help="How long the server may take, extended by progress."
+        ),
+        click.option(
+            "--queue-timeout",
+            type=options.Seconds(),
+            help="How long to wait for nodes; default: no limit on a terminal, else 4h.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 @click.command("up", short_help="Start a model and wait until it has answered.")
 @options.wish
 @options.networked
-@click.option(
-    "--queue-timeout",
-    type=options.Seconds(),
-    help="How long to wait for nodes; default: no limit on a terminal, else 4h.",
-)
-@click.option("--startup-timeout", type=options.Seconds(), help="How long the server may take, extended by progress.")
+@patience
 @options.lease
 @click.option("--replace", is_flag=True, help="Take a different deployment of this name down first.")
 def command(
@@ -51,34 +62,15 @@ def command(
     A deployment of the same name that is already up and the same is adopted; there is never a second job.
     """
     wanted = options.resolve(needs_site=True, **typed)
-    from nemodeploy.app.up import up
-    from nemodeploy.app.wanted import secrets
-    from nemodeploy.core.readiness import Budget
+    from nemodeploy.app.up import IfTaken, up
 
-    _check_patience(wanted, startup_timeout)
-    kept_back = secrets(wanted.plan.secrets, os.environ)
-    for line in (*headline(wanted.plan), _budget_line(wanted.plan)):
-        tell(line)
-    lease = _lease(wanted, ttl, no_ttl)
+    request = prepare(wanted, queue_timeout, startup_timeout, _lease(wanted, ttl, no_ttl))
+    if_taken = IfTaken.REPLACE if replace else IfTaken.ADOPT
     world.interrupt_on_termination()
-    budget = Budget(
-        queue_s=queue_timeout or (None if sys.stderr.isatty() and not os.environ.get("CI") else QUEUE_TIMEOUT_S),
-        startup_s=startup_timeout or float(wanted.plan.startup_budget_s),
-    )
     watcher = reporter(plain=as_json)
     try:
         with world.site(wanted.cluster) as site:
-            ports = world.ports(watcher)
-            done = up(
-                site,
-                ports,
-                wanted.plan,
-                wanted.bundle,
-                secrets=kept_back,
-                budget=budget,
-                lease=lease,
-                replace_other=replace,
-            )
+            done = up(site, world.ports(watcher), request, if_taken=if_taken)
             world.ignore_interrupts()  # it is up, and that is what is going to be said
     finally:
         watcher.close()
@@ -88,6 +80,25 @@ def command(
         _next_steps(wanted.plan.name)
 
 
+def prepare(wanted: Wanted, queue_timeout: float | None, startup_timeout: float | None, lease: Lease) -> Request:
+    """What `up` is to do, told to whoever watches. Raises BadInput before anything is sent."""
+    from nemodeploy.app.up import Request
+    from nemodeploy.app.wanted import secrets
+    from nemodeploy.core.readiness import Budget
+
+    _check_patience(wanted, startup_timeout)
+    kept_back = secrets(wanted.plan.secrets, os.environ)
+    for line in (*headline(wanted.plan), _budget_line(wanted.plan)):
+        tell(line)
+    if lease.ttl_s is not None:
+        tell(f"  lease      it ends itself {clock(lease.ttl_s)} after the last renewal; keep, generate and up renew it")
+    budget = Budget(
+        queue_s=queue_timeout or (None if sys.stderr.isatty() and not os.environ.get("CI") else QUEUE_TIMEOUT_S),
+        startup_s=startup_timeout or float(wanted.plan.startup_budget_s),
+    )
+    return Request(plan=wanted.plan, bundle=wanted.bundle, secrets=kept_back, budget=budget, lease=lease)
+
+
 def _lease(wanted: Wanted, ttl: float | None, no_ttl: bool) -> Lease:
     """The one that was asked for; unasked, a CI job gets one, since nobody may be left to take it down."""
     from nemodeploy.app.up import Lease
@@ -95,8 +106,6 @@ def _lease(wanted: Wanted, ttl: float | None, no_ttl: bool) -> Lease:
     ttl_s = options.ttl_seconds(ttl, no_ttl, wanted.cluster)
     if ttl is None and not no_ttl and os.environ.get("CI"):
         ttl_s = max(CI_TTL_S, wanted.cluster.lease_minimum_s)
-    if ttl_s is not None:
-        tell(f"  lease      it ends itself {clock(ttl_s)} after the last renewal; keep, generate and up renew it")
     return Lease(ttl_s, asked=ttl is not None or no_ttl)
 
 

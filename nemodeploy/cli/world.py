@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nemodeploy import __version__
-from nemodeploy.errors import BadInput, ClusterUnreachable, NemodeployError
+from nemodeploy.cli.words import tell
+from nemodeploy.errors import BadInput, ClusterUnreachable, NemodeployError, PreflightFailed
 
 if TYPE_CHECKING:
     from nemodeploy.app.ports import Ports, Reporter
     from nemodeploy.app.site import Site
     from nemodeploy.app.status import Deployment
+    from nemodeploy.core.observation import RunDirectory
     from nemodeploy.core.spec import Cluster
+    from nemodeploy.values import Endpoint
 
 
 def ports(reporter: Reporter) -> Ports:
@@ -170,6 +173,23 @@ def the_one(
         found = last_ended(asked, name)
     deployment = only([one for _, one in found], name)
     return next(pair for pair in found if pair[1] is deployment)
+
+
+def serving(stack: contextlib.ExitStack, chosen: str | None, name: str) -> tuple[Site, RunDirectory, Endpoint]:
+    """The one of a name, and where it serves; one that is DEGRADED may answer all the same.
+
+    Raises PreflightFailed when it does not serve, and what `the_one` raises.
+    """
+    from nemodeploy.core.readiness import State
+
+    found, deployment = the_one(stack, chosen, name)
+    verdict, endpoint = deployment.verdict, deployment.endpoint
+    if verdict.state not in (State.READY, State.DEGRADED) or endpoint is None:
+        state = f"{verdict.state.value} {verdict.reason}".strip()
+        raise PreflightFailed(f"{name} is not READY: {state}", hint=f"nemodeploy status {name}")
+    if verdict.state is State.DEGRADED:
+        tell(f"note: {name} is DEGRADED: {verdict.reason}; asking it all the same")
+    return found, deployment.seen.directory, endpoint
 
 
 def unreachable(failures: list[tuple[str, NemodeployError]]) -> NemodeployError:

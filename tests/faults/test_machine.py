@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from nemodeploy.adapters.journal import Journal
 from nemodeploy.app import asking, ending
 from nemodeploy.app.ports import Ports
-from nemodeploy.app.up import Lease, up
+from nemodeploy.app.up import Lease, Request, up
 from nemodeploy.app.wanted import Wanted, Wish, resolve
 from nemodeploy.core.readiness import Budget, State, judge
 from nemodeploy.errors import CancelledByUser, JobEnded, NemodeployError, OutcomeUnknown, QueueTimeout, StartupTimeout
@@ -157,20 +157,15 @@ class Deployments(RuleBasedStateMachine):
         patience: float,
     ) -> None:
         site = self.site({"sbatch": [sbatch], "between": [between], call: breaks}, kill_at)
-        budget = Budget(queue_s=patience, startup_s=patience)
-        self.minted.clear()
-        done = self.run(
-            client,
-            lambda: up(
-                site,
-                self.ports(client),
-                self.plan.plan,
-                self.plan.bundle,
-                secrets={},
-                budget=budget,
-                lease=Lease(ttl, asked=ttl is not None),
-            ),
+        request = Request(
+            plan=self.plan.plan,
+            bundle=self.plan.bundle,
+            secrets={},
+            budget=Budget(queue_s=patience, startup_s=patience),
+            lease=Lease(ttl, asked=ttl is not None),
         )
+        self.minted.clear()
+        done = self.run(client, lambda: up(site, self.ports(client), request))
         if isinstance(done, (JobEnded, QueueTimeout, StartupTimeout, CancelledByUser)):
             self.is_gone(done.token)
         elif not isinstance(done, (NemodeployError, Killed)):

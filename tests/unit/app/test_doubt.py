@@ -45,8 +45,7 @@ class Breaking(LocalTransport):
 def run_up(login: Login, site: Site | None = None, *, startup_s: float = 60.0, queue_s: float | None = 60.0) -> None:
     login.count = 0
     budget = Budget(queue_s=queue_s, startup_s=startup_s)
-    wanted = login.wanted
-    up(site or login.site(), login.ports(), wanted.plan, wanted.bundle, secrets={}, budget=budget)
+    up(site or login.site(), login.ports(), login.request(budget))
 
 
 def scripted_squeue(login: Login, *answers: str) -> None:
@@ -168,7 +167,7 @@ def test_an_adopting_clients_patience_ends_nobody_elses_job(login: Login) -> Non
     login.row("77", "PENDING", token, "Priority")
     budget = Budget(queue_s=5.0, startup_s=5.0)
     with pytest.raises(OutcomeUnknown, match="is left alone"):
-        up(login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
+        up(login.site(), login.ports(), login.request(budget))
     assert "scancel" not in (login.path / "calls").read_text()
 
 
@@ -179,7 +178,7 @@ def test_a_job_that_is_ending_is_waited_for_and_then_followed(login: Login) -> N
     scripted_squeue(login, row, row, "exit 0")
     budget = Budget(queue_s=60.0, startup_s=60.0)
     with pytest.raises(JobEnded):
-        up(login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
+        up(login.site(), login.ports(), login.request(budget))
     assert login.submissions() == 2
     assert (login.shared / "archive" / str(token)).is_dir()
 

@@ -19,7 +19,7 @@ from nemodeploy.app import ending, reap, status, submitting, waiting
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.app.submitting import Submitted, Taken
-from nemodeploy.app.up import NO_LEASE, obtain, up
+from nemodeploy.app.up import IfTaken, Request, obtain, up
 from nemodeploy.app.wanted import Wanted, Wish, resolve
 from nemodeploy.core.readiness import Budget, State, judge
 from nemodeploy.core.submission import receipt_script
@@ -134,6 +134,10 @@ class Login:
             version="0",
         )
 
+    def request(self, budget: Budget | None = None) -> Request:
+        budget = budget or Budget(queue_s=None, startup_s=60.0)
+        return Request(plan=self.wanted.plan, bundle=self.wanted.bundle, secrets={}, budget=budget)
+
     def submit(self, **more: Token | None) -> Submitted | Taken:
         token = self.token("demo")
         self.ports().journal.note(token, step="intent")
@@ -214,7 +218,7 @@ def test_no_journal_no_network(login: Login) -> None:
     site = Site(login.wanted.cluster, Watched(), login.nonce)
     budget = Budget(queue_s=1.0, startup_s=1.0)
     with pytest.raises(BadInput, match="cannot read the journal"):
-        up(site, login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
+        up(site, login.ports(), login.request(budget))
     assert opened == []
     assert login.submissions() == 0
 
@@ -377,7 +381,7 @@ def test_a_watcher_asks_the_controller_at_most_four_times_a_minute(login: Login)
     gone_when_cancelled(login)
     budget = Budget(queue_s=600.0, startup_s=60.0)
     with pytest.raises(QueueTimeout, match="no nodes within 600 s"):
-        up(login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
+        up(login.site(), login.ports(), login.request(budget))
     asked = (login.path / "calls").read_text().count("squeue --me")
     assert 40 <= asked <= 5 + 600 / 15 + 5
     assert any("queued Priority: other jobs come first" in line for line in login.listener.lines)
@@ -388,7 +392,7 @@ def test_a_queue_reason_that_never_heals_ends_the_wait_at_once(login: Login) -> 
     gone_when_cancelled(login)
     budget = Budget(queue_s=None, startup_s=60.0)
     with pytest.raises(QueueTimeout, match="would have waited for ever: PartitionTimeLimit"):
-        up(login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, secrets={}, budget=budget)
+        up(login.site(), login.ports(), login.request(budget))
     assert login.clock.time < 10
 
 
@@ -409,9 +413,7 @@ def test_finishing_anothers_submission_does_not_make_it_ours(login: Login) -> No
         (submit / name).unlink()  # its sbatch is still at it
     ours: list[Token] = []
     login.slurm(sleep=f"cd {submit}; echo 77 >sbatch.out; >sbatch.err; echo 0 >sbatch.rc; exec /bin/sleep 0.02")
-    found = obtain(
-        login.site(), login.ports(), login.wanted.plan, login.wanted.bundle, {}, ours, NO_LEASE, replace_other=False
-    )
+    found = obtain(login.site(), login.ports(), login.request(), ours, IfTaken.ADOPT)
     assert (found, ours) == ((token, False), [])
     assert login.submissions() == 1
 
@@ -430,14 +432,7 @@ def test_a_name_whose_run_directory_is_gone_is_not_free_while_its_job_lives(logi
     login.row("77", "RUNNING", token, directory=str(directory))
     shutil.rmtree(directory)
     with pytest.raises(PreflightFailed, match="alive without its run directory") as told:
-        up(
-            login.site(),
-            login.ports(),
-            login.wanted.plan,
-            login.wanted.bundle,
-            secrets={},
-            budget=Budget(queue_s=None, startup_s=9.0),
-        )
+        up(login.site(), login.ports(), login.request(Budget(queue_s=None, startup_s=9.0)))
     assert "nemodeploy down demo" in told.value.hint
     assert login.submissions() == 1
 
@@ -593,8 +588,8 @@ def test_the_intent_is_on_disk_before_anything_is_sent(login: Login) -> None:
             noted.append(login.notes())
             return super().run(command)
 
-    site, wanted = Site(login.wanted.cluster, Noting(), login.nonce), login.wanted
-    token, made = obtain(site, login.ports(), wanted.plan, wanted.bundle, {}, [], NO_LEASE, replace_other=False)
+    site = Site(login.wanted.cluster, Noting(), login.nonce)
+    token, made = obtain(site, login.ports(), login.request(), [], IfTaken.ADOPT)
     assert made
     assert len(noted) > 2
     assert all(str(token) in notes and '"intent"' in notes[str(token)] for notes in noted)

@@ -1,0 +1,93 @@
+"""A forwarded port: bytes, their end, many at once, and who is in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from nemodeploy.adapters.forwarding import Forwarder
+from nemodeploy.errors import BadInput, ClusterUnreachable
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """A server that sends back what it was sent, once all of it has come, and then its end."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    def answer(connection: socket.socket) -> None:
+        with connection:
+            whole = b"".join(iter(lambda: connection.recv(65536), b""))
+            connection.sendall(whole[::-1])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def ask(port: int, data: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_bytes_and_their_end_go_both_ways_and_many_at_once(echo: int) -> None:
+    forwarder = Forwarder(0, lambda: socket.create_connection(("127.0.0.1", echo)))
+    forwarder.start()
+    answers: dict[int, bytes] = {}
+    data = {number: os.urandom(200_000 + number) for number in range(20)}
+
+    def one(number: int) -> None:
+        answers[number] = ask(forwarder.port, data[number])
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in data]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {number: sent[::-1] for number, sent in data.items()}
+    forwarder.close()
+    with pytest.raises(OSError, match="refused"):
+        ask(forwarder.port, b"late")
+
+
+def test_a_server_that_cannot_be_reached_ends_the_connection_and_not_the_port(echo: int) -> None:
+    there = threading.Event()
+
+    def dial() -> socket.socket:
+        if not there.is_set():
+            raise ClusterUnreachable("not now")
+        return socket.create_connection(("127.0.0.1", echo))
+
+    forwarder = Forwarder(0, dial)
+    forwarder.start()
+    with contextlib.suppress(OSError):  # reset instead of ended: as good
+        assert ask(forwarder.port, b"abc") == b""
+    there.set()
+    assert ask(forwarder.port, b"abc") == b"cba"
+    forwarder.close()
+
+
+def test_only_this_machine_can_use_it(echo: int) -> None:
+    forwarder = Forwarder(0, lambda: socket.create_connection(("127.0.0.1", echo)))
+    assert forwarder.listener.getsockname()[0] == "127.0.0.1"
+    forwarder.close()
+
+
+def test_who_has_the_port_is_named() -> None:
+    said = rf"is taken by .* \(process {os.getpid()}\)"
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(BadInput, match=said):
+        Forwarder(taken.getsockname()[1], lambda: taken)
