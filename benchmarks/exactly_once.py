@@ -23,7 +23,6 @@ from pathlib import Path
 import yaml
 from common import Bench, Sandboxed, parser
 
-from nemodeploy import __version__
 from nemodeploy.adapters import clock
 from nemodeploy.adapters.journal import Journal
 from nemodeploy.adapters.transports import connect
@@ -36,6 +35,7 @@ from nemodeploy.errors import NemodeployError
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.proxy import Proxy
 from nemodeploy.values import Token
+from nemodeploy.version import __version__
 
 FULL, QUICK = 1000, 24
 LAST_BYTES = 1500

@@ -32,23 +32,28 @@ class Connection:
         self._tending: threading.Thread | None = None
         self._ended = ""
 
-    def open(self, port: int) -> str:
-        """Listen, and keep its lease if it has one; returns the URL. Raises BadInput when the port is taken."""
+    def open(self, port: int) -> None:
+        """Listen, and keep its lease if it has one. Raises BadInput when the port is taken."""
         self.forwarder = Forwarder(port, self._dial)
         self.forwarder.start()
         self._tending = threading.Thread(target=self._tend, daemon=True)
         self._tending.start()
+
+    @property
+    def url(self) -> str:
+        """Where it can be reached on this machine, once it is open."""
+        assert self.forwarder is not None
         return f"http://{LOOPBACK}:{self.forwarder.port}"
 
-    def variables(self, url: str) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
         """What tells a program where the server is. The key for OpenAI's clients is none, so that nobody's own key goes
         to this server."""
         endpoint = self.endpoint
-        found = {"NEMODEPLOY_ENDPOINT": url, "NEMODEPLOY_NAME": self.token.name}
+        found = {"NEMODEPLOY_ENDPOINT": self.url, "NEMODEPLOY_NAME": self.token.name}
         if endpoint:
             found |= {"NEMODEPLOY_PROTOCOL": endpoint.protocol, "NEMODEPLOY_MODEL": endpoint.model}
         if endpoint and endpoint.protocol == OPENAI:
-            found |= {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "none"}
+            found |= {"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": "none"}
         return found
 
     def close(self) -> None:
@@ -57,7 +62,7 @@ class Connection:
         if self.forwarder:
             self.forwarder.close()
         if self._tending:
-            self._tending.join(timeout=REFRESH_EVERY_S)
+            self._tending.join(timeout=TEND_EVERY_S)
 
     @property
     def has_ended(self) -> bool:

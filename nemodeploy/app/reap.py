@@ -36,7 +36,7 @@ def survey(site: Site, ports: Ports, owner: str, *, older_than_s: float) -> list
     found = []
     for seen in site.see_all(look, look.directories):
         whose = str(seen.directory.manifest.get("owner") or "")
-        if whose in (owner, ""):
+        if not whose or _is_meant(whose, owner):
             verdict = judge(seen)
             action, why = _decide(seen, verdict, remains, whose, str(seen.directory.token) in busy)
             gpus = int(seen.directory.plan.get("layout", {}).get("gpus", 0))
@@ -45,14 +45,22 @@ def survey(site: Site, ports: Ports, owner: str, *, older_than_s: float) -> list
             found.append(Found(token=token, job_id=seen.job_id, state=state, gpus=gpus, action=action, why=why))
     listed = {str(directory.token) for directory in look.directories}
     for token, age_s in remains.unlinked.items():
-        if str(token) not in listed and str(token) not in look.rows and remains.owners.get(token) in (owner, None):
+        theirs = remains.owners.get(token)
+        if str(token) in listed or str(token) in look.rows:
+            continue
+        if theirs is None or _is_meant(theirs, owner):
             old = age_s > older_than_s and look.answered
             why = f"a submission that was broken off {_days(age_s)} ago"
             found.append(_leftover(token, REMOVE if old else KEEP, why if old else f"{why}; it may still go on"))
     for token, age_s in remains.archived.items():
-        if age_s > older_than_s and remains.owners.get(token) == owner:
+        if age_s > older_than_s and _is_meant(remains.owners.get(token) or "", owner):
             found.append(_leftover(token, REMOVE, f"archived {_days(age_s)} ago"))
     return found
+
+
+def _is_meant(whose: str, owner: str) -> bool:
+    """An owner's name, or the beginning of one with a `*` behind it."""
+    return whose.startswith(owner[:-1]) if owner.endswith("*") and len(owner) > 1 else whose == owner
 
 
 def _still_to_end(site: Site, ports: Ports, owner: str, older_than_s: float) -> set[Token]:

@@ -1,10 +1,11 @@
-"""`run`: a deployment for one command, and always its end."""
+"""A deployment for as long as somebody uses it, and always its end."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from nemodeploy.app import ending
@@ -13,7 +14,7 @@ from nemodeploy.app.ports import Ports, Reporter
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.app.up import IfTaken, Request, up
 from nemodeploy.app.watching import Up
-from nemodeploy.errors import CancelledByUser, NemodeployError
+from nemodeploy.errors import NemodeployError
 from nemodeploy.values import Endpoint, Token
 
 
@@ -21,13 +22,17 @@ from nemodeploy.values import Endpoint, Token
 class Ran:
     """How far it came. `phase`: up, command, down or done; `command_exit`: as a shell would say it, None: it never ran.
 
-    `left_up`: whether the deployment stays, because it is another's or was to be kept; `unproven`: what kept its end
-    from being shown, after a command that had failed itself. Times in seconds.
+    `ours`: what was submitted for it. `failed`: whether it did, and `signals`: how many came meanwhile. `left_up`: the
+    deployment stays, because it is another's or was to be kept. `unproven`: what kept its end from being shown, after a
+    command that had failed itself. Times in seconds.
     """
 
     phase: str = "up"
     up: Up | None = None
+    ours: list[Token] = field(default_factory=list)
     command_exit: int | None = None
+    signals: int = 0
+    failed: bool = False
     left_up: bool = False
     unproven: NemodeployError | None = None
     command_s: float | None = None
@@ -39,47 +44,43 @@ class Ran:
         return self.up.seen.directory.token if self.up else None
 
 
-# Start the command with these variables, tell it what we are told, and return its exit code and how many signals came.
-Command = Callable[[Mapping[str, str]], tuple[int, int]]
-
-
-def run(
+@contextlib.contextmanager
+def lent(
     site: Site,
     ports: Ports,
     request: Request,
-    command: Command,
     ran: Ran,
     *,
     quiet: Reporter,
     if_taken: IfTaken,
     keep_on_failure: bool = False,
-) -> None:
-    """Up, the command with a tunnel, down. `ran` tells how far it came, whatever is raised; `quiet` reports while the
-    command has the terminal.
+) -> Iterator[Connection]:
+    """A deployment with a tunnel to it, for as long as the `with` block lasts; then its end, verified.
 
-    Raises what `up` raises; CancelledByUser when it was interrupted and is verified gone; OutcomeUnknown when the end
-    cannot be shown although the command succeeded.
+    `ran` tells how far it came, whatever is raised; `quiet` reports from READY on. Raises what `up` raises, and
+    OutcomeUnknown when the end cannot be shown although all else went well.
     """
-    done = ran.up = up(site, ports, request, if_taken=if_taken)
-    ports = dataclasses.replace(ports, reporter=quiet)
-    begun = ports.clock.now()
-    signals, interrupted = 0, False
-    connection = _connection(site, ports, done)
+    quietly = dataclasses.replace(ports, reporter=quiet)
+    connection: Connection | None = None
+    begun, hard = 0.0, False
     try:
-        try:
-            url = connection.open(0)
-            ran.phase = "command"
-            ran.command_exit, signals = command(connection.variables(url))
-        except KeyboardInterrupt:  # between two steps of ours
-            interrupted, signals = True, 2
+        ran.up = up(site, ports, request, if_taken=if_taken, ours=ran.ours)
+        begun, connection = ports.clock.now(), _connection(site, quietly, ran.up)
+        connection.open(0)
+        ran.phase = "command"
+        yield connection
+    except BaseException as error:
+        hard, ran.failed = isinstance(error, KeyboardInterrupt), True
+        raise
     finally:
-        ran.command_s = round(ports.clock.now() - begun, 3)
-        connection.close()
-        ran.left_up = done.adopted or (keep_on_failure and bool(ran.command_exit))
-        if not ran.left_up:
-            _take_down(site, ports, ran, connection.token, hard=signals > 1)
-    if interrupted:
-        raise CancelledByUser(f"interrupted; {connection.token.name} is verified gone", token=str(connection.token))
+        if connection is not None:
+            ran.command_s = round(ports.clock.now() - begun, 3)
+        if ran.up is not None or hard:  # otherwise `up` has said what became of it
+            ran.left_up = not ran.ours or (keep_on_failure and ran.failed)
+            if not ran.left_up:
+                _take_down(site, quietly, ran, ran.ours[0], hard=hard or ran.signals > 1)
+        if connection is not None:
+            connection.close()
     ran.phase = "done"
 
 
@@ -95,17 +96,18 @@ def _take_down(site: Site, ports: Ports, ran: Ran, token: Token, *, hard: bool) 
     begun, phase, ran.phase = ports.clock.now(), ran.phase, "down"
     try:
         try:
-            ending.end(site, ports, token, hard=hard)
+            ended = ending.end(site, ports, token, hard=hard)
         except KeyboardInterrupt:
             try:
-                ending.end(site, ports, token, hard=True)
+                ended = ending.end(site, ports, token, hard=True)
             except KeyboardInterrupt:
                 raise unknown_outcome(token, site.cluster, "interrupted while taking it down") from None
     except NemodeployError as error:
-        if not ran.command_exit:
+        if not ran.failed:
             raise
         ran.unproven = error
     else:
         ran.phase = phase
+        ports.reporter.say("gone", f"{token.name}, job {ended.job_id}: nothing is held any more")
     finally:
         ran.down_s = round(ports.clock.now() - begun, 3)

@@ -298,14 +298,18 @@ class Site:
         script = f"head -c {LOG_TAIL_BYTES} {self.directory(token)}/current/probe.body"
         return self.ask({"answer": script})["answer"].text
 
-    def logs_of(self, token: Token) -> Mapping[str, str]:
+    def logs_of(self, token: Token, *, tail_bytes: int = LOG_TAIL_BYTES) -> Mapping[str, str]:
         """The ends of all log files of a token's last run, by file name, live or archived."""
         script = (
             f"{self.enter(token)}\n"
-            f"tail -v -c {LOG_TAIL_BYTES} current/logs/*.log ./*.log submit/sbatch.err 2>/dev/null\nexit 0\n"
+            f"tail -v -c {tail_bytes} current/logs/*.log ./*.log submit/sbatch.err 2>/dev/null\nexit 0\n"
         )
         found = split_tails(self.ask({"logs": script})["logs"].text)
         return {path.rpartition("/")[2]: text for path, text in found.items()}
+
+    def manifest_of(self, token: Token) -> str:
+        """manifest.json, live or archived."""
+        return self.ask({"manifest": f"{self.enter(token)}\ncat manifest.json"})["manifest"].text
 
     def history(self, token: Token) -> History:
         """What a token has been through, live or archived."""

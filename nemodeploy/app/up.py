@@ -60,10 +60,20 @@ class Request:
     lease: Lease = NO_LEASE
 
 
-def up(site: Site, ports: Ports, request: Request, *, if_taken: IfTaken = IfTaken.ADOPT) -> Up:
-    """Submit or adopt, watch, ask. Raises the errors of errors.py; 30 to 40 only after the job is verified gone."""
+def up(
+    site: Site,
+    ports: Ports,
+    request: Request,
+    *,
+    if_taken: IfTaken = IfTaken.ADOPT,
+    ours: list[Token] | None = None,
+) -> Up:
+    """Submit or adopt, watch, ask. Raises the errors of errors.py; 30 to 40 only after the job is verified gone.
+
+    `ours` holds what this very call has submitted, or is at it, and so may be taken back.
+    """
     begun, name, lease = ports.clock.now(), request.plan.name, request.lease
-    ours: list[Token] = []  # what this very call has submitted, or is at it, and so may take back
+    ours = [] if ours is None else ours
     ports.journal.check()
     try:
         token, made = obtain(site, ports, request, ours, if_taken)

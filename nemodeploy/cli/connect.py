@@ -44,9 +44,10 @@ def command(name: str, cluster: str | None, as_json: bool, port: int | None, wor
     with contextlib.ExitStack() as stack:
         site, directory, endpoint = world.serving(stack, cluster, name)
         connection = Connection(site, world.ports(PlainReporter()), directory.token, directory.plan, endpoint)
-        url = connection.open(endpoint.port if port is None else port)
+        connection.open(endpoint.port if port is None else port)
         stack.callback(connection.close)
-        variables = connection.variables(url)
+        variables = connection.variables()
+        url = connection.url
         if words:
             return child.run(words, {**os.environ, **variables}, from_terminal=sys.stdin.isatty())[0]
         if as_json:

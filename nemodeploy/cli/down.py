@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from nemodeploy.cli import options, world
 from nemodeploy.cli.reporters import reporter
+from nemodeploy.cli.words import somebody_is_there
 from nemodeploy.errors import BadInput, NemodeployError, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def command(name: str | None, cluster: str | None, as_json: bool, everything: bo
         raise BadInput("say which deployment, or --all", hint="nemodeploy down NAME")
     if name:
         world.require_name(name)
-    if everything and sys.stdin.isatty() and sys.stderr.isatty():
+    if everything and somebody_is_there():
         click.confirm("take every deployment down?", abort=True, err=True)
     world.interrupt_on_termination()
     asked, broken = world.clusters(cluster)

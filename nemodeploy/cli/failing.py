@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 
-from nemodeploy import __version__
 from nemodeploy.cli.words import tell
 from nemodeploy.errors import NemodeployError
+from nemodeploy.version import __version__
 
 SCHEMA = "nemodeploy/error@1"
 BUG_EXIT_CODE = 1

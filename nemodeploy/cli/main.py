@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from nemodeploy import __version__
 from nemodeploy.cli.failing import BUG_EXIT_CODE, report_bug, show_error
 from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput, InterruptedBeforeSubmission, NemodeployError
+from nemodeploy.version import __version__
 
 CLOSED_PIPE = 141
 COMMANDS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +23,11 @@ OLDER_THAN_DAYS = 30
 
 @click.command("reap", short_help="Find what an owner left behind, and end it.")
 @options.networked
-@click.option("--owner", metavar="WHO", help="Whose; default: yours (user@host), or this CI run's address.")
+@click.option(
+    "--owner",
+    metavar="WHO",
+    help="Whose; a * behind it stands for any rest. Default: yours (user@host), or this CI run's address.",
+)
 @click.option("--yes", is_flag=True, help="Do it; otherwise only say what would be done.")
 @click.option(
     "--older-than",
@@ -38,10 +43,11 @@ def command(cluster: str | None, as_json: bool, owner: str | None, yes: bool, da
 
     The owner is taken from NEMODEPLOY_OWNER, else it is the address of the CI run, else user@host.
     """
+    from nemodeploy.app import ci
     from nemodeploy.app.reap import KEEP, act, survey
 
     world.interrupt_on_termination()
-    whose = owner or world.owner()
+    whose = owner or ci.owner(os.environ)
     asked, broken = world.clusters(cluster)
     failures: list[NemodeployError] = [error for _, error in broken]
     rows: list[tuple[str, Found]] = []

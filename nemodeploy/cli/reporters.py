@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
-from nemodeploy.cli.words import clock, tell
+from nemodeploy.cli.words import clock, somebody_is_there, tell
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -32,7 +33,7 @@ class PlainReporter:
 
     def wants_cancel(self, token: str) -> bool:
         """Ask whoever is there; with nobody there, take it back."""
-        return confirm_cancel(token) if sys.stdin.isatty() and sys.stderr.isatty() else True
+        return confirm_cancel(token) if somebody_is_there() else True
 
     def close(self) -> None:
         """Nothing to put away."""
@@ -99,7 +100,7 @@ def confirm_cancel(token: str) -> bool:
 
 def reporter(*, plain: bool = False) -> PlainReporter | TerminalReporter:
     """The one that fits where stderr goes."""
-    return PlainReporter() if plain or not sys.stderr.isatty() else TerminalReporter()
+    return PlainReporter() if plain or os.environ.get("CI") or not sys.stderr.isatty() else TerminalReporter()
 
 
 if TYPE_CHECKING:

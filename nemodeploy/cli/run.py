@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,23 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nemodeploy.cli import options, world
+from nemodeploy.cli import options, workflow, world
 from nemodeploy.cli.failing import error_document, show_error
 from nemodeploy.cli.reporters import PlainReporter, reporter
 from nemodeploy.cli.up import patience, prepare
 from nemodeploy.cli.words import tell
-from nemodeploy.errors import BadInput, NemodeployError
+from nemodeploy.errors import BadInput, CancelledByUser, NemodeployError
 
 if TYPE_CHECKING:
     from nemodeploy.app.running import Ran
+    from nemodeploy.app.site import Site
     from nemodeploy.app.up import Request
     from nemodeploy.app.wanted import Wanted
 
 SCHEMA = "nemodeploy/run@1"
 RUN_TTL_S = 300
-LONGEST_NAME = 40
-# What CI systems call the present run or job: GitHub, GitLab, Jenkins and Buildkite, CircleCI, Azure.
-RUN_IDS = ("GITHUB_RUN_ID", "CI_JOB_ID", "BUILD_NUMBER", "BUILDKITE_BUILD_NUMBER", "CIRCLE_BUILD_NUM", "BUILD_BUILDID")
 
 
 @click.command("run", short_help="Start a model for one command, and always take it down.")
@@ -46,6 +44,11 @@ RUN_IDS = ("GITHUB_RUN_ID", "CI_JOB_ID", "BUILD_NUMBER", "BUILDKITE_BUILD_NUMBER
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), help="Write what happened to this file, as JSON."
 )
+@click.option(
+    "--artifacts",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep logs, manifest and events in this directory, also when it failed.",
+)
 @click.argument("words", nargs=-1, required=True, metavar="-- COMMAND…", type=click.UNPROCESSED)
 def command(
     queue_timeout: float | None,
@@ -54,6 +57,7 @@ def command(
     reuse: bool,
     keep_on_failure: bool,
     report: Path | None,
+    artifacts: Path | None,
     words: Sequence[str],
     **typed: Any,
 ) -> int:
@@ -69,67 +73,111 @@ def command(
     if reuse and not typed["name"]:
         raise BadInput("--reuse without --name: use what?", hint="--name NAME --reuse")
     child.require(words)
-    _check_writable(report)
+    _check_writable(report, artifacts)
     wanted = _resolve(typed)
     ttl_s = options.ttl_seconds(ttl, False, wanted.cluster) or max(RUN_TTL_S, wanted.cluster.lease_minimum_s)
     request = prepare(wanted, queue_timeout, startup_timeout, Lease(ttl_s, asked=ttl is not None))
     ran = Ran()
     failure: NemodeployError | None = None
     try:
-        _run(wanted, request, words, ran, reuse=reuse, keep_on_failure=keep_on_failure)
+        _run(wanted, request, words, ran, artifacts, reuse=reuse, keep_on_failure=keep_on_failure)
     except NemodeployError as error:
         failure = error
     code = failure.exit_code if failure else ran.command_exit or 0
-    if ran.unproven:
-        show_error(ran.unproven, as_json=False)
-    elif ran.left_up and ran.token:
-        tell(f"  {ran.token.name} stays up; nemodeploy down {ran.token.name}      gives the GPUs back")
-    if report:
-        _write(report, _document(wanted, ran, failure or ran.unproven, code))
+    _conclude(wanted, ran, report, failure, code)
     if failure:
         raise failure
     return code
 
 
 def _resolve(typed: Mapping[str, Any]) -> Wanted:
-    """With a name of its own, so that two pipelines with the same command do not meet."""
+    """With a name of its own, unless one was typed."""
+    from nemodeploy.app import ci
+
     wanted = options.resolve(needs_site=True, **typed)
     if typed["name"]:
         return wanted
-    ours = next(filter(None, (os.environ.get(key, "") for key in RUN_IDS)), "").lower()
-    tail = f"{ours}-{secrets.token_hex(3)}" if ours.isalnum() and len(ours) <= 20 else secrets.token_hex(3)
-    name = f"{wanted.plan.name[: LONGEST_NAME - len(tail) - 1].rstrip('-')}-{tail}"
+    name = ci.name_of_its_own(wanted.plan.name, os.environ)
     return options.resolve(needs_site=True, **{**typed, "name": name}, quiet=True)
 
 
 def _run(
-    wanted: Wanted, request: Request, words: Sequence[str], ran: Ran, *, reuse: bool, keep_on_failure: bool
+    wanted: Wanted,
+    request: Request,
+    words: Sequence[str],
+    ran: Ran,
+    artifacts: Path | None,
+    *,
+    reuse: bool,
+    keep_on_failure: bool,
 ) -> None:
     from nemodeploy.adapters import child
-    from nemodeploy.app.running import run
+    from nemodeploy.app.running import lent
     from nemodeploy.app.up import IfTaken
 
     world.interrupt_on_termination()
     watcher, quiet = reporter(), PlainReporter()
+    if_taken = IfTaken.ADOPT if reuse else IfTaken.REFUSE
+    with contextlib.ExitStack() as stack:
+        stack.callback(workflow.end_group)
+        stack.callback(watcher.close)
+        site = stack.enter_context(world.site(wanted.cluster))
+        if artifacts:
+            stack.callback(_keep, site, ran, request, artifacts)
+        lending = lent(
+            site, world.ports(watcher), request, ran, quiet=quiet, if_taken=if_taken, keep_on_failure=keep_on_failure
+        )
+        workflow.begin_group(f"nemodeploy up {wanted.plan.name}")
+        try:
+            with lending as connection:
+                watcher.close()
+                workflow.end_group()
+                environment = {**os.environ, **connection.variables()}
+                ran.command_exit, ran.signals = child.run(words, environment, from_terminal=sys.stdin.isatty())
+                ran.failed = ran.command_exit != 0
+                workflow.begin_group(f"nemodeploy down {wanted.plan.name}")
+        except KeyboardInterrupt:  # between two steps of ours
+            held = "nothing of ours is held" if ran.left_up else "verified gone"
+            raise CancelledByUser(f"interrupted; {held}") from None
 
-    def start(variables: Mapping[str, str]) -> tuple[int, int]:
-        watcher.close()
-        return child.run(words, {**os.environ, **variables}, from_terminal=sys.stdin.isatty())
+
+def _keep(site: Site, ran: Ran, request: Request, directory: Path) -> None:
+    """What can still be had; what cannot is said, and changes no outcome."""
+    from nemodeploy.app.artifacts import collect
 
     try:
-        with world.site(wanted.cluster) as site:
-            run(
-                site,
-                world.ports(watcher),
-                request,
-                start,
-                ran,
-                quiet=quiet,
-                if_taken=IfTaken.ADOPT if reuse else IfTaken.REFUSE,
-                keep_on_failure=keep_on_failure,
-            )
-    finally:
-        watcher.close()
+        for token in ran.ours or ([ran.token] if ran.token else []):
+            found = collect(site, token, request.secrets.values(), request.plan.layout.tasks)
+            for name, text in found.items():
+                path = directory / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+    except NemodeployError as error:
+        tell(f"note: nothing could be kept in {directory}: {error.message}")
+    except OSError as error:
+        tell(f"note: not all could be kept in {directory}: {error.strerror}")
+
+
+def _conclude(wanted: Wanted, ran: Ran, report: Path | None, failure: NemodeployError | None, code: int) -> None:
+    """Say it where it was asked for; nothing here changes the outcome."""
+    if ran.unproven:
+        show_error(ran.unproven, as_json=False)
+    elif ran.left_up and ran.token:
+        tell(f"  {ran.token.name} stays up; nemodeploy down {ran.token.name}      gives the GPUs back")
+    document = _document(wanted, ran, failure or ran.unproven, code)
+    if report:
+        _write(report, document)
+    for problem in filter(None, (failure, ran.unproven)):
+        workflow.error(problem)
+    timings = [(key, f"{value:.1f} s") for key, value in document["timings"].items() if value is not None]
+    facts = [(key, _shown(document[key])) for key in ("cluster", "job_id", "phase", "exit_code", "gpu_hours")]
+    why = [("why", failure.message)] if failure else []
+    workflow.summary(f"nemodeploy run: {wanted.plan.name}", [*facts, *timings, *why])
+    workflow.outputs({key: _shown(document[key]) for key in ("name", "token", "phase", "exit_code", "gpu_hours")})
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def _document(wanted: Wanted, ran: Ran, failure: NemodeployError | None, code: int) -> dict[str, Any]:
@@ -153,15 +201,20 @@ def _document(wanted: Wanted, ran: Ran, failure: NemodeployError | None, code: i
     }
 
 
-def _check_writable(report: Path | None) -> None:
+def _check_writable(report: Path | None, artifacts: Path | None) -> None:
     """Raises BadInput now rather than after the server has run."""
-    if report is None:
-        return
+    option, path = "--report", report
     try:
-        with report.open("a"):
-            pass
+        if report:
+            with report.open("a"):
+                pass
+        option, path = "--artifacts", artifacts
+        if artifacts:
+            artifacts.mkdir(parents=True, exist_ok=True)
+            with (artifacts / ".writable").open("w"):
+                (artifacts / ".writable").unlink()
     except OSError as error:
-        raise BadInput(f"--report {report} cannot be written: {error.strerror}", hint="another path") from error
+        raise BadInput(f"{option} {path} cannot be written: {error.strerror}", hint="another path") from error
 
 
 def _write(report: Path, document: Mapping[str, Any]) -> None:

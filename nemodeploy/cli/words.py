@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Sequence
 
 import click
@@ -12,6 +14,11 @@ def tell(line: str) -> None:
     """A line for whoever watches stderr; that nobody does any more ends nothing."""
     with contextlib.suppress(OSError):
         click.echo(line, err=True)
+
+
+def somebody_is_there() -> bool:
+    """Whether a question would be answered: both ends are a terminal, and no CI system's."""
+    return sys.stdin.isatty() and sys.stderr.isatty() and not os.environ.get("CI")
 
 
 def clock(seconds: float) -> str:

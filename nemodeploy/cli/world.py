@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
-import re
 import signal
-import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nemodeploy import __version__
 from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput, ClusterUnreachable, NemodeployError, PreflightFailed
 
@@ -26,63 +22,17 @@ if TYPE_CHECKING:
 
 
 def ports(reporter: Reporter) -> Ports:
-    """The real clock, journal and dice."""
-    from nemodeploy.adapters import clock, resources
-    from nemodeploy.adapters.journal import Journal
-    from nemodeploy.app.ports import Ports
+    """The real ones, for the owner that the environment names."""
+    from nemodeploy.app import opening
 
-    return Ports(
-        clock=clock.SystemClock(),
-        journal=Journal(resources.state_directory()),
-        reporter=reporter,
-        new_token=clock.new_token,
-        nonce=clock.nonce,
-        wall_clock=clock.utc_now,
-        owner=owner(),
-        version=__version__,
-    )
+    return opening.ports(reporter, os.environ)
 
 
-# What CI systems call the address of the present run: GitLab, Jenkins and Buildkite, CircleCI, Azure.
-_RUN_ADDRESSES = ("CI_PIPELINE_URL", "BUILD_URL", "BUILDKITE_BUILD_URL", "CIRCLE_BUILD_URL")
-
-
-def owner() -> str:
-    """Who a deployment belongs to: NEMODEPLOY_OWNER, the address of the CI run, or user@host."""
-    chosen = os.environ.get("NEMODEPLOY_OWNER")
-    if chosen is not None:
-        if not re.fullmatch(r"[!#-\[\]-~]{1,300}", chosen):
-            raise BadInput("NEMODEPLOY_OWNER must be one word of printable ASCII without quotes", hint="team-a/run-7")
-        return chosen
-    run = os.environ.get("GITHUB_RUN_ID")
-    if run:
-        server, repository = (os.environ.get(f"GITHUB_{key}", "") for key in ("SERVER_URL", "REPOSITORY"))
-        found = f"{server}/{repository}/actions/runs/{run}"
-    else:
-        found = next(filter(None, map(os.environ.get, _RUN_ADDRESSES)), "")
-    found = found or f"{_user()}@{socket.gethostname()}"
-    return re.sub(r"[^!#-\[\]-~]", "?", found)[:300]
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no USER, and no such account: a container
-        return f"uid-{os.getuid()}"
-
-
-@contextlib.contextmanager
-def site(cluster: Cluster) -> Iterator[Site]:
+def site(cluster: Cluster) -> contextlib.AbstractContextManager[Site]:
     """A cluster, and its connection closed afterwards."""
-    from nemodeploy.adapters.clock import nonce
-    from nemodeploy.adapters.transports import connect
-    from nemodeploy.app.site import Site
+    from nemodeploy.app import opening
 
-    transport = connect(cluster)
-    try:
-        yield Site(cluster, transport, nonce)
-    finally:
-        transport.close()
+    return opening.site(cluster)
 
 
 def clusters(chosen: str | None) -> tuple[list[Cluster], list[tuple[str, NemodeployError]]]:

@@ -403,7 +403,7 @@ class SimulatedSite(Site):
     def last_answer(self, token: Token) -> str:
         return ""
 
-    def logs_of(self, token: Token) -> Mapping[str, str]:
+    def logs_of(self, token: Token, *, tail_bytes: int = 65536) -> Mapping[str, str]:
         return {}
 
     def see_all(self, look: Look, directories: Sequence[RunDirectory]) -> tuple[Seen, ...]:

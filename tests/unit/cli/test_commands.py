@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nemodeploy.cli import world
+from nemodeploy.app import ci
 from tests.conftest import Home
 
 
@@ -151,9 +151,7 @@ def test_an_account_without_a_name_owns_by_its_number(monkeypatch: pytest.Monkey
         raise KeyError("getpwuid(): uid not found")
 
     monkeypatch.setattr(getpass, "getuser", nobody)
-    for name in ("NEMODEPLOY_OWNER", "GITHUB_RUN_ID", "CI_PIPELINE_URL", "BUILD_URL"):
-        monkeypatch.delenv(name, raising=False)
-    assert world.owner() == f"uid-{os.getuid()}@{socket.gethostname()}"
+    assert ci.owner({}) == f"uid-{os.getuid()}@{socket.gethostname()}"
 
 
 def test_a_cluster_chosen_by_the_environment_is_the_only_one_asked(home: Home) -> None:

@@ -1,0 +1,32 @@
+"""What is kept of a deployment after its end, for whoever looks for the reason later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from nemodeploy.app.site import Site
+from nemodeploy.values import Secret, Token
+
+MASK = "********"
+SHORTEST_SECRET = 4  # a shorter one would blacken half the log
+MOST_BYTES = 8_000_000
+
+
+def collect(site: Site, token: Token, secrets: Iterable[Secret], ranks: int) -> Mapping[str, str]:
+    """Texts by file name: manifest, events, and the ends of all logs, together at most some megabytes; without secrets.
+
+    Raises ClusterUnreachable.
+    """
+    logs = site.logs_of(token, tail_bytes=MOST_BYTES // (ranks + 2))
+    events = (json.dumps(event.as_json()) + "\n" for event in site.history(token).events)
+    found = {f"logs/{name}": text for name, text in logs.items()}
+    found |= {"events.jsonl": "".join(events), "manifest.json": site.manifest_of(token)}
+    hidden = [secret.reveal() for secret in secrets if len(secret.reveal()) >= SHORTEST_SECRET]
+    return {name: _masked(text, hidden) for name, text in found.items() if text}
+
+
+def _masked(text: str, hidden: Iterable[str]) -> str:
+    for secret in sorted(hidden, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
