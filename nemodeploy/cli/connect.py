@@ -8,7 +8,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -17,6 +18,7 @@ from nemodeploy.cli.reporters import PlainReporter
 from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput, JobEnded
 
+SCHEMA = "nemodeploy/connect@1"
 LOOK_EVERY_S = 0.5
 
 
@@ -26,20 +28,40 @@ LOOK_EVERY_S = 0.5
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Of this machine; 0 takes a free one. Default: the server's."
 )
+@click.option("--background", is_flag=True, help="Return when it is open; it goes on until --stop.")
+@click.option("--stop", is_flag=True, help="End the one in the background.")
 @click.argument("words", nargs=-1, metavar="[-- COMMAND…]", type=click.UNPROCESSED)
-def command(name: str, cluster: str | None, as_json: bool, port: int | None, words: Sequence[str]) -> int:
+def command(
+    name: str,
+    cluster: str | None,
+    as_json: bool,
+    port: int | None,
+    background: bool,
+    stop: bool,
+    words: Sequence[str],
+) -> int:
     """Open a tunnel to a deployment and keep it, until Ctrl-C or for as long as COMMAND runs.
 
     It follows the server to another node, reconnects, and renews the lease. Only this machine can use the port.
     """
+    world.require_name(name)
+    if sum((bool(words), background, stop)) > 1:
+        raise BadInput("a COMMAND, --background and --stop are three different things", hint="leave all but one out")
+    if words and as_json:
+        raise BadInput("--json and a COMMAND, whose output it would be in", hint="leave one of them out")
+    if stop:
+        return _stop(name, as_json=as_json)
+    if background:
+        return _background(name, cluster, port, as_json=as_json)
+    return _foreground(name, cluster, port, words, as_json=as_json)
+
+
+def _foreground(name: str, cluster: str | None, port: int | None, words: Sequence[str], *, as_json: bool) -> int:
     from nemodeploy.adapters import child
     from nemodeploy.app.connecting import Connection
 
-    world.require_name(name)
     if words:
         child.require(words)
-        if as_json:
-            raise BadInput("--json and a COMMAND, whose output it would be in", hint="leave one of them out")
     world.interrupt_on_termination()
     with contextlib.ExitStack() as stack:
         site, directory, endpoint = world.serving(stack, cluster, name)
@@ -47,19 +69,57 @@ def command(name: str, cluster: str | None, as_json: bool, port: int | None, wor
         connection.open(endpoint.port if port is None else port)
         stack.callback(connection.close)
         variables = connection.variables()
-        url = connection.url
         if words:
             return child.run(words, {**os.environ, **variables}, from_terminal=sys.stdin.isatty())[0]
-        if as_json:
-            click.echo(json.dumps({"schema": "nemodeploy/connect@1", "name": name, "url": url, "variables": variables}))
-        else:
-            for key, value in variables.items():
-                click.echo(f"export {key}={shlex.quote(value)}")
-            tell(f"{name} answers at {url} until Ctrl-C")
-        sys.stdout.flush()
+        _show({"schema": SCHEMA, "name": name, "url": connection.url, "variables": variables}, as_json=as_json)
+        tell(f"{name} answers at {connection.url} until Ctrl-C")
         with contextlib.suppress(KeyboardInterrupt):
             while not connection.has_ended:
                 time.sleep(LOOK_EVERY_S)
         if connection.has_ended:
             raise JobEnded(f"{name} has ended", hint=f"nemodeploy status {name}")
     return 0
+
+
+def _background(name: str, cluster: str | None, port: int | None, *, as_json: bool) -> int:
+    """The same in a process of its own; what it says when it cannot is ours to say."""
+    from nemodeploy.adapters.background import Tunnels
+    from nemodeploy.adapters.resources import state_directory
+
+    tunnels = Tunnels(state_directory())
+    document = tunnels.running(name)
+    if document is None:
+        where = ("--cluster", cluster) if cluster else ()
+        chosen = ("--port", str(port)) if port is not None else ()
+        started = tunnels.start(name, ("connect", name, "--json", *where, *chosen))
+        if started.code is not None:
+            tell(started.said.rstrip())
+            if as_json:
+                click.echo(json.dumps(started.document))
+            return started.code
+        document = started.document
+    _show(document, as_json=as_json)
+    tell(f"{name} answers at {document['url']} until nemodeploy connect {name} --stop")
+    return 0
+
+
+def _stop(name: str, *, as_json: bool) -> int:
+    from nemodeploy.adapters.background import Tunnels
+    from nemodeploy.adapters.resources import state_directory
+
+    stopped = Tunnels(state_directory()).stop(name)
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "name": name, "stopped": stopped}))
+    else:
+        click.echo(f"the tunnel to {name} is closed" if stopped else f"no tunnel to {name} is open in the background")
+    return 0
+
+
+def _show(document: Mapping[str, Any], *, as_json: bool) -> None:
+    """Ready to be pasted, or to be read by `eval`."""
+    if as_json:
+        click.echo(json.dumps({key: value for key, value in document.items() if key != "process"}))
+    else:
+        for key, value in document["variables"].items():
+            click.echo(f"export {key}={shlex.quote(value)}")
+    sys.stdout.flush()

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from nemodeploy.cli import workflow
 from nemodeploy.cli.words import tell
 from nemodeploy.errors import NemodeployError
 from nemodeploy.version import __version__
@@ -30,6 +31,7 @@ def show_error(error: NemodeployError, *, as_json: bool) -> int:
             tell(f"  │ {line}")
     if error.hint:
         tell(f"  try  {error.hint}")
+    workflow.error(error)
     if as_json:
         click.echo(json.dumps(error_document(error)))
     return error.exit_code

@@ -167,8 +167,6 @@ def _conclude(wanted: Wanted, ran: Ran, report: Path | None, failure: Nemodeploy
     document = _document(wanted, ran, failure or ran.unproven, code)
     if report:
         _write(report, document)
-    for problem in filter(None, (failure, ran.unproven)):
-        workflow.error(problem)
     timings = [(key, f"{value:.1f} s") for key, value in document["timings"].items() if value is not None]
     facts = [(key, _shown(document[key])) for key in ("cluster", "job_id", "phase", "exit_code", "gpu_hours")]
     why = [("why", failure.message)] if failure else []

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+import urllib.request
 
 import pytest
 
 from tests.faults.rig import Rig
+from tests.faults.test_submitting import up
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.long]
-DEAF = ("sh", "-c", "trap '' INT TERM; echo running >&2; while :; do sleep 0.2; done")
+# It hears nothing, and ends all the same some day.
+DEAF = ("sh", "-c", "trap '' INT TERM; echo running >&2; for _ in $(seq 300); do sleep 0.2; done")
+# What `run` says at each step, from before any network to the end.
+PHASES = (
+    *("  plan ", "  lease ", " checks ", " submitted ", " queued ", " starting ", " this may take ", " loading "),
+    *(" ready ", "running", " stopping ", " gone "),
+)
 
 
 def gone_within(rig: Rig, seconds: float) -> bool:
@@ -20,11 +29,13 @@ def gone_within(rig: Rig, seconds: float) -> bool:
     return rig.alive() == []
 
 
-@pytest.mark.parametrize("phase", ["checks", "submitted", "starting", "ready", "running", "stopping"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_f41_a_pipeline_that_is_cancelled_leaves_nothing(rig: Rig, phase: str) -> None:
     """As GitHub does it: INT, 7.5 s later TERM, 2.5 s later KILL; the command hears nothing of the first two."""
-    command = ("true",) if phase == "stopping" else DEAF
-    slow = rig.site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "3"})  # so that there is a start-up to be seen
+    command = ("true",) if phase in (" stopping ", " gone ") else DEAF
+    # So slow that every phase is to be seen.
+    slow = rig.site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "3"})
+    rig.shim("sbatch", 'case "$*" in *--test-only*) exec "$real" "$@" ;; esac; exec "$real" --begin=now+2 "$@"')
     process = rig.site.start_until(
         phase, "run", "--profile", "h100x1", "--cluster", slow, "--ttl", "20s", "--", *command
     )
@@ -37,7 +48,7 @@ def test_f41_a_pipeline_that_is_cancelled_leaves_nothing(rig: Rig, phase: str) -
     with process:
         process.wait(20)
     assert gone_within(rig, 30 - (time.monotonic() - begun)), rig.alive()
-    if phase in ("checks", "submitted", "starting"):
+    if PHASES.index(phase) < PHASES.index(" ready "):
         assert process.returncode in (40, 130, -signal.SIGKILL)
 
 
@@ -47,3 +58,51 @@ def test_a_runner_that_vanishes_is_outlived_by_its_lease_only(rig: Rig) -> None:
     begun = time.monotonic()
     assert gone_within(rig, 5 + 10)
     assert time.monotonic() - begun > 1, "it was the lease that ended it"
+
+
+def test_a_tunnel_outlives_its_connection(rig: Rig) -> None:
+    up(rig)
+    with rig.proxy() as proxy, rig.site.start("connect", "tiny", "--port", "0", "--json") as tunnel:
+        assert tunnel.stdout is not None
+        url = json.loads(tunnel.stdout.readline())["url"]
+        for _ in range(3):
+            with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as answer:
+                assert json.load(answer)["data"][0]["id"] == "tiny"
+            proxy.cut_now()
+            time.sleep(0.5)
+        tunnel.send_signal(signal.SIGTERM)
+        assert tunnel.wait(30) == 0
+        assert rig.site.run("down", "tiny").returncode == 0
+
+
+def test_a_server_that_ends_under_its_command_is_told_and_the_command_decides(rig: Rig) -> None:
+    command = ("sh", "-c", "echo running >&2; sleep 25; exit 3")
+    with rig.site.start_until("running", "run", "--profile", "cpu", "--", *command) as process:
+        rig.sandbox.exec("pkill", "-KILL", "-f", "[s]tand_in.py.*alias=tiny")
+        said = rig.site.rest_of(process)
+    assert process.returncode == 3
+    assert "has ended: server_exited" in said
+    assert rig.alive() == []
+
+
+def test_a_queue_that_is_too_long_is_31_and_nothing_waits_on(rig: Rig) -> None:
+    rig.shim("sbatch", 'case "$*" in *--test-only*) exec "$real" "$@" ;; esac; exec "$real" --begin=now+600 "$@"')
+    done = rig.site.run("run", "--profile", "cpu", "--queue-timeout", "4s", "--", "true")
+    assert (done.returncode, "no nodes within 4 s" in done.stderr) == (31, True), done.stderr
+    assert rig.alive() == []
+
+
+@pytest.mark.minutes
+@pytest.mark.parametrize(("its_code", "ours"), [(0, 50), (7, 7)])
+def test_an_end_that_cannot_be_shown_is_50_unless_the_command_failed(rig: Rig, its_code: int, ours: int) -> None:
+    mute = rig.sandbox.place.root / "run/mute"
+    for program in ("squeue", "sacct", "scancel"):
+        rig.shim(program, f'[ ! -e {mute} ] || exit 1; exec "$real" "$@"')
+    try:
+        command = ("sh", "-c", f"touch {mute}; exit {its_code}")
+        done = rig.site.run("run", "--profile", "cpu", "--ttl", "20s", "--", *command, timeout=300)
+    finally:
+        mute.unlink()
+    assert done.returncode == ours
+    assert "the outcome is unknown" in done.stderr
+    assert gone_within(rig, 60), "the lease ends it"

@@ -53,6 +53,7 @@ def test_a_block_has_a_server_and_nothing_is_left_whatever_happens_in_it(site: H
     assert jobs(sandbox) == []
 
 
+@pytest.mark.long
 def test_bad_arguments_are_refused_before_anything_is_sent(site: Home) -> None:
     for words, said in (
         ('profile="no-such"', "unknown profile 'no-such'"),

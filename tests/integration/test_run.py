@@ -44,6 +44,7 @@ def test_a_command_has_a_server_for_as_long_as_it_runs(site: Home, sandbox: Sand
     assert all(told["timings"][key] > 0 for key in ("ready_s", "command_s", "down_s"))
 
 
+@pytest.mark.long
 def test_its_own_code_is_ours_and_nothing_is_left(site: Home, sandbox: Sandbox, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     assert site.run(*RUN, "--report", str(report), "--", "sh", "-c", "exit 7").returncode == 7
@@ -111,6 +112,23 @@ def test_a_tunnel_says_where_it_is_and_ends_by_ctrl_c(site: Home) -> None:
         tunnel.send_signal(signal.SIGINT)
         assert tunnel.wait(20) == 0
     assert names(site) == ["tiny"]
+
+
+@pytest.mark.long
+def test_a_tunnel_in_the_background_is_found_again_and_stopped(site: Home) -> None:
+    absent = site.run("connect", "tiny", "--background")
+    assert (absent.returncode, "no deployment named 'tiny' is up" in absent.stderr) == (2, True)
+    site.up("--profile", "cpu")
+    first, again = (site.run("connect", "tiny", "--background", "--port", "0", "--json") for _ in range(2))
+    assert first.stdout == again.stdout, "there is one already"
+    url = json.loads(first.stdout)["url"]
+    with urllib.request.urlopen(f"{url}/v1/models", timeout=20) as answer:
+        assert json.load(answer)["data"][0]["id"] == "tiny"
+    assert site.run("connect", "tiny", "--stop").stdout == "the tunnel to tiny is closed\n"
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{url}/v1/models", timeout=20)
+    assert site.run("connect", "tiny", "--stop").stdout == "no tunnel to tiny is open in the background\n"
+    assert site.run("connect", "tiny", "--stop", "--background").returncode == 2
 
 
 @pytest.mark.long

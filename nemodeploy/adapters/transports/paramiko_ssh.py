@@ -44,6 +44,7 @@ class ParamikoTransport:
         self.cluster = cluster
         self._client: paramiko.SSHClient | None = None
         self._pulse = _Pulse(None)
+        self._connecting = threading.Lock()
 
     def open(self) -> None:
         """Connect and authenticate now."""
@@ -82,6 +83,8 @@ class ParamikoTransport:
                 return self._relay(host, port)
             raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
+            if not transport.is_active():
+                self.close()  # the next call must not meet a dead connection
             raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
         return channel  # type: ignore[return-value]
 
@@ -156,10 +159,11 @@ class ParamikoTransport:
         return ended
 
     def _connected(self) -> paramiko.SSHClient:
-        if self._client is None:
-            settings = effective(self.cluster.ssh)
-            self._client = self._login(settings, self._dial(settings))
-        return self._client
+        with self._connecting:  # a tunnel is used by many threads
+            if self._client is None:
+                settings = effective(self.cluster.ssh)
+                self._client = self._login(settings, self._dial(settings))
+            return self._client
 
     def _dial(self, settings: SshSettings) -> socket.socket:
         try:
