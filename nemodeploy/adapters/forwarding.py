@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from nemodeploy.errors import BadInput, ClusterUnreachable
+from nemodeploy.errors import BadInput, NemodeployError
 
 LOOPBACK = "127.0.0.1"
 CHUNK_BYTES = 65536
@@ -55,7 +55,7 @@ class Forwarder:
         with near:
             try:
                 far = self.dial()
-            except ClusterUnreachable:
+            except NemodeployError:
                 return  # whoever connected sees the connection end, as with a server that is not there
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             far.settimeout(None)

@@ -11,12 +11,14 @@ from nemodeploy.adapters.forwarding import LOOPBACK, Forwarder
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.core.observation import RunDirectory
+from nemodeploy.core.readiness import CAUSES, judge
 from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable
 from nemodeploy.values import Endpoint, Token
 
 RENEWALS_A_LEASE = 5
 REFRESH_EVERY_S = 15.0  # reading the run directory asks no controller
 TEND_EVERY_S = 1.0
+AGAIN_AFTER_S = 5.0
 OPENAI = "openai"  # the protocol of that name
 
 
@@ -29,15 +31,14 @@ class Connection:
         self.endpoint: Endpoint | None = endpoint
         self.forwarder: Forwarder | None = None
         self._over = threading.Event()
-        self._tending: threading.Thread | None = None
         self._ended = ""
+        self._absent = 0
 
     def open(self, port: int) -> None:
         """Listen, and keep its lease if it has one. Raises BadInput when the port is taken."""
         self.forwarder = Forwarder(port, self._dial)
         self.forwarder.start()
-        self._tending = threading.Thread(target=self._tend, daemon=True)
-        self._tending.start()
+        threading.Thread(target=self._tend, daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -57,12 +58,10 @@ class Connection:
         return found
 
     def close(self) -> None:
-        """Take no more connections, and renew no more."""
+        """Take no more connections, renew no more, and say no more of its end. Waits for nothing."""
         self._over.set()
         if self.forwarder:
             self.forwarder.close()
-        if self._tending:
-            self._tending.join(timeout=TEND_EVERY_S)
 
     @property
     def has_ended(self) -> bool:
@@ -91,7 +90,7 @@ class Connection:
         return directory
 
     def _tend(self) -> None:
-        """Renew in time, and know where the server is; what fails is tried again a second later."""
+        """Renew in time, and know where the server is; what fails is tried again soon."""
         renew_at: float | None = 0.0
         refresh_at = 0.0
         while not self._over.wait(TEND_EVERY_S):
@@ -104,11 +103,18 @@ class Connection:
                     self._notice(self._refresh())
                     refresh_at = now + REFRESH_EVERY_S
             except (ClusterUnreachable, AuthenticationFailed):
-                continue
+                self._over.wait(AGAIN_AFTER_S)
 
     def _notice(self, directory: RunDirectory) -> None:
-        """Say once that the server is gone for good: a job that may be requeued comes back."""
-        gone = directory.exit is not None or not directory.manifest
-        if gone and not self.plan.get("requeue") and not self._ended:
-            self._ended = directory.exit.cause if directory.exit else "gone"
+        """Say once that the server is gone for good: its files were archived, or it said so itself; of a job that may
+        be requeued only Slurm knows that. One look that shows nothing is none."""
+        self._absent = 0 if directory.manifest else self._absent + 1
+        if self._ended or (directory.exit is None and self._absent < 2):
+            return
+        if self.plan.get("requeue") and directory.manifest:
+            look = self.site.look()
+            if not judge(self.site.see(look, look.directory(self.token))).gone:
+                return
+        if not self._over.is_set():
+            self._ended = CAUSES.get(directory.exit.cause, directory.exit.cause) if directory.exit else "it is gone"
             self.ports.reporter.say("ended", f"{self.token.name} has ended: {self._ended}")

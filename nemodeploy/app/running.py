@@ -74,13 +74,12 @@ def lent(
         raise
     finally:
         if connection is not None:
+            connection.close()
             ran.command_s = round(ports.clock.now() - begun, 3)
         if ran.up is not None or hard:  # otherwise `up` has said what became of it
             ran.left_up = not ran.ours or (keep_on_failure and ran.failed)
             if not ran.left_up:
                 _take_down(site, quietly, ran, ran.ours[0], hard=hard or ran.signals > 1)
-        if connection is not None:
-            connection.close()
     ran.phase = "done"
 
 

@@ -75,13 +75,28 @@ def test_a_tunnel_outlives_its_connection(rig: Rig) -> None:
         assert rig.site.run("down", "tiny").returncode == 0
 
 
+@pytest.mark.minutes
+def test_a_tunnel_follows_a_requeue_to_where_it_serves_again(rig: Rig) -> None:
+    job = str(up(rig, "--set", "requeue=true")["job_id"])
+    with rig.site.start("connect", "tiny", "--port", "0", "--json") as tunnel:
+        assert tunnel.stdout is not None
+        url = json.loads(tunnel.stdout.readline())["url"]
+        assert rig.sandbox.exec("scontrol", "requeue", job).returncode == 0
+        again = rig.site.wait_for("READY", 240)
+        assert again["epoch"] == f"{job}.1"
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as answer:
+            assert json.load(answer)["data"][0]["id"] == "tiny"
+        tunnel.send_signal(signal.SIGTERM)
+        assert tunnel.wait(30) == 0
+
+
 def test_a_server_that_ends_under_its_command_is_told_and_the_command_decides(rig: Rig) -> None:
     command = ("sh", "-c", "echo running >&2; sleep 25; exit 3")
     with rig.site.start_until("running", "run", "--profile", "cpu", "--", *command) as process:
         rig.sandbox.exec("pkill", "-KILL", "-f", "[s]tand_in.py.*alias=tiny")
         said = rig.site.rest_of(process)
     assert process.returncode == 3
-    assert "has ended: server_exited" in said
+    assert "has ended: the server program ended" in said
     assert rig.alive() == []
 
 
