@@ -121,3 +121,23 @@ def test_an_end_that_cannot_be_shown_is_50_unless_the_command_failed(rig: Rig, i
     assert done.returncode == ours
     assert "the outcome is unknown" in done.stderr
     assert gone_within(rig, 60), "the lease ends it"
+
+
+def test_a_login_node_that_is_away_is_11_and_nothing_was_submitted(rig: Rig) -> None:
+    with rig.proxy() as proxy:
+        proxy.close()
+        done = rig.site.run("run", "--profile", "cpu", "--", "true")
+    assert (done.returncode, "cannot connect" in done.stderr) == (11, True), done.stderr
+    assert rig.alive() == []
+
+
+@pytest.mark.minutes
+def test_a_login_node_that_goes_away_meanwhile_is_50_and_the_lease_ends_the_job(rig: Rig) -> None:
+    with rig.proxy() as proxy:
+        command = ("sh", "-c", "echo running >&2; sleep 3")
+        with rig.site.start_until("running", "run", "--profile", "cpu", "--ttl", "20s", "--", *command) as process:
+            proxy.close()
+            proxy.cut_now()
+            said = rig.site.rest_of(process, 400)
+    assert (process.returncode, "the outcome is unknown" in said) == (50, True), said
+    assert gone_within(rig, 60)
