@@ -111,7 +111,9 @@ def wish(function: Function) -> Function:
         click.option("--nodes", type=click.IntRange(1), help="Number of nodes."),
         click.option("--engine", metavar="NAME", help="The server program."),
         click.option("--model", metavar="NAME", help="Another model than the profile's own."),
-        click.option("--name", metavar="NAME", help="The deployment's name; default: the model's."),
+        click.option(
+            "--name", metavar="NAME", help="The deployment's name; default: the model's, and for run one of its own."
+        ),
         click.option(
             "--profile",
             required=True,
