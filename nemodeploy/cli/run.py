@@ -139,6 +139,8 @@ def _run(
         except KeyboardInterrupt:  # between two steps of ours
             held = "nothing of ours is held" if ran.left_up else "verified gone"
             raise CancelledByUser(f"interrupted; {held}") from None
+        finally:
+            world.ignore_interrupts()  # the outcome stands, and is going to be said
 
 
 def _keep(site: Site, ran: Ran, request: Request, directory: Path) -> None:
