@@ -147,6 +147,7 @@ def _next_steps(name: str) -> None:
     for line in (
         "",
         f'  nemodeploy generate {name} "your question"',
+        f"  nemodeploy connect {name}      a port of this machine that leads to it",
         f"  nemodeploy status {name}",
         f"  nemodeploy down {name}      gives the GPUs back",
     ):
