@@ -261,6 +261,7 @@ IMPATIENT = Tempo(look=0.1, health=1, probe=0.5, probe_again=0.5, ask=1, late=0.
 HASTY = replace(IMPATIENT, ask_again=0.2, quiet=1, silent=1)
 
 
+@pytest.mark.long
 def test_f39_a_server_that_fails_every_other_time_stays_ready(make: Callable[..., Run], tmp_path: Path) -> None:
     run = make(*SERVER, tempo=IMPATIENT).start().until_ready()
     (tmp_path / "mode").write_text("flap")
@@ -294,6 +295,7 @@ def test_a_server_that_stays_sick_is_ended_after_its_hang_timeout(
     assert run.left() == ""
 
 
+@pytest.mark.long
 def test_a_silent_node_is_told_and_ends_the_job_only_when_nobody_is_served(
     make: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -340,6 +342,7 @@ def test_it_notes_how_long_the_logs_were_when(make: Callable[..., Run]) -> None:
     assert abs(int(noted[-1][0]) - time.time()) < 60
 
 
+@pytest.mark.long
 def test_a_line_of_50_mb_without_an_end_does_not_hold_it_up(make: Callable[..., Run]) -> None:
     program = ("sh", "-c", f"head -c 50000000 /dev/zero | tr '\\0' x; exec {sys.executable} SERVE \"$@\"", "sh")
     run = make(*program, tempo=IMPATIENT).start().until_ready()
