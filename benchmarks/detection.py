@@ -150,14 +150,13 @@ def main() -> int:
             "hung": lambda _: watched.server("STOP"),
             "node_lost": cut,
         }
+        looks, alarms, generations = watched.soak(QUICK_SOAK_S if options.quick else SOAK_S)
         for name, harm in harms.items():
             for _ in range(repeats):
-                seen.setdefault(name, []).append(watched.delay(harm))
                 while lost:
                     watched.sandbox.mend_node(lost.pop())
                 watched.tidy()
-        looks, alarms, generations = watched.soak(QUICK_SOAK_S if options.quick else SOAK_S)
-        watched.tidy()
+                seen.setdefault(name, []).append(watched.delay(harm))
     report = Bench("detection", quick=options.quick, counts={"repeats": repeats, "looks": looks})
     for name, delays in seen.items():
         report.figure(f"{name}_s", round(max(delays), 1), f"seconds until status says so, the longest: {name}")
