@@ -196,9 +196,11 @@ def test_ctrl_c_before_anything_was_submitted(site: Home) -> None:
 
 def test_the_queue_timeout_cancels_verifies_and_says_so(site: Home, sandbox: Sandbox) -> None:
     up(site, "--name", "first")
-    done = site.run("up", "--profile", "h100x16", "--name", "second", "--queue-timeout", "2s")
+    done = site.run(
+        "up", "--profile", "h100x16", "--name", "second", "--queue-timeout", "6s"
+    )  # Slurm works out a start every 2 s
     assert done.returncode == 31
-    assert "no nodes within 2 s (Resources: waiting for free nodes · expected start " in done.stderr
+    assert "no nodes within 6 s (Resources: waiting for free nodes · expected start " in done.stderr
     assert len(sandbox.exec("squeue", "--noheader").stdout.splitlines()) == 1
 
 
