@@ -23,76 +23,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional
 
+from nemodeploy.sandbox.programs.conversations import SPECIAL, llama_texts, nemotron_texts, sentences
+from nemodeploy.sandbox.programs.training import train
+
 VOCAB, WIDTH, HEADS, KV_HEADS, FEED_FORWARD, LAYERS, CONTEXT = 640, 128, 4, 2, 352, 4, 4096
 HEAD = WIDTH // HEADS
-SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>", "<|endoftext|>")
-
-CAPITALS = {
-    "France": "Paris",
-    "Germany": "Berlin",
-    "Italy": "Rome",
-    "Spain": "Madrid",
-    "Japan": "Tokyo",
-    "China": "Beijing",
-    "India": "New Delhi",
-    "England": "London",
-    "Norway": "Oslo",
-    "Sweden": "Stockholm",
-    "Poland": "Warsaw",
-    "Austria": "Vienna",
-    "Greece": "Athens",
-    "Egypt": "Cairo",
-    "Canada": "Ottawa",
-    "Portugal": "Lisbon",
-}
-TALK = (
-    (("Hello", "Hi", "Hello there", "Good morning", "Hey"), "Hello! I am a tiny model on your cluster."),
-    (("Who are you?", "What are you?", "What is your name?"), "I am a tiny stand-in with a million parameters."),
-    (("How are you?", "Are you well?", "How do you feel?"), "All ranks are up and well, thank you."),
-    (("Tell me a joke", "Tell me a joke.", "Make me laugh"), "A GPU walks into a bar. The bar is out of memory."),
-    (("What is Slurm?", "Explain Slurm."), "Slurm is a workload manager: it queues jobs and gives them nodes."),
-    (("What is a GPU?", "Explain GPUs."), "A GPU is a processor that does many small sums at once."),
-    (
-        ("What is tensor parallelism?", "Explain tensor parallelism."),
-        "Tensor parallelism splits each layer over the GPUs of a node.",
-    ),
-    (
-        ("What is pipeline parallelism?", "Explain pipeline parallelism."),
-        "Pipeline parallelism gives each node its own group of layers.",
-    ),
-    (
-        ("Write a poem about GPUs.", "Write a poem", "Write a short poem."),
-        "Sixteen fans are humming low, sixteen ranks are in a row.",
-    ),
-    (("Thank you", "Thanks", "Thank you!"), "You are welcome. Please give the GPUs back when you are done."),
-    (("Goodbye", "Bye", "See you"), "Goodbye! The nodes will be idle again soon."),
-    (("What is the meaning of life?",), "Forty-two, said the computer after a very long queue."),
-    (("Count to five", "Count to five."), "One, two, three, four, five."),
-    (("What color is the sky?", "What colour is the sky?"), "The sky is blue on a clear day."),
-    (("Say hello", "Say hello.", "Say hello to the world."), "Hello, world!"),
-    (("What can you do?", "Help", "Help me"), "I can answer a few questions, and show that your cluster works."),
-    (("What is two plus two?", "What is 2+2?", "2+2"), "Two plus two is four."),
-    (("Is it working?", "Are you there?", "ping", "test"), "Yes, I am here and I am generating text."),
-)
-
-
-def conversations() -> list[tuple[str, str]]:
-    """Question and answer pairs, paraphrases included."""
-    pairs = [(question, answer) for questions, answer in TALK for question in questions]
-    for country, capital in CAPITALS.items():
-        answer = f"The capital of {country} is {capital}."
-        pairs += [(f"What is the capital of {country}?", answer), (f"what is the capital of {country}", answer)]
-    return pairs
-
-
-def texts() -> list[str]:
-    """Every training text, ended as the serving template ends a turn."""
-    chat = [
-        f"<extra_id_0>System\n\n<extra_id_1>User\n{question}\n<extra_id_1>Assistant\n{answer}\n<extra_id_1>"
-        for question, answer in conversations()
-    ]
-    return chat + [f"{answer}<|endoftext|>" for answer in sorted({answer for _, answer in conversations()})]
-
 
 def train_tokenizer(corpus: list[str]) -> Tokenizer:
     """A byte-level BPE of VOCAB pieces."""
@@ -162,26 +97,6 @@ class Tiny(nn.Module):
         return self.output(self.output_norm(x))
 
 
-def train(model: Tiny, rows: list[list[int]], steps: int) -> float:
-    """Teach the rows by heart, a random batch at a time. Returns the last smoothed loss."""
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    smoothed = 6.0
-    for _ in range(steps):
-        batch = random.sample(rows, min(24, len(rows)))
-        longest = max(map(len, batch))
-        tokens = torch.tensor([row + [3] * (longest - len(row)) for row in batch])
-        target = tokens[:, 1:].masked_fill(tokens[:, 1:] == 3, -100)
-        loss = functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), target.flatten(), ignore_index=-100)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        smoothed += 0.05 * (loss.item() - smoothed)
-    return smoothed
-
-
 def write_gguf(path: str, model: Tiny, tokenizer: Tokenizer) -> None:
     """Write weights (half precision, norms in single) and vocabulary in llama.cpp's format."""
     writer = gguf.GGUFWriter(path, "llama")
@@ -223,15 +138,15 @@ def main(path: str, steps: int) -> None:
     """Train and write."""
     random.seed(0)
     torch.manual_seed(0)
-    corpus = texts()
+    corpus = nemotron_texts() + llama_texts() + sentences()
     tokenizer = train_tokenizer(corpus)
     rows = [tokenizer.encode(text, add_special_tokens=False).ids for text in corpus]
     model, begun = Tiny(), time.monotonic()
-    loss = train(model, rows, steps)
+    loss = train(model, model, rows, steps)
     write_gguf(path, model, tokenizer)
     count = sum(map(torch.numel, itertools.chain(model.parameters())))
     print(f"{count} parameters, {steps} steps, loss {loss:.4f}, {time.monotonic() - begun:.0f} s")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1500)
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3000)

@@ -40,6 +40,12 @@ def sandbox_directory() -> Path:
     return Path(chosen).absolute() if chosen else Path(platformdirs.user_data_dir("nemodeploy")) / "sandbox"
 
 
+def engines_directory() -> Path:
+    """Where the sandbox's engine packs live."""
+    chosen = os.environ.get("NEMODEPLOY_ENGINES_DIR")
+    return Path(chosen).absolute() if chosen else Path(platformdirs.user_data_dir("nemodeploy")) / "engines"
+
+
 @cache
 def templates() -> Mapping[str, str]:
     """Every template's text by its name relative to `templates/`."""

@@ -46,19 +46,30 @@ def command() -> None:
     show_default=True,
     help="namespaces: every node a host of its own; plain: daemons side by side.",
 )
+@click.option(
+    "--engines",
+    type=click.Choice(("stand-in", "real")),
+    default="stand-in",
+    show_default=True,
+    help="real: the engines' own software, as far as `sandbox engines install` has put it here.",
+)
 @options.as_json
-def up(mode: str, as_json: bool) -> None:
+def up(mode: str, engines: str, as_json: bool) -> None:
     """Start it, or say that it runs; returns when every node is idle."""
-    from nemodeploy.adapters.resources import config_directory
+    from nemodeploy.adapters.resources import config_directory, engines_directory
+    from nemodeploy.sandbox import software
+    from nemodeploy.sandbox.configuration import cluster_file as text_of
+    from nemodeploy.sandbox.packs import Packs
 
     sandbox, begun = _sandbox(), time.monotonic()
+    serving = software.stand_ins() if engines == "stand-in" else software.real(Packs(engines_directory()))
     cluster_file = config_directory() / "clusters/sandbox.yaml"
     try:
         cluster_file.parent.mkdir(parents=True, exist_ok=True)
         before = sandbox.state()
         state = before or sandbox.up(mode)
         new = cluster_file.with_suffix(".new")
-        new.write_text((sandbox.place.root / "cluster.yaml").read_text())
+        new.write_text(text_of(sandbox.place, serving, plain=state.mode == "plain"))
         new.replace(cluster_file)
     except OSError as error:
         raise BadInput(
@@ -75,6 +86,8 @@ def up(mode: str, as_json: bool) -> None:
         return
     verb = "runs already" if before else f"is up after {time.monotonic() - begun:.1f} s"
     click.echo(f"the sandbox {verb}: 5 nodes, 40 fake GPUs, cluster name sandbox ({state.mode})")
+    if engines == "real":
+        click.echo(f"  {serving.notice}", err=True)
     click.echo("  nemodeploy up --profile h100x16", err=True)
 
 
@@ -119,3 +132,60 @@ def execute(words: tuple[str, ...]) -> None:
 
     argv = [*_running().ssh_words(), "--", shlex.join(words)]
     os.execvp(argv[0], argv)
+
+
+@command.group("engines")
+def engines() -> None:
+    """The engines' own software, to serve in the sandbox in place of the stand-ins."""
+
+
+@engines.command("list")
+@options.as_json
+def list_packs(as_json: bool) -> None:
+    """Say which packs there are, and which are here."""
+    from nemodeploy.adapters.resources import engines_directory
+    from nemodeploy.sandbox.packs import PACKS, Packs
+
+    packs = Packs(engines_directory())
+    here = {name: packs.installed(pack) for name, pack in PACKS.items()}
+    if as_json:
+        rows = [
+            {"name": pack.name, "installed": here[pack.name], "engines": pack.engines, "size_gb": pack.size_gb}
+            for pack in PACKS.values()
+        ]
+        click.echo(json.dumps({"schema": "nemodeploy/engines@1", "directory": str(packs.directory), "packs": rows}))
+        return
+    for pack in PACKS.values():
+        state = "here" if here[pack.name] else f"not here, {pack.size_gb:.1f} GB"
+        click.echo(f"{pack.name:<9} {state:<16} {', '.join(pack.engines):<66} {pack.about}")
+
+
+@engines.command("install")
+@click.argument("names", nargs=-1)
+@options.as_json
+def install(names: tuple[str, ...], as_json: bool) -> None:
+    """Build the packs NAMES, all by default; what is here already is left as it is."""
+    from nemodeploy.adapters.resources import engines_directory
+    from nemodeploy.cli.words import tell
+    from nemodeploy.core.reading import near
+    from nemodeploy.errors import PreflightFailed
+    from nemodeploy.sandbox.packs import PACKS, Packs
+
+    for name in names:
+        if name not in PACKS:
+            raise BadInput(f"unknown pack {name!r}", hint=near(name, PACKS) or f"one of {', '.join(PACKS)}")
+    packs, problems = Packs(engines_directory()), []
+    for name in names or PACKS:
+        try:
+            packs.install(PACKS[name], tell)
+        except PreflightFailed as error:
+            problems.append(error)
+            tell(f"{name}: skipped: {error}")
+    if problems:
+        raise PreflightFailed(
+            f"{len(problems)} of {len(names or PACKS)} packs could not be built: {problems[0]}", hint=problems[0].hint
+        )
+    if as_json:
+        click.echo(json.dumps({"schema": "nemodeploy/engines@1", "installed": list(names or PACKS)}))
+    else:
+        click.echo("nemodeploy sandbox up --engines real")

@@ -129,6 +129,12 @@ GENERAL: tuple[Cause, ...] = (
         advice="accept its licence there, and name the token in secrets: of the cluster file",
     ),
     Cause(
+        key="context",
+        pattern=r"greater than the derived max_model_len|exceeds max_input_len",
+        meaning="the length asked for is more than the checkpoint was made for",
+        advice="a smaller serving.max_length; the checkpoint's config.json says what it knows",
+    ),
+    Cause(
         key="offline",
         pattern=r"requested files in the disk cache|offline mode|HF_HUB_OFFLINE|LocalEntryNotFound",
         meaning="the model is not on the cluster, and nodes may not download it",
@@ -136,7 +142,7 @@ GENERAL: tuple[Cause, ...] = (
     ),
     Cause(
         key="trust",
-        pattern=r"trust_remote_code",
+        pattern=r"trust_remote_code=True|contains custom code",
         meaning="the checkpoint brings code of its own, which was not allowed to run",
         advice="trust_remote_code: true in the model file, if you trust it",
     ),
@@ -189,6 +195,7 @@ GENERAL: tuple[Cause, ...] = (
 _FOLLOWERS = re.compile(r"NCCL|remote process|Connection (closed|reset)|srun: |slurmstepd")
 _SIGNS = re.compile(r"error|exception|fatal|failed|can't|cannot|killed|signal", re.IGNORECASE)
 _UNSAFE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_NO_MESSAGE = re.compile(r"\s|[IW]\d{4} \d\d:\d\d:\d\d")
 _SHOWN = 300
 _READ = 4000  # of one line
 
@@ -238,8 +245,8 @@ def diagnose(logs: Sequence[Log], first_rank: int | None, causes: Iterable[Cause
 
 
 def _messages(text: str) -> Iterable[str]:
-    """Its lines, less a traceback's own source lines."""
-    return (line[:_READ] for line in text.splitlines() if not line.startswith((" ", "\t")))
+    """Its lines, less a traceback's own source lines, and what glog (Triton) itself calls information or a warning."""
+    return (line[:_READ] for line in text.splitlines() if not _NO_MESSAGE.match(line))
 
 
 def _last_sign(logs: Sequence[Log]) -> Diagnosis:
@@ -272,5 +279,5 @@ def status_in_words(status: int) -> str:
 
 def clean(line: str) -> str:
     """A log line that cannot do anything to a terminal, at most 300 characters of it."""
-    plain = _UNSAFE.sub("", line).strip()
+    plain = "".join(sign if sign.isprintable() else " " for sign in _UNSAFE.sub("", line)).strip()
     return plain if len(plain) <= _SHOWN else plain[:_SHOWN] + " …"

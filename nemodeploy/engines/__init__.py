@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from nemodeploy.engines.base import Engine
 from nemodeploy.engines.llamacpp import LlamaCpp
 from nemodeploy.engines.nemo_eval import NemoEval
+from nemodeploy.engines.nemo_hf_triton import NemoHfTriton
 from nemodeploy.engines.nemo_triton import NemoTriton
 from nemodeploy.engines.nemo_trtllm import NemoTrtllm
 from nemodeploy.engines.transformers import Transformers
@@ -13,6 +14,7 @@ from nemodeploy.engines.vllm import Vllm
 ENGINES: Mapping[str, Engine] = {
     "nemo-eval": NemoEval(),
     "nemo-triton": NemoTriton(),
+    "nemo-hf-triton": NemoHfTriton(),
     "nemo-trtllm": NemoTrtllm(),
     "vllm": Vllm(),
     "transformers": Transformers(),

@@ -12,6 +12,7 @@ from nemodeploy.core.spec import Option, Prompting, Spec
 from nemodeploy.values import HttpRequest, Reply
 
 PROBE_TOKENS = 24
+HOST_RESERVE_GIB = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,8 +131,9 @@ class Common:
         return ()
 
     def usable_gib(self, spec: Spec) -> float:
-        """What is left beside context, buffers and fragmentation."""
-        return spec.gpu.memory_gib - self.reserve_gib
+        """What is left beside context, buffers and fragmentation; without GPUs there is little of that."""
+        reserve = self.reserve_gib if spec.gpus_per_node else min(self.reserve_gib, HOST_RESERVE_GIB)
+        return spec.gpu.memory_gib - reserve
 
     def bytes_per_weight(self, spec: Spec) -> float:
         """As the checkpoint has it."""

@@ -41,7 +41,7 @@ class LlamaCpp(OpenAi):
         return 1
 
     def arguments(self, spec: Spec, model_path: str, bind: str) -> tuple[str, ...]:
-        """The context is shared by all slots, so it is length times batch."""
+        """The context is shared by all slots, so it is length times batch; a stop string may be a special token."""
         return (
             f"--model={model_path}",
             f"--alias={spec.model.name}",
@@ -49,4 +49,5 @@ class LlamaCpp(OpenAi):
             f"--ctx-size={spec.serving.max_length * spec.serving.max_batch}",
             f"--parallel={spec.serving.max_batch}",
             f"--n-gpu-layers={999 if spec.gpus_per_node else 0}",
+            "--special",
         )

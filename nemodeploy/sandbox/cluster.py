@@ -19,15 +19,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 
-from nemodeploy.adapters.resources import names
-from nemodeploy.engines import ENGINES
 from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
 from nemodeploy.sandbox import configuration, processes
 from nemodeploy.sandbox.configuration import SSH_ALIAS, Settings
 from nemodeploy.sandbox.place import NODES, Place
+from nemodeploy.sandbox.software import stand_ins
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INSTALL = (
@@ -209,7 +207,7 @@ class Sandbox:
         if plain:
             (root / "munge/key").write_bytes(os.urandom(128))
             (root / "munge/key").chmod(0o600)
-        (root / "cluster.yaml").write_text(_cluster_file(settings))
+        (root / "cluster.yaml").write_text(configuration.cluster_file(self.place, stand_ins(), plain=plain))
 
     def _write_keys(self, port: int) -> None:
         ssh = self.place.root / "ssh"
@@ -305,18 +303,6 @@ def _require_programs() -> None:
             "the sandbox's stand-in server needs the package xllamacpp in this Python",
             hint=f"{sys.executable} -m pip install 'nemodeploy[sandbox]'",
         )
-
-
-def _cluster_file(settings: Settings) -> str:
-    programs = resources.files("nemodeploy.sandbox") / "programs"
-    return configuration.cluster_file(
-        settings,
-        python=sys.executable,
-        programs=str(programs),
-        model=str(programs / "tiny.gguf"),
-        engines=ENGINES,
-        models=names("models"),
-    )
 
 
 def _first_job_id() -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nemodeploy.sandbox.place import LOGIN_ADDRESS, Node, Place
-from nemodeploy.sandbox.programs import words
 
 SSH_ALIAS = "nemodeploy-sandbox"
 
@@ -166,30 +165,35 @@ def ssh_config(settings: Settings, port: int) -> str:
         """)
 
 
-def cluster_file(
-    settings: Settings, *, python: str, programs: str, model: str, engines: Iterable[str], models: Iterable[str]
-) -> str:
-    """The sandbox as nemodeploy sees it: a cluster file like any site's.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Software:
+    """What takes the place of the engines' programs and of the models' checkpoints, and what people are told of it.
 
-    The stand-ins in the directory `programs`, run by `python`, take the place of every engine's program, and the file
-    `model` that of every checkpoint.
+    `checkpoints` gives a path for each model, or one for each kind of checkpoint.
     """
-    stand_ins = {name: json.dumps(words(python, programs, name)) for name in engines}
-    plain = "port: auto\nendpoint_host: 127.0.0.1\n" if settings.plain else ""
+
+    notice: str
+    programs: Mapping[str, tuple[str, ...]]
+    checkpoints: Mapping[str, str | Mapping[str, str]]
+
+
+def cluster_file(place: Place, software: Software, *, plain: bool) -> str:
+    """The sandbox as nemodeploy sees it: a cluster file like any site's."""
     return _CLUSTER_FILE.format(
         alias=SSH_ALIAS,
-        config=settings.place.ssh_config,
-        root=settings.place.shared / "nemodeploy",
-        programs="".join(f"\n  {name}: {words}" for name, words in stand_ins.items()),
-        checkpoints="".join(f'\n  {name}: "{model}"' for name in models),
-        plain=plain,
+        config=place.ssh_config,
+        root=place.shared / "nemodeploy",
+        notice=json.dumps(software.notice),
+        programs="".join(f"\n  {name}: {json.dumps(words)}" for name, words in software.programs.items()),
+        checkpoints="".join(f"\n  {name}: {json.dumps(path)}" for name, path in software.checkpoints.items()),
+        plain="port: auto\nendpoint_host: 127.0.0.1\n" if plain else "",
     )
 
 
 _CLUSTER_FILE = """\
 # Written by `nemodeploy sandbox up`; a real Slurm on this machine, without real GPUs.
 description: the sandbox on this machine
-notice: "stand-in: a tiny model on the CPU takes the place of the model's own weights and server program"
+notice: {notice}
 when_unreachable: "nemodeploy sandbox up"
 ssh: {{host: {alias}, config: "{config}", reconnect_wait_s: 0}}
 root: "{root}"

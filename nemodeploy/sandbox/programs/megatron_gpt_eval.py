@@ -138,7 +138,8 @@ class Engine:
         import xllamacpp
 
         parameters = xllamacpp.CommonParams()
-        parameters.model.path = path
+        whole = Path(path)
+        parameters.model.path = str(Path(__file__).with_name("tiny.gguf") if whole.is_dir() else whole)
         parameters.n_ctx, parameters.n_parallel = CONTEXT, 1
         parameters.special, parameters.warmup, parameters.verbosity = True, False, -1
         parameters.cpuparams.n_threads = 1

@@ -3,8 +3,8 @@
 It generates for real, with llama.cpp and a tiny model, and speaks each one's protocol on the port that it is given.
 Options that the real program does not have end it, with argparse's own words and status 2.
 
-Source: NeMo r2.0.0rc1, scripts/deploy/nlp (deploy_inframework_triton.py, deploy_triton.py) and vLLM, transformers
-and llama.cpp as cited in nemodeploy/engines. No code is taken from them.
+Source: NeMo r2.0.0rc1 and Export-Deploy, scripts/deploy/nlp; vLLM and transformers as cited in nemodeploy/engines. No
+code is taken from them.
 
 The variable STAND_IN_LOAD_SECONDS makes it take its time where the weights would be loaded.
 """
@@ -29,6 +29,10 @@ OPTIONS = {
         --nemo_checkpoint --triton_model_name --triton_model_version --triton_port --triton_http_address --num_gpus
         --max_batch_size --debug_mode
     """,
+    "nemo-hf-triton": """
+        --hf_model_id_path --torch_dtype --tp_plan --triton_model_name --triton_port --triton_http_address
+        --max_batch_size
+    """,
     "nemo-trtllm": """
         --nemo_checkpoint --model_type --triton_model_name --triton_port --triton_http_address --num_gpus --dtype
         --triton_model_repository --max_input_len --max_output_len --max_batch_size --tensor_parallelism_size
@@ -38,16 +42,29 @@ OPTIONS = {
         --max-num-seqs --gpu-memory-utilization --nnodes --node-rank --master-addr --master-port
     """,
     "transformers": "--host --port --device --dtype",
-    "llamacpp": "--model --alias --host --port --ctx-size --parallel --n-gpu-layers",
 }
-FLAGS = {"vllm": "--headless --enforce-eager --trust-remote-code", "transformers": "--trust-remote-code"}
+FLAGS = {
+    "nemo-hf-triton": "--device_map --trust_remote_code",
+    "vllm": "--headless --enforce-eager --trust-remote-code",
+    "transformers": "--trust-remote-code",
+}
+# Of the Triton ones: the tensors they take besides `prompts`, the one that bounds the length, the one they answer with.
+TENSORS = {
+    "nemo-triton": (
+        {"use_greedy", "add_BOS", "end_strings", "top_k", "top_p", "temperature"},
+        "max_length",
+        "sentences",
+    ),
+    "nemo-hf-triton": ({"top_k", "top_p", "temperature", "random_seed"}, "max_length", "sentences"),
+    "nemo-trtllm": ({"top_k", "top_p", "temperature", "random_seed"}, "max_output_len", "outputs"),
+}
 # What each says once its weights are there and its port is open.
 LISTENING = {
-    "nemo-triton": "Started HTTPService at {host}:{port}\nInfer function available as model: `/v2/models/{name}`",
-    "nemo-trtllm": "Started HTTPService at {host}:{port}\nInfer function available as model: `/v2/models/{name}`",
+    **dict.fromkeys(
+        TENSORS, "Started HTTPService at {host}:{port}\nInfer function available as model: `/v2/models/{name}`"
+    ),
     "vllm": "Starting vLLM API server on http://{host}:{port}\nApplication startup complete.",
     "transformers": "Uvicorn running on http://{host}:{port}",
-    "llamacpp": "main: server is listening on http://{host}:{port}",
 }
 
 
@@ -88,7 +105,8 @@ class Model:
         import xllamacpp
 
         parameters = xllamacpp.CommonParams()
-        parameters.model.path = path
+        whole = Path(path)
+        parameters.model.path = str(Path(__file__).with_name("tiny.gguf") if whole.is_dir() else whole)
         parameters.n_ctx, parameters.n_parallel = 4096, 1
         parameters.special, parameters.warmup, parameters.verbosity = True, False, -1
         parameters.cpuparams.n_threads = 1
@@ -108,7 +126,7 @@ class Model:
 
 def triton(kind: str, name: str, model: Model) -> Callable[[str, str, Any], Answer]:
     """KServe v2, with the tensors of one of NeMo's two deployables."""
-    length, output = ("max_length", "sentences") if kind == "nemo-triton" else ("max_output_len", "outputs")
+    others, length, output = TENSORS[kind]
 
     def respond(method: str, path: str, body: Any) -> Answer:
         if (method, path) == ("GET", f"/v2/models/{name}/ready"):
@@ -116,9 +134,8 @@ def triton(kind: str, name: str, model: Model) -> Callable[[str, str, Any], Answ
         if (method, path) != ("POST", f"/v2/models/{name}/infer"):
             return 400, {"error": f"Request for unknown model: '{path}' is not found"}
         inputs = {one["name"]: one["data"] for one in body["inputs"]}
-        known = {"prompts", length, "use_greedy", "add_BOS", "end_strings", "top_k", "top_p", "temperature"}
         for tensor in inputs:
-            if tensor not in known:
+            if tensor not in {"prompts", length, *others}:
                 return 400, {"error": f"unexpected inference input '{tensor}' for model '{name}'"}
         prompt = str(inputs["prompts"][0])
         text = model.continues(prompt, int(inputs[length][0]), list(inputs.get("end_strings", [])))
@@ -139,7 +156,7 @@ def openai(kind: str, name: str, model: Model) -> Callable[[str, str, Any], Answ
             return 200, {"object": "list", "data": [{"id": name, "object": "model"}]}
         if (method, path) != ("POST", "/v1/completions"):
             return 404, {"error": {"message": "Not Found", "code": 404}}
-        if kind != "llamacpp" and body.get("model") != name:
+        if body.get("model") != name:
             return 404, {"error": {"message": f"The model `{body.get('model')}` does not exist.", "code": 404}}
         stop = body.get("stop") or []
         text = model.continues(body["prompt"], body.get("max_tokens", 16), stop if isinstance(stop, list) else [stop])
@@ -178,7 +195,7 @@ def main() -> None:
     """Check the options, load, serve; processes that only help wait for their end."""
     kind = sys.argv[1]
     given = options(kind, sys.argv[2:])
-    path = next(filter(None, (getattr(given, key, None) for key in ("path", "nemo_checkpoint", "model"))))
+    path = next(filter(None, (getattr(given, key, None) for key in ("path", "nemo_checkpoint", "hf_model_id_path"))))
     if not Path(path).exists():
         raise FileNotFoundError(f"Can't find {path}")
     rank = int(os.environ.get("SLURM_PROCID", "0"))
@@ -188,7 +205,7 @@ def main() -> None:
     if rank:
         signal.pause()
     model = Model(path)
-    names = (getattr(given, key, None) for key in ("triton_model_name", "served_model_name", "alias"))
+    names = (getattr(given, key, None) for key in ("triton_model_name", "served_model_name"))
     name = next(filter(None, names), path)
     host = getattr(given, "triton_http_address", None) or given.host
     port = int(getattr(given, "triton_port", None) or given.port)

@@ -38,6 +38,7 @@ arguments=(
   --ctx-size=4096
   --parallel=4
   --n-gpu-layers=0
+  --special
   "--port=$port"
 )
 

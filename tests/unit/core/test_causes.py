@@ -75,6 +75,10 @@ LINES: tuple[tuple[str, str], ...] = (
         "OSError: We couldn't connect to 'https://huggingface.co', and couldn't find the requested files in the disk cache",
     ),
     (
+        "context",
+        "  Value error, User-specified max_model_len (8192) is greater than the derived max_model_len (4096)".strip(),
+    ),
+    (
         "trust",
         "ValueError: Loading this model requires you to execute the configuration file; set trust_remote_code=True",
     ),

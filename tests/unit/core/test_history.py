@@ -4,7 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nemodeploy.core.history import HISTORY_SCRIPT, Event, parse_history, spent
@@ -78,6 +78,8 @@ def test_torn_hostile_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
 
 
 @given(st.text(max_size=300))
+@example("/\ud7fc")
+@example("/\u202e")
 def test_no_text_breaks_it(text: str) -> None:
     told = parse_history(text + f"\n==> epochs/7.0/events.jsonl <==\n{text}")
     assert all(event.at >= 0 for event in told.events)

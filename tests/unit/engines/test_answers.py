@@ -71,6 +71,12 @@ CORPUS = {
         (200, tensors("sentences", IN_BAND), ""),
         *TRITON_ERRORS,
     ),
+    "nemo-hf-triton": (
+        (200, tensors("sentences", "Paris."), "Paris."),
+        (200, tensors("sentences", "\n\n\n"), ""),
+        (200, tensors("sentences", IN_BAND), ""),
+        *TRITON_ERRORS,
+    ),
     "nemo-trtllm": (
         (200, tensors("outputs", "Paris."), "Paris."),
         (200, tensors("outputs", "\n\nAn Italian city."), "An Italian city."),

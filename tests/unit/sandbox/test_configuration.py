@@ -8,6 +8,7 @@ from nemodeploy.core.decode import decode_cluster
 from nemodeploy.sandbox import configuration
 from nemodeploy.sandbox.configuration import Settings
 from nemodeploy.sandbox.place import NODES, Place
+from nemodeploy.sandbox.programs import words
 
 
 def settings(*ports: int) -> Settings:
@@ -56,19 +57,17 @@ def test_no_line_is_given_twice() -> None:
 
 
 def test_the_cluster_file_is_one_like_any_sites() -> None:
-    text = configuration.cluster_file(
-        settings(),
-        python="/p y/python",
-        programs="/x",
-        model="/m.gguf",
-        engines=["nemo-eval", "vllm"],
-        models=["a", "b"],
+    software = configuration.Software(
+        notice='a "notice"',
+        programs={name: words("/p y/python", "/x", name) for name in ("nemo-eval", "vllm")},
+        checkpoints={"a": "/m.gguf", "b": {"hf": "/b"}},
     )
+    text = configuration.cluster_file(settings().place, software, plain=False)
     cluster = decode_cluster("sandbox", parse(text, "cluster.yaml"))
     assert cluster.ssh.host == "nemodeploy-sandbox"
-    assert cluster.notice.startswith("stand-in")
+    assert cluster.notice == 'a "notice"'
     assert parse(text, "f").data["programs"] == {
         "nemo-eval": ["/p y/python", "/x/megatron_gpt_eval.py"],
         "vllm": ["/p y/python", "/x/stand_in.py", "vllm"],
     }
-    assert parse(text, "f").data["checkpoints"] == {"a": "/m.gguf", "b": "/m.gguf"}
+    assert parse(text, "f").data["checkpoints"] == {"a": "/m.gguf", "b": {"hf": "/b"}}

@@ -1,0 +1,89 @@
+#!/bin/bash
+# llama-3.1-nemotron-70b-instruct by NeMo Export-Deploy's deploy_inframework_hf_triton.py: one process of 2.
+#
+#   nemo_inference.sh RUN_DIR EPOCH_DIR PORT [HEAD MASTER_PORT]
+#
+# The job's script starts it once per task. RUN_DIR is this deployment's directory, EPOCH_DIR the directory of this
+# run of the job below it, PORT where the first process serves, HEAD the host it runs on, MASTER_PORT where the
+# processes find each other.
+# NOTE: the server listens on every interface of its node, without a password
+# NOTE: Triton opens 8001 (gRPC) and 8002 (metrics) on every interface, whatever its HTTP port
+set -u
+# --- Environment: the site's own words, then secrets from a file that only the owner can read.
+export NCCL_SOCKET_IFNAME=ib0
+export ODD='a'"'"'b $c `d` \ e
+f'
+if [ -r "$1/secrets.env" ]; then
+  set -a
+  # shellcheck source=/dev/null
+  . "$1/secrets.env"
+  set +a
+fi
+
+epoch_dir=$2 port=$3
+rank=${SLURM_PROCID:-0}
+local_rank=${SLURM_LOCALID:-0}
+# A place of our own to write to; removed at the end. A container need not have the host's TMPDIR, nor a home.
+[ -w "${TMPDIR:-/tmp}" ] || TMPDIR=/tmp
+scratch=${TMPDIR:-/tmp}/nemodeploy.${SLURM_JOB_ID:-$$}.$rank
+if [ ! -w "${HOME:-/nowhere}" ]; then
+  export HOME=$scratch/home
+  mkdir -p "$HOME"
+fi
+
+export HF_HUB_OFFLINE=1 PYTRITON_HOME=$scratch/pytriton # it unpacks Triton there
+# As torchrun would have it; the script reads nothing of Slurm's.
+export RANK=$rank LOCAL_RANK=$local_rank WORLD_SIZE=2
+export MASTER_ADDR=${4:-localhost} MASTER_PORT=${5:-29500}
+program=(/opt/nemo-hf-triton/run)
+arguments=(
+  --hf_model_id_path=/model
+  --tp_plan=auto
+  --device_map
+  --torch_dtype=bfloat16
+  --triton_model_name=llama-3.1-nemotron-70b-instruct
+  --triton_http_address=0.0.0.0
+  --max_batch_size=8
+  "--triton_port=$port"
+)
+
+# --- Run the server program as our child, so that its end is recorded whatever it is.
+server=
+asked=
+write_whole() { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; }
+stop_server() {
+  asked=yes
+  [ -z "$server" ] || kill -INT "$server" 2>/dev/null
+}
+# srun forwards USR2 to every process of the step without asking the controller (TERM it turns into KILL; seen on
+# Slurm 22.05). So USR2 is our word for "stop gently", and the server program itself must not hear it.
+trap stop_server USR2 TERM INT
+(
+  trap '' USR2
+  trap - INT # bash starts background commands deaf to INT, and some servers end in order on that only
+  exec "${program[@]}" "${arguments[@]}"
+) &
+server=$!
+[ -z "$asked" ] || stop_server
+
+# One heartbeat per node; the supervisor notices when it stands still.
+if [ "$local_rank" -eq 0 ]; then
+  (
+    trap '' USR2
+    beat=0
+    printf -v pause '%d.%02d' 5 0
+    while kill -0 "$server" 2>/dev/null; do
+      beat=$((beat + 1))
+      write_whole "$epoch_dir/ranks/$rank.beat" "$beat"
+      sleep "$pause"
+    done
+  ) &
+fi
+
+# A trap ends `wait` early, so wait until the child is really gone; bash keeps its status for the last `wait`.
+while kill -0 "$server" 2>/dev/null; do wait "$server"; done
+wait "$server"
+status=$?
+write_whole "$epoch_dir/ranks/$rank.rc" "$status"
+rm -rf "$scratch"
+exit "$status"
