@@ -119,6 +119,8 @@ class Model:
             answer = self.server.handle_completions(
                 {"prompt": prompt, "n_predict": tokens, "temperature": 0, "top_k": 1, "repeat_penalty": 1.0}
             )
+        if "choices" not in answer:
+            raise ValueError(str(answer.get("error", answer)))
         text = str(answer["choices"][0]["text"])
         ends = [text.find(end) for end in ("<|endoftext|>", *stop) if end and end in text]
         return text[: min(ends)] if ends else text
@@ -132,13 +134,19 @@ def triton(kind: str, name: str, model: Model) -> Callable[[str, str, Any], Answ
         if (method, path) == ("GET", f"/v2/models/{name}/ready"):
             return 200, None
         if (method, path) != ("POST", f"/v2/models/{name}/infer"):
-            return 400, {"error": f"Request for unknown model: '{path}' is not found"}
+            unknown = {"error": f"Request for unknown model: '{path}' is not found"}
+            return (400 if path.endswith("/ready") else 404), unknown
         inputs = {one["name"]: one["data"] for one in body["inputs"]}
         for tensor in inputs:
             if tensor not in {"prompts", length, *others}:
                 return 400, {"error": f"unexpected inference input '{tensor}' for model '{name}'"}
+        if "prompts" not in inputs:
+            return 400, {"error": f"input 'prompts' is missing for model '{name}'"}
         prompt = str(inputs["prompts"][0])
-        text = model.continues(prompt, int(inputs[length][0]), list(inputs.get("end_strings", [])))
+        try:
+            text = model.continues(prompt, int(inputs[length][0]), list(inputs.get("end_strings", [])))
+        except ValueError as error:  # told as text, with status 200
+            prompt, text = "", f"An error occurred: {error}"
         data = [prompt + text] if kind == "nemo-triton" else [text]
         tensors = [{"name": output, "datatype": "BYTES", "shape": [1, 1], "data": data}]
         return 200, {"model_name": name, "model_version": "1", "outputs": tensors}
@@ -156,14 +164,28 @@ def openai(kind: str, name: str, model: Model) -> Callable[[str, str, Any], Answ
             return 200, {"object": "list", "data": [{"id": name, "object": "model"}]}
         if (method, path) != ("POST", "/v1/completions"):
             return 404, {"error": {"message": "Not Found", "code": 404}}
-        if body.get("model") != name:
+        if body is None:
+            return (400 if kind == "vllm" else 422), {"detail": "JSON decode error"}
+        if body.get("model") != name and kind == "vllm":
             return 404, {"error": {"message": f"The model `{body.get('model')}` does not exist.", "code": 404}}
+        if body.get("model") != name:
+            return 400, {"detail": f"Server is pinned to '{name}'; requested '{body.get('model')}'."}
+        if not isinstance(body.get("max_tokens", 16), int):
+            return (400 if kind == "vllm" else 500), {"error": {"message": "max_tokens", "code": 400}}
         stop = body.get("stop") or []
         text = model.continues(body["prompt"], body.get("max_tokens", 16), stop if isinstance(stop, list) else [stop])
         choice = {"index": 0, "text": text, "finish_reason": "stop", "logprobs": None}
         return 200, {"id": "cmpl-0", "object": "text_completion", "model": name, "choices": [choice]}
 
     return respond
+
+
+def _parsed(raw: bytes) -> Any:
+    """What was sent; None when it is no JSON."""
+    try:
+        return json.loads(raw) if raw else {}
+    except ValueError:
+        return None
 
 
 def serve(host: str, port: int, respond: Callable[[str, str, Any], Answer]) -> ThreadingHTTPServer:
@@ -173,8 +195,8 @@ def serve(host: str, port: int, respond: Callable[[str, str, Any], Answer]) -> T
         def answer(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             try:
-                status, body = respond(self.command, self.path, json.loads(raw) if raw else {})
-            except (ValueError, KeyError, TypeError) as error:
+                status, body = respond(self.command, self.path, _parsed(raw))
+            except (KeyError, TypeError) as error:
                 status, body = 500, {"error": repr(error)}
             data = b"" if body is None else json.dumps(body).encode()
             self.send_response(status)

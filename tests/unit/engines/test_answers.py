@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +16,7 @@ from nemodeploy.adapters import resources
 from nemodeploy.core.model_files import decode_model
 from nemodeploy.core.spec import Prompting
 from nemodeploy.engines import ENGINES
+from tests.expressions import matches
 
 PROMPTING = Prompting(template="<|user|>{prompt}<|assistant|>", system="", stop=("<|eot_id|>",), probe="Capital?")
 LLAMA = decode_model("x", resources.find("models", "llama-3.1-nemotron-70b-instruct")).prompting
@@ -91,11 +91,6 @@ CORPUS = {
     "llamacpp": OPENAI,
 }
 ROWS = [(engine, *row) for engine, rows in CORPUS.items() for row in rows]
-
-
-def matches(text: str, expression: str) -> bool:
-    words = ["bash", "-c", "[[ $1 =~ $2 ]]", "match", text, expression]
-    return subprocess.run(words, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("engine", "status", "body", "text"), ROWS)
