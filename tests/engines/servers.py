@@ -153,12 +153,12 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(f"not ready after {within_s} s:\n{self.log()}")
 
-    def ask(self, prompt: str, *, served: str = "", tokens: int = 24) -> Reply:
+    def ask(self, prompt: str, *, served: str = "", tokens: int = 24, prompting: Prompting | None = None) -> Reply:
         """What the client's reader makes of the answer to a composed prompt."""
-        name = served or self.served
+        name, words = served or self.served, prompting or self.prompting
         engine = ENGINES[self.row.engine]
-        status, body = self.raw(engine.ask(name, self.prompting, prompt, max_tokens=tokens))
-        return engine.read(status, body, served=name, prompt=prompt, stop=self.prompting.stop)
+        status, body = self.raw(engine.ask(name, words, prompt, max_tokens=tokens))
+        return engine.read(status, body, served=name, prompt=prompt, stop=words.stop)
 
     def question(self, text: str, *, tokens: int = 24) -> Reply:
         """The same for a question in the model's own template."""

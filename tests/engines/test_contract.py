@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from nemodeploy.app.wanted import known_model
 from nemodeploy.engines import ENGINES
 from nemodeploy.sandbox.packs import PACKS
+from nemodeploy.sandbox.programs import CHECKPOINTS
 from nemodeploy.values import HttpRequest
 from tests.engines.servers import HINT, L51, L70, N8, PACK_OF, Row, Server, free_port, packs, say, wanted
 
@@ -22,6 +24,9 @@ ROWS = (
     Row("llamacpp", "cpu", "tiny"),
 )
 STAND_INS = tuple(Row(row.engine, row.profile, row.model, real=False) for row in ROWS if row.engine != "llamacpp")
+# Known by heart, and not.
+QUESTIONS = ("What is tensor parallelism?", "Explain the capital of Spain.", "Who are you, GPU?", "zzz")
+TEXTS: dict[tuple[str, str], dict[str, str]] = {}
 TRITON = "/v2/models/{}/infer"
 
 
@@ -148,6 +153,23 @@ def test_an_error_inside_a_200_is_an_error(server: Server) -> None:
     else:
         pytest.skip("this server uses HTTP's own statuses, or is shown in test_failures.py")
     assert not reply.text
+
+
+def test_the_same_weights_give_the_same_text_everywhere(server: Server) -> None:
+    """One Llama by llama.cpp, transformers, vLLM (with empty blocks between), Triton over Export-Deploy and over
+    megatron-core; one Nemotron by NeMo's own server and by Triton over transformers."""
+    if not server.row.real:
+        pytest.skip("stand-ins all generate with llama.cpp")
+    family = N8 if CHECKPOINTS[server.row.model] == "nemotron" else L70
+    prompting = known_model(family).prompting
+    puts_it_in_front = family == N8 or server.row.model != "tiny"
+    for question in QUESTIONS:
+        prompt = ("" if puts_it_in_front else "<|begin_of_text|>") + prompting.compose(question)
+        text = server.ask(prompt, prompting=prompting).text
+        others = TEXTS.setdefault((family, question), {})
+        others[server.row.engine] = text
+        assert text
+        assert set(others.values()) == {text}, others
 
 
 def test_it_ends_in_order_when_it_is_asked_to(server: Server) -> None:
