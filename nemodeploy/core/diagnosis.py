@@ -142,7 +142,7 @@ GENERAL: tuple[Cause, ...] = (
     ),
     Cause(
         key="trust",
-        pattern=r"trust_remote_code=True|contains custom code",
+        pattern=r"requires you to execute the|contains custom code|pass the argument .trust_remote_code=True",
         meaning="the checkpoint brings code of its own, which was not allowed to run",
         advice="trust_remote_code: true in the model file, if you trust it",
     ),

@@ -50,6 +50,23 @@ NEMOTRON = {  # eight KV heads, as the 340B has them, so that TP8 cuts it
 }
 LLAMA_CONTEXT = 131072
 STEPS = 500
+# The two public chat formats, as a tokenizer carries them; an empty system line stays.
+LLAMA_CHAT = """\
+{{ bos_token }}{% if messages[0]['role'] != 'system' %}<|start_header_id|>system<|end_header_id|>
+
+<|eot_id|>{% endif %}{% for turn in messages %}<|start_header_id|>{{ turn['role'] }}<|end_header_id|>
+
+{{ turn['content'] }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>
+
+{% endif %}"""
+NEMOTRON_CHAT = """\
+<extra_id_0>System
+{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% endif %}
+
+{% for turn in messages if turn['role'] != 'system' %}<extra_id_1>{{ turn['role'] | capitalize }}
+{{ turn['content'] }}
+{% endfor %}{% if add_generation_prompt %}<extra_id_1>Assistant
+{% endif %}"""
 NAS_CONFIGURATION = '''\
 """Blocks of different shapes, as plain objects, which is how vLLM's nemotron_nas.py reads them."""
 
@@ -180,6 +197,7 @@ def write(
     }
     for name, document in documents.items():
         (directory / name).write_text(json.dumps(document, indent=1))
+    (directory / "chat_template.jinja").write_text(LLAMA_CHAT if end == "<|eot_id|>" else NEMOTRON_CHAT)
 
 
 def with_empty_blocks(tiny: Tiny) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

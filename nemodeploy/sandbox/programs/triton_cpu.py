@@ -47,15 +47,15 @@ def serve(
 
     logging.basicConfig(level=logging.INFO)
     settings = TritonConfig(http_address=address, http_port=port, grpc_address="0.0.0.0", allow_gpu_metrics=False)
-    with Triton(config=settings) as triton:
-        triton.bind(
-            model_name=name,
-            infer_func=infer,
-            inputs=tuple(Tensor(name=key, shape=(-1,), dtype=kind, optional=key != "prompts") for key, kind in inputs),
-            outputs=tuple(Tensor(name=key, shape=(-1,), dtype=bytes) for key in outputs),
-            config=ModelConfig(max_batch_size=most),
-        )
-        triton.serve()
+    triton = Triton(config=settings)  # in NeMo's own order: bound first, then started by `serve`
+    triton.bind(
+        model_name=name,
+        infer_func=infer,
+        inputs=tuple(Tensor(name=key, shape=(-1,), dtype=kind, optional=key != "prompts") for key, kind in inputs),
+        outputs=tuple(Tensor(name=key, shape=(-1,), dtype=bytes) for key in outputs),
+        config=ModelConfig(max_batch_size=most),
+    )
+    triton.serve()
 
 
 def spoken(values: dict[str, Any], key: str, default: Any) -> Any:
