@@ -112,9 +112,21 @@ GENERAL: tuple[Cause, ...] = (
     ),
     Cause(
         key="checkpoint-pointer",
-        pattern=r"git-lfs|invalid load key|HeaderTooLarge|UnpicklingError",
+        pattern=r"git-lfs|invalid load key|HeaderTooLarge|header too large|UnpicklingError",
         meaning="the checkpoint holds Git LFS pointers instead of the weights",
         advice="git lfs pull in the checkpoint's directory",
+    ),
+    Cause(
+        key="checkpoint-incomplete",
+        pattern=r"incomplete metadata|file not fully covered|MetadataIncompleteBuffer|PytorchStreamReader failed",
+        meaning="a file of the checkpoint ends too early",
+        advice="copy it again, and compare the sizes with the source's",
+    ),
+    Cause(
+        key="architecture",
+        pattern=r"Unsupported architecture|has no attribute \w+ForCausalLM|does not recognize this architecture",
+        meaning="this program does not know the checkpoint's architecture",
+        advice="nemodeploy models show NAME says which engines can; or a newer image: images: in the cluster file",
     ),
     Cause(
         key="checkpoint-keys",
@@ -173,7 +185,7 @@ GENERAL: tuple[Cause, ...] = (
     Cause(
         key="file",
         pattern=r"Can't find |No such file or directory|FileNotFoundError|path does not exist"
-        r"|to be a file or directory",
+        r"|to be a file or directory|Repo id must be in the form",
         meaning="a file is not where it was said to be",
         advice="check the paths in the cluster file as the nodes see them",
     ),
@@ -195,7 +207,9 @@ GENERAL: tuple[Cause, ...] = (
 _FOLLOWERS = re.compile(r"NCCL|remote process|Connection (closed|reset)|srun: |slurmstepd")
 _SIGNS = re.compile(r"error|exception|fatal|failed|can't|cannot|killed|signal", re.IGNORECASE)
 _UNSAFE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_NO_MESSAGE = re.compile(r"\s|[IW]\d{4} \d\d:\d\d:\d\d")
+# torch and vLLM put who says it in front.
+_WHO = r"(?:\[rank\d+\]: ?|\(\S+ pid=\d+\) ?)?(?:(?:ERROR|WARNING) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?"
+_NO_MESSAGE = re.compile(_WHO + r"(?:\t|\s{4}|  File |[IW]\d{4} \d\d:\d\d:\d\d|INFO \d\d-\d\d \d\d:\d\d:\d\d)")
 _SHOWN = 300
 _READ = 4000  # of one line
 
@@ -245,7 +259,7 @@ def diagnose(logs: Sequence[Log], first_rank: int | None, causes: Iterable[Cause
 
 
 def _messages(text: str) -> Iterable[str]:
-    """Its lines, less a traceback's own source lines, and what glog (Triton) itself calls information or a warning."""
+    """Its lines, less a traceback's own source lines, and what a server itself calls information or a warning."""
     return (line[:_READ] for line in text.splitlines() if not _NO_MESSAGE.match(line))
 
 

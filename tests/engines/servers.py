@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemodeploy.adapters.resources import engines_directory
+from nemodeploy.app.site import LOG_TAIL_BYTES
 from nemodeploy.app.wanted import Wanted, Wish, known_model, resolve
 from nemodeploy.core.spec import Prompting
 from nemodeploy.engines import ENGINES
@@ -166,7 +167,7 @@ class Server:
 
     def log(self, rank: int = 0) -> str:
         """What a rank has said."""
-        return (self.directory / f"{rank}.log").read_text(errors="replace")[-6000:]
+        return (self.directory / f"{rank}.log").read_text(errors="replace")[-LOG_TAIL_BYTES:]
 
     def stop(self, number: signal.Signals = signal.SIGUSR2, within_s: float = 30) -> list[int]:
         """The job's word for a gentle end to every process of the step; the ranks' own statuses."""

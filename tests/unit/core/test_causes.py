@@ -76,8 +76,15 @@ LINES: tuple[tuple[str, str], ...] = (
     ),
     (
         "context",
-        "  Value error, User-specified max_model_len (8192) is greater than the derived max_model_len (4096)".strip(),
+        "Value error, User-specified max_model_len (8192) is greater than the derived max_model_len (4096)",
     ),
+    ("checkpoint-pointer", "safetensors_rust.SafetensorError: Error while deserializing header: header too large"),
+    (
+        "checkpoint-incomplete",
+        "[rank0]: SafetensorError: Error while deserializing header: incomplete metadata, file not fully covered",
+    ),
+    ("architecture", "AttributeError: module transformers has no attribute DeciLMForCausalLM"),
+    ("file", "OSError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/lustre/models/x'"),
     (
         "trust",
         "ValueError: Loading this model requires you to execute the configuration file; set trust_remote_code=True",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from nemodeploy.core.diagnosis import Log, clean, diagnose
 
 
@@ -41,3 +43,23 @@ def test_no_logs_no_guess() -> None:
 def test_a_log_line_cannot_reach_the_terminal() -> None:
     assert clean("\x1b[31mred\x1b[0m\x07 \x9b2J" + "x" * 400).startswith("red 2J" + "x")
     assert len(clean("y" * 1000)) < 310
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "    raise ValueError('CUDA out of memory')",
+        "[rank0]:     raise ValueError('CUDA out of memory')",
+        "(Worker pid=7) ERROR 11-22 01:50:24 [core.py:953]     raise ValueError('CUDA out of memory')",
+        'W1122 00:45:28.105687 62627 pinned_memory_manager.cc:273] "CUDA driver version is insufficient"',
+        "(EngineCore pid=43310) INFO 11-22 01:33:08 [core.py:133] Initializing with config: CUDA out of memory",
+        "INFO 11-22 01:33:08 [core.py:133] Address already in use",
+    ],
+)
+def test_source_lines_and_what_a_server_calls_a_warning_are_no_cause(line: str) -> None:
+    assert diagnose([Log("a.0.log", line)], None).key == ""
+
+
+@pytest.mark.parametrize("before", ["", "  ", "[rank0]: ", "(Worker pid=7) ERROR 11-22 01:50:24 [core.py:953] "])
+def test_whoever_says_it_a_cause_is_found(before: str) -> None:
+    assert diagnose([Log("a.0.log", f"{before}RuntimeError: CUDA out of memory")], None).key == "gpu-memory"
