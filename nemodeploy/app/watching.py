@@ -205,15 +205,28 @@ class Watch:
                 token=token,
             )
         if late == "startup":
+            answered = self._bad_answer()
             self._give_up()
             found = advise(self.site, self.last)
             raise StartupTimeout(
                 f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason or self.said}; "
                 "the job is cancelled",
                 hint=found.advice or "--startup-timeout waits longer",
-                detail=found.evidence or self._last_words(),
+                detail=answered or found.evidence or self._last_words(),
                 token=token,
             )
+
+    def _bad_answer(self) -> tuple[str, ...]:
+        """What a server that listens and is not READY has answered last, as the job kept it."""
+        try:
+            kept = self.site.last_answer(self.token)
+            if kept.strip():
+                asking.recorded(self.last.directory.plan, kept)
+        except asking.NoAnswer as error:
+            return (error.message,)
+        except ClusterUnreachable:
+            pass
+        return ()
 
     def _last_words(self) -> tuple[str, ...]:
         """What a rank last said, where nothing else explains it."""

@@ -6,7 +6,6 @@ import json
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -36,11 +35,6 @@ def kill(sandbox: Sandbox, pattern: str) -> None:
     """KILL to the one process of the sandbox whose command line matches."""
     done = sandbox.exec("pkill", "-KILL", "-n", "-f", pattern)
     assert done.returncode == 0, f"no process {pattern}"
-
-
-def ended(site: Home, within_s: float = 60) -> dict[str, Any]:
-    """The one deployment once it is ENDED."""
-    return site.wait_for("ENDED", within_s)
 
 
 @pytest.mark.parametrize(

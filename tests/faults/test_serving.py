@@ -81,6 +81,7 @@ def test_f34_f35_f38_whatever_is_no_answer_of_this_model_is_not_ready_and_32(rig
     text = refused(rig, 32, "--cluster", server.cluster, "--startup-timeout", "6s")
     assert "no answer within 6 s of start-up" in text
     assert "ready" not in text.replace("already", "")
+    assert ("the server gave no text" in text) == (mode in ("wrong", "empty", "error-200", "broken")), text
     assert rig.alive() == []
 
 
