@@ -1,16 +1,26 @@
-.PHONY: demo test test-ci faults golden bench
+.PHONY: demo demo-real test test-ci test-engines card faults golden bench
 
 demo: ## a cluster on this machine, a deployment on it, an answer
 	@sh scripts/demo
 
-test: ## everything CI runs, 8 minutes at most
+demo-real: ## the same with NeMo's own server: 16 ranks, TP8 x PP2 (a pack of 1.6 GB, then a minute)
+	@sh scripts/demo --real
+
+test: ## format, lint, types, tests; 8 minutes at most
 	@sh scripts/test
 
-test-ci: ## what is longer
-	@sh scripts/test -m "long and not minutes"
+test-ci: ## what is longer: faults first, then the engines' own software
+	@sh scripts/test -m "long and not minutes and not engines" -n 2 --dist loadscope
+	@$(MAKE) --no-print-directory test-engines
+
+test-engines: ## real NeMo, Triton, vLLM and transformers servers (packs of 4 GB, then ten minutes)
+	@sh scripts/test-engines
+
+card: ## one card's row with its own server software: make card CARD=70b
+	@sh scripts/test-engines -k "test_a_card_is_up_and_answers and $(CARD)"
 
 faults: ## every fault ten times, those that last over a minute three times; some hours
-	@sh scripts/test tests/faults --times 10
+	@sh scripts/test tests/faults tests/golden --times 10
 
 golden: ## write the golden scripts afresh
 	@sh scripts/test tests/golden --update-golden

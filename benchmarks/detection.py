@@ -87,7 +87,7 @@ class Watched:
 
     def server(self, number: str) -> None:
         """A signal to the server program."""
-        self.sandbox.exec("pkill", f"-{number}", "-f", "[s]tand_in.py.*alias=tiny")
+        self.sandbox.exec("pkill", f"-{number}", "-f", "[l]lama_server.py.*alias=tiny")
 
     def tidy(self) -> None:
         """Nothing is left of it."""

@@ -34,7 +34,9 @@ INSTALL = (
 )
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "sshd", "ssh", "ssh-keygen", "ip", "unshare", "setpriv", "mount")
 GPU_FILES = 8
-LONGEST_SOCKET_PATH = 100
+# What slurmstepd makes below the spool directory for the batch step, and how long such a path may be.
+STEP_SOCKET = "/spool/h100-1/h100-1_60000000.4294967291"
+LONGEST_SOCKET_PATH = 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,10 @@ class Sandbox:
         `mode` is `auto`, `namespaces` or `plain`. Raises PreflightFailed when something it needs is missing, with
         the command that installs it.
         """
-        path = str(self.place.control)
-        if len(path) > LONGEST_SOCKET_PATH or not re.fullmatch(r"[A-Za-z0-9._/+@=-]+", path):
+        path, most = str(self.place.root), LONGEST_SOCKET_PATH - len(STEP_SOCKET)
+        if len(path) > most or not re.fullmatch(r"[A-Za-z0-9._/+@=-]+", path):
             raise BadInput(
-                f"the sandbox cannot live in {self.place.root}: at most {LONGEST_SOCKET_PATH - 12} plain characters",
+                f"the sandbox cannot live in {path}: at most {most} plain characters",
                 hint="set NEMODEPLOY_SANDBOX_DIR",
             )
         _require_programs()

@@ -93,7 +93,7 @@ def test_a_tunnel_follows_a_requeue_to_where_it_serves_again(rig: Rig) -> None:
 def test_a_server_that_ends_under_its_command_is_told_and_the_command_decides(rig: Rig) -> None:
     command = ("sh", "-c", "echo running >&2; sleep 25; exit 3")
     with rig.site.start_until("running", "run", "--profile", "cpu", "--", *command) as process:
-        rig.sandbox.exec("pkill", "-KILL", "-f", "[s]tand_in.py.*alias=tiny")
+        rig.sandbox.exec("pkill", "-KILL", "-f", "[l]lama_server.py.*alias=tiny")
         said = rig.site.rest_of(process)
     assert process.returncode == 3
     assert "has ended: the server program ended" in said

@@ -23,9 +23,9 @@ pytestmark = pytest.mark.sandbox
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Home]:
-    """A sandbox of the test's own, ended also when the test fails."""
-    home = make_home(tmp_path, NEMODEPLOY_SANDBOX_DIR=str(tmp_path / "box"))
+def own(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A sandbox of the test's own, ended also when the test fails; its path is short, for Slurm's sockets' sake."""
+    home = make_home(tmp_path, NEMODEPLOY_SANDBOX_DIR=str(tmp_path_factory.mktemp("own") / "box"))
     yield home
     home.run("sandbox", "down")
 
@@ -146,3 +146,9 @@ def _readable_copy(home: Path, user: str) -> Path:
     for path in [copy, *copy.rglob("*")]:
         shutil.chown(path, user)
     return copy
+
+
+def test_a_directory_too_long_for_slurms_sockets_is_refused(home: Home) -> None:
+    done = home.run("sandbox", "up", NEMODEPLOY_SANDBOX_DIR="/tmp/" + "x" * 63)
+    assert done.returncode == 2
+    assert "at most 67 plain characters" in done.stderr

@@ -70,9 +70,11 @@ def test_the_license_travels_along(installed: Path) -> None:
 
 
 @pytest.mark.sandbox
-def test_the_whole_walk_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+def test_the_whole_walk_works_from_the_wheel(
+    installed: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     directories = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "STATE", "DATA")}
-    box = {"NEMODEPLOY_SANDBOX_DIR": str(tmp_path / "box"), "HOME": str(tmp_path)}
+    box = {"NEMODEPLOY_SANDBOX_DIR": str(tmp_path_factory.mktemp("wheel") / "box"), "HOME": str(tmp_path)}
     try:
         assert run(installed, "sandbox", "up", **directories, **box).returncode == 0
         done = run(installed, "up", "--profile", "h200x8", **directories, **box)
