@@ -8,6 +8,7 @@ from nemodeploy.engines.nemo_eval import NemoEval
 from nemodeploy.engines.nemo_hf_triton import NemoHfTriton
 from nemodeploy.engines.nemo_triton import NemoTriton
 from nemodeploy.engines.nemo_trtllm import NemoTrtllm
+from nemodeploy.engines.nemo_trtllm_early import NemoTrtllmEarly
 from nemodeploy.engines.transformers import Transformers
 from nemodeploy.engines.vllm import Vllm
 
@@ -16,6 +17,7 @@ ENGINES: Mapping[str, Engine] = {
     "nemo-triton": NemoTriton(),
     "nemo-hf-triton": NemoHfTriton(),
     "nemo-trtllm": NemoTrtllm(),
+    "nemo-trtllm-early": NemoTrtllmEarly(),
     "vllm": Vllm(),
     "transformers": Transformers(),
     "llamacpp": LlamaCpp(),

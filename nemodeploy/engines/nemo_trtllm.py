@@ -31,6 +31,7 @@ class NemoTrtllm(Triton):
     program = ("/usr/bin/python3", "/opt/NeMo/scripts/deploy/nlp/deploy_triton.py")
     joined_pattern = "Infer function available as model"
     output = "outputs"
+    length = "max_output_len"  # the tensor that bounds the answer
 
     def rules(self, spec: Spec) -> Rules:
         """One node, since the ranks come from MPI inside the one process."""
@@ -43,8 +44,12 @@ class NemoTrtllm(Triton):
             found.append(
                 ("layout.pipeline_parallel", "--num_gpus means tensor parallelism", "--set layout.pipeline_parallel=1")
             )
+        return (*found, *self.release_rules(spec))
+
+    def release_rules(self, spec: Spec) -> Rules:
+        """Its options differ from release to release."""
         why = "is not one whose deploy_triton.py is known"
-        return (*found, *unknown_release(spec, image_release(spec, CARD_RELEASE), tuple(GPUS_OPTION), why))
+        return unknown_release(spec, image_release(spec, CARD_RELEASE), tuple(GPUS_OPTION), why)
 
     def tasks_per_node(self, spec: Spec) -> int:
         """One."""
@@ -70,7 +75,7 @@ class NemoTrtllm(Triton):
         """top_k 1 is greedy; a temperature beside it would change nothing."""
         return (
             tensor("prompts", "BYTES", prompt),
-            tensor("max_output_len", "INT64", max_tokens),
+            tensor(self.length, "INT64", max_tokens),
             tensor("top_k", "INT64", 1),
         )
 

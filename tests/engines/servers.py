@@ -81,6 +81,8 @@ class Server:
     ranks: list[subprocess.Popen[bytes]] = field(default_factory=list)
     # (seconds since the start, status of the cheap probe or 0, whether it was satisfied)
     seen: list[tuple[float, int, bool]] = field(default_factory=list)
+    # The changes of Triton's own readiness, which says nothing of the model.
+    health: list[int] = field(default_factory=list)
     started: float = 0.0
 
     @property
@@ -147,6 +149,9 @@ class Server:
         while time.monotonic() < self.started + within_s:
             ended = [rank.returncode for rank in self.ranks if rank.poll() is not None]
             assert not ended, f"a rank ended with {ended}:\n{self.log()}"
+            if ENGINES[self.row.engine].protocol == "triton":
+                ready, _ = self.raw(HttpRequest(method="GET", path="/v2/health/ready", body=""), timeout=5)
+                self.health += [ready] if self.health[-1:] != [ready] else []
             status, good = self.cheap()
             self.seen.append((time.monotonic() - self.started, status, good))
             if good and self.generates():

@@ -41,6 +41,7 @@ CARDS = {
         2,
     ),
     "8b": (("--profile", "h100x1", "--model", N8), "nemo-trtllm", 1),
+    "8b-early": (("--profile", "h100x1", "--model", N8, "--engine", "nemo-trtllm-early"), "nemo-trtllm-early", 1),
     "8b-eval": (("--profile", "h100x1", "--model", N8, "--engine", "nemo-eval"), "nemo-eval", 1),
     "tiny": (("--profile", "cpu"), "llamacpp", 1),
     "tiny-transformers": (("--profile", "cpu", "--engine", "transformers"), "transformers", 1),

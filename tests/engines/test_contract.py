@@ -19,6 +19,7 @@ ROWS = (
     Row("nemo-triton", "h100x2", L70),
     Row("nemo-hf-triton", "h100x2", L70),
     Row("nemo-trtllm", "h100x1", N8),
+    Row("nemo-trtllm-early", "h100x1", N8),
     Row("vllm", "h100x1", L51),
     Row("transformers", "cpu", "tiny"),
     Row("llamacpp", "cpu", "tiny"),
@@ -58,9 +59,10 @@ def test_not_ready_looks_not_ready_until_it_generates(server: Server) -> None:
     verdicts = [good for _, _, good in server.seen]
     first = verdicts.index(True)
     assert all(verdicts[first:]), "the cheap probe never takes a yes back while it starts"
-    if server.row.real and server.row.engine in ("nemo-triton", "nemo-hf-triton", "nemo-trtllm"):
+    if server.row.real and ENGINES[server.row.engine].protocol == "triton":
         statuses = [status for _, status, _ in server.seen[:first]]
         assert 400 in statuses, "Triton is up before its model is"
+        assert "200 400 200" in " ".join(map(str, server.health)), "its own readiness is said too early, and taken back"
 
 
 def test_it_answers_in_the_models_own_template(server: Server) -> None:
@@ -147,7 +149,7 @@ def test_an_error_inside_a_200_is_an_error(server: Server) -> None:
     if engine == "nemo-eval":
         reply = server.question("What is the capital of France?", tokens=0)
         assert "greater than 0" in reply.problem
-    elif engine == "nemo-trtllm":
+    elif engine.startswith("nemo-trtllm"):
         reply = server.ask("a " * 5000)
         assert "An error occurred" in reply.problem
     else:

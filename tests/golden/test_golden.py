@@ -55,6 +55,7 @@ CASES = (
     Case("vllm-two-nodes", "h100x16", engine="vllm"),
     Case("transformers", "h100x2", model=L70, engine="transformers"),
     Case("hf-triton", "h100x2", model=L70, engine="nemo-hf-triton"),
+    Case("trtllm-early", "h100x1", model=N8, engine="nemo-trtllm-early"),
     Case("cpu", "cpu", Site("none")),
     # Runtimes and hosts without a scheduler.
     Case("h100x16-without-container", "h100x16", BARE),

@@ -138,7 +138,7 @@ class Packs:
         say(f"{pack.name}: with Python {'.'.join(map(str, version_of(python) or ()))} ({python})")
         shutil.rmtree(home, ignore_errors=True)
         _run((python, "-m", "venv", str(home)), pack)
-        pip = (str(self.python(pack)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        pip = (str(self.python(pack)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=2")
         self._torch(pip, pack, say)
         say(f"{pack.name}: {sum(1 for _ in _lines(pack.requirements))} packages more")
         _run((*pip, "--no-deps", "--requirement", str(pack.requirements)), pack)

@@ -12,6 +12,7 @@ REAL: Mapping[str, Mapping[str, str]] = {
         "nemo-triton": "nemo_triton.py",
         "nemo-hf-triton": "nemo_hf_triton.py",
         "nemo-trtllm": "nemo_trtllm.py",
+        "nemo-trtllm-early": "nemo_trtllm_early.py",
         "transformers": "transformers_serve.py",
     },
     "vllm": {"vllm": "vllm_serve.py"},

@@ -4,14 +4,12 @@ It stands where deploy_triton.py stands and takes the same options. Real are Tri
 architecture; TensorRT-LLM is not: it cannot run without a GPU, so the model's own class generates instead. The
 directory of the engine is emptied first, as the exporter does.
 
-Source: NeMo r2.0.0rc1, nemo/export/tensorrt_llm.py, for names, types and shapes of the tensors; 2.0.0rc0 and the
-container before it said `max_output_token` where later ones say `max_output_len` (NEMO_OLD_TENSORS=1).
+Source: NeMo r2.0.0rc1, nemo/export/tensorrt_llm.py, for names, types and shapes of the tensors.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -21,10 +19,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from triton_cpu import say, serve, spoken, texts_of
 
-LENGTH = "max_output_token" if os.environ.get("NEMO_OLD_TENSORS") else "max_output_len"
+LENGTH = "max_output_len"
 INPUTS = (
     ("prompts", bytes),
-    (LENGTH, np.int_),
     ("top_k", np.int_),
     ("top_p", np.single),
     ("temperature", np.single),
@@ -38,7 +35,7 @@ INPUTS = (
 CLASSES = {"gptnext": "NemotronForCausalLM", "llama": "LlamaForCausalLM"}
 
 
-def options(words: list[str]) -> argparse.Namespace:
+def options(words: list[str], more: tuple[str, ...]) -> argparse.Namespace:
     """Those of the script that a NeMo checkpoint needs."""
     parser = argparse.ArgumentParser(prog="deploy_triton.py")
     parser.add_argument("-nc", "--nemo_checkpoint", required=True)
@@ -53,12 +50,14 @@ def options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("-mil", "--max_input_len", type=int, default=256)
     parser.add_argument("-mol", "--max_output_len", type=int, default=256)
     parser.add_argument("-mbs", "--max_batch_size", type=int, default=8)
+    for name in more:
+        parser.add_argument(name)
     return parser.parse_args(words)
 
 
-def main() -> None:
-    """Export (here: load), then serve."""
-    given = options(sys.argv[1:])
+def main(length: str = LENGTH, more: tuple[str, ...] = ()) -> None:
+    """Export (here: load), then serve. `length` is the tensor that bounds the answer, `more` further options."""
+    given = options(sys.argv[1:], more)
     if not Path(given.nemo_checkpoint).exists():
         raise FileNotFoundError(f"Can't find {given.nemo_checkpoint}")
     if given.triton_model_repository:
@@ -76,7 +75,7 @@ def main() -> None:
             ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
             if ids.shape[1] > given.max_input_len:
                 raise ValueError(f"Input length ({ids.shape[1]}) exceeds max_input_len ({given.max_input_len})")
-            tokens = min(int(spoken(inputs, LENGTH, given.max_output_len)), given.max_output_len)
+            tokens = min(int(spoken(inputs, length, given.max_output_len)), given.max_output_len)
             made = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens)
             found.append(tokenizer.decode(made[0][ids.shape[1] :], skip_special_tokens=False))
         return {"outputs": found}
@@ -84,7 +83,7 @@ def main() -> None:
     serve(
         answer,
         name=given.triton_model_name,
-        inputs=INPUTS,
+        inputs=(*INPUTS, (length, np.int_)),
         outputs=("outputs",),
         address=given.triton_http_address,
         port=given.triton_port,

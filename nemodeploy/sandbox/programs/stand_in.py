@@ -43,6 +43,7 @@ OPTIONS = {
     """,
     "transformers": "--host --port --device --dtype",
 }
+OPTIONS["nemo-trtllm-early"] = OPTIONS["nemo-trtllm"] + " --service_port"
 FLAGS = {
     "nemo-hf-triton": "--device_map --trust_remote_code",
     "vllm": "--headless --enforce-eager --trust-remote-code",
@@ -57,6 +58,7 @@ TENSORS = {
     ),
     "nemo-hf-triton": ({"top_k", "top_p", "temperature", "random_seed"}, "max_length", "sentences"),
     "nemo-trtllm": ({"top_k", "top_p", "temperature", "random_seed"}, "max_output_len", "outputs"),
+    "nemo-trtllm-early": ({"top_k", "top_p", "temperature", "random_seed"}, "max_output_token", "outputs"),
 }
 # What each says once its weights are there and its port is open.
 LISTENING = {

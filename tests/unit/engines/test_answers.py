@@ -86,6 +86,11 @@ CORPUS = {
         (200, tensors("outputs", IN_BAND), ""),
         *TRITON_ERRORS,
     ),
+    "nemo-trtllm-early": (
+        (200, tensors("outputs", "Paris."), "Paris."),
+        (200, tensors("outputs", IN_BAND), ""),
+        *TRITON_ERRORS,
+    ),
     "vllm": OPENAI,
     "transformers": OPENAI,
     "llamacpp": OPENAI,
