@@ -59,10 +59,10 @@ def up(mode: str, engines: str, as_json: bool) -> None:
     from nemodeploy.adapters.resources import config_directory, engines_directory
     from nemodeploy.sandbox import software
     from nemodeploy.sandbox.configuration import cluster_file as text_of
-    from nemodeploy.sandbox.packs import Packs
+    from nemodeploy.sandbox.packs import PACKS, Packs
 
-    sandbox, begun = _sandbox(), time.monotonic()
-    serving = software.stand_ins() if engines == "stand-in" else software.real(Packs(engines_directory()))
+    sandbox, begun, packs = _sandbox(), time.monotonic(), Packs(engines_directory())
+    serving = software.stand_ins() if engines == "stand-in" else software.real(packs)
     cluster_file = config_directory() / "clusters/sandbox.yaml"
     try:
         cluster_file.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +88,9 @@ def up(mode: str, engines: str, as_json: bool) -> None:
     click.echo(f"the sandbox {verb}: 5 nodes, 40 fake GPUs, cluster name sandbox ({state.mode})")
     if engines == "real":
         click.echo(f"  {serving.notice}", err=True)
+        missing = [name for name, pack in PACKS.items() if not packs.installed(pack)]
+        if missing:
+            click.echo(f"  nemodeploy sandbox engines install {' '.join(missing)}", err=True)
     click.echo("  nemodeploy up --profile h100x16", err=True)
 
 

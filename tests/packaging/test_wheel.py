@@ -61,6 +61,7 @@ def test_the_code_under_test_is_the_wheels(installed: Path) -> None:
 def test_the_sandboxes_program_and_weights_are_in_the_wheel(installed: Path) -> None:
     programs = installed / "nemodeploy/sandbox/programs"
     assert (programs / "megatron_gpt_eval.py").is_file()
+    assert (programs.parent / "packs/nemo.txt").is_file()
     assert (programs / "tiny.gguf").stat().st_size > 1_000_000
     assert (installed / "nemodeploy/py.typed").exists()
 

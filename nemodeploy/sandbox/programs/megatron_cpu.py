@@ -12,25 +12,20 @@ import json
 import os
 import re
 import socket
-import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed
+from megatron_gpt_eval import first_host, say
 from safetensors import safe_open
 from tokenizers import Tokenizer as Vocabulary
 
 JOIN_WITHIN_S = 300
 MOST_REQUESTS = 128
 CONTEXT = 4096
-
-
-def say(line: str) -> None:
-    """One line of log, whole even when sixteen processes write."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 class _Event:
@@ -80,12 +75,6 @@ def _without_cuda(function: Any) -> Any:
     return wrapped
 
 
-def first_host(node_list: str) -> str:
-    """`h100-[1-2]` gives `h100-1`."""
-    match = re.match(r"([^\[,]+)(?:\[(\w+))?", node_list)
-    return (match[1] + (match[2] or "")) if match else node_list
-
-
 def join(world: int) -> int:
     """Meet the other ranks of the Slurm step, as Lightning does. Returns this process's rank."""
     rank = int(os.environ.get("SLURM_PROCID", "0"))
@@ -96,8 +85,6 @@ def join(world: int) -> int:
         address = "127.0.0.1"
     port = os.environ.get("MASTER_PORT", "29500")
     say(f"Initializing distributed: GLOBAL_RANK: {rank}, MEMBER: {rank + 1}/{world}")
-    from datetime import timedelta
-
     torch.distributed.init_process_group(
         "gloo",
         init_method=f"tcp://{address}:{port}",

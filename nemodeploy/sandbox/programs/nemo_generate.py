@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import site
 import sys
 import types
@@ -19,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from megatron_cpu import Generator, say, up_to
-from megatron_gpt_eval import ASTERISKS, Overrides
+from megatron_cpu import Generator, up_to
+from megatron_gpt_eval import ASTERISKS, Overrides, say
 
 COMMON = "nemo.collections.nlp.modules.common"
 GENERATE = 0  # what rank 0 broadcasts before a generation
@@ -104,8 +105,6 @@ def nemo_server() -> Any:
 
 def main() -> None:
     """Start-up in the original's order: check, join, load, warm up, serve."""
-    import os
-
     overrides = Overrides(sys.argv[1:])
     devices = overrides.integer("trainer.devices", 1) * overrides.integer("trainer.num_nodes", 1)
     tensor = overrides.integer("tensor_model_parallel_size", 1)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from megatron_gpt_eval import say
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from triton_cpu import say, serve, spoken, texts_of
+from triton_cpu import serve, spoken, texts_of
 
 LENGTH = "max_output_len"
 INPUTS = (

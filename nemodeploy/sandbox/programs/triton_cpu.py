@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,12 +10,6 @@ import numpy as np
 from pytriton.decorators import batch
 from pytriton.model_config import ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
-
-
-def say(line: str) -> None:
-    """One line of log."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def texts_of(values: np.ndarray, *, every: bool = False) -> list[str]:
