@@ -185,6 +185,12 @@ class Server:
             rank.wait(max(deadline - time.monotonic(), 0.1))
         return [int((self.directory / f"epoch/ranks/{n}.rc").read_text()) for n, _ in enumerate(self.ranks)]
 
+    def kill_program(self) -> None:
+        """KILL to the first rank's own server program, and to nothing else."""
+        children = Path(f"/proc/{self.ranks[0].pid}/task/{self.ranks[0].pid}/children").read_text().split()
+        (program,) = [int(pid) for pid in children if int(pid) in _group(self.ranks[0].pid)]
+        os.kill(program, signal.SIGKILL)
+
     def left(self) -> list[int]:
         """Processes of any rank that are still there."""
         return [pid for rank in self.ranks for pid in _group(rank.pid)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from nemodeploy.values import HttpRequest
 from tests.engines.servers import HINT, L51, L70, N8, PACK_OF, Row, Server, free_port, packs, say, wanted
 
 PARIS = "The capital of France is Paris."
+KILLED = 128 + signal.SIGKILL
 ROWS = (
     Row("nemo-eval", "h100x1", N8),
     Row("nemo-triton", "h100x2", L70),
@@ -179,3 +182,16 @@ def test_it_ends_in_order_when_it_is_asked_to(server: Server) -> None:
     assert len(statuses) == len(server.ranks), "every rank has left its status"
     assert server.left() == [], "no process is left"
     assert server.cheap() == (0, False)
+
+
+def test_it_is_gone_with_its_status_when_its_program_is_killed(server: Server, tmp_path: Path) -> None:
+    """A second one of the same, whose first rank's program is killed outright."""
+    again = Server(server.row, tmp_path, server.wanted, free_port())
+    try:
+        again.start().until_ready()
+        again.kill_program()
+        assert again.ranks[0].wait(30) == KILLED
+        assert (tmp_path / "epoch/ranks/0.rc").read_text().strip() == str(KILLED)
+        assert again.cheap() == (0, False)
+    finally:
+        again.end()
