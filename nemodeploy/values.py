@@ -63,7 +63,7 @@ class Secret:
     _text: str = field(repr=False)
 
     def reveal(self) -> str:
-        """The value itself; for the 0600 file on the cluster and nothing else."""
+        """The value itself; for the 0600 file on the cluster, or whoever is to use it, and nothing else."""
         return self._text
 
     def __str__(self) -> str:
@@ -97,7 +97,8 @@ class Completed:
 class Endpoint:
     """Where a server answers, written by the job itself; to be trusted for its own epoch only.
 
-    `nonce` is new for each run of the job, for whoever compares two of them.
+    `nonce` is new for each run of the job, for whoever compares two of them. `generation_s`: how long its first answer
+    took.
     """
 
     host: str
@@ -106,6 +107,7 @@ class Endpoint:
     model: str
     epoch: Epoch
     nonce: str
+    generation_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,8 +120,29 @@ class HttpRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How text is to be generated. `temperature` 0 is greedy; `seed` None: the server's own; `stop`: beside the
+    model's own stop strings.
+    """
+
+    max_tokens: int
+    temperature: float = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What an engine's answer says: the generated text, or why there is none. Exactly one is non-empty."""
+    """What an engine's answer says for one prompt: the generated text, or what is wrong with it.
+
+    `refused`: the request was at fault, not the server. `stopped`: the text ended by itself, at a stop string; False:
+    nobody says why it ended. Tokens as the server counted them, None: it does not say.
+    """
 
     text: str = ""
     problem: str = ""
+    refused: bool = False
+    stopped: bool = False
+    prompt_tokens: int | None = None
+    tokens: int | None = None

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from torch.nn import functional
 
-from nemodeploy.sandbox.programs.conversations import SPECIAL, llama_texts, nemotron_texts, sentences
+from nemodeploy.sandbox.programs.conversations import NEMOTRON_CHAT, SPECIAL, llama_texts, nemotron_texts, sentences
 from nemodeploy.sandbox.programs.training import train
 
 VOCAB, WIDTH, HEADS, KV_HEADS, FEED_FORWARD, LAYERS, CONTEXT = 640, 128, 4, 2, 352, 4, 4096
@@ -124,7 +124,9 @@ def write_gguf(path: str, model: Tiny, tokenizer: Tokenizer) -> None:
     writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in bpe["merges"]])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(SPECIAL.index("<|endoftext|>"))
+    writer.add_eot_token_id(SPECIAL.index("<extra_id_1>"))  # where an answer ends in Nemotron's format
     writer.add_add_bos_token(False)
+    writer.add_chat_template(NEMOTRON_CHAT)
     for name, weight in model.state_dict().items():
         array = weight.numpy()
         writer.add_tensor(name, array.astype(np.float16) if array.ndim == 2 else array)

@@ -14,6 +14,7 @@ from nemodeploy.errors import BadInput, ClusterUnreachable
 
 if TYPE_CHECKING:
     from nemodeploy.sandbox.cluster import Sandbox
+    from nemodeploy.sandbox.packs import Packs
 
 START = "nemodeploy sandbox up"
 
@@ -31,6 +32,13 @@ def _running() -> Sandbox:
     if sandbox.state() is None:
         raise ClusterUnreachable("the sandbox is not running", hint=START)
     return sandbox
+
+
+def _packs() -> Packs:
+    from nemodeploy.adapters.resources import engines_directory
+    from nemodeploy.sandbox.packs import Packs
+
+    return Packs(engines_directory())
 
 
 @click.group("sandbox", short_help="A real Slurm cluster on this machine, for trying and testing.")
@@ -56,12 +64,12 @@ def command() -> None:
 @options.as_json
 def up(mode: str, engines: str, as_json: bool) -> None:
     """Start it, or say that it runs; returns when every node is idle."""
-    from nemodeploy.adapters.resources import config_directory, engines_directory
+    from nemodeploy.adapters.resources import config_directory
     from nemodeploy.sandbox import software
     from nemodeploy.sandbox.configuration import cluster_file as text_of
-    from nemodeploy.sandbox.packs import PACKS, Packs
+    from nemodeploy.sandbox.packs import PACKS
 
-    sandbox, begun, packs = _sandbox(), time.monotonic(), Packs(engines_directory())
+    sandbox, begun, packs = _sandbox(), time.monotonic(), _packs()
     serving = software.stand_ins() if engines == "stand-in" else software.real(packs)
     cluster_file = config_directory() / "clusters/sandbox.yaml"
     try:
@@ -146,10 +154,9 @@ def engines() -> None:
 @options.as_json
 def list_packs(as_json: bool) -> None:
     """Say which packs there are, and which are here."""
-    from nemodeploy.adapters.resources import engines_directory
-    from nemodeploy.sandbox.packs import PACKS, Packs
+    from nemodeploy.sandbox.packs import PACKS
 
-    packs = Packs(engines_directory())
+    packs = _packs()
     here = {name: packs.installed(pack) for name, pack in PACKS.items()}
     if as_json:
         rows = [
@@ -168,16 +175,15 @@ def list_packs(as_json: bool) -> None:
 @options.as_json
 def install(names: tuple[str, ...], as_json: bool) -> None:
     """Build the packs NAMES, all by default; what is here already is left as it is."""
-    from nemodeploy.adapters.resources import engines_directory
     from nemodeploy.cli.words import tell
     from nemodeploy.core.reading import near
     from nemodeploy.errors import PreflightFailed
-    from nemodeploy.sandbox.packs import PACKS, Packs
+    from nemodeploy.sandbox.packs import PACKS
 
     for name in names:
         if name not in PACKS:
             raise BadInput(f"unknown pack {name!r}", hint=near(name, PACKS) or f"one of {', '.join(PACKS)}")
-    packs, problems = Packs(engines_directory()), []
+    packs, problems = _packs(), []
     for name in names or PACKS:
         try:
             packs.install(PACKS[name], tell)

@@ -40,7 +40,7 @@ def read_model(name: str, reader: Reader) -> Model:
         vocabulary=reader.integer("vocabulary", most=10**8),
         context=reader.integer("context", least=16, most=10**9),
         tied_embeddings=reader.flag("tied_embeddings", False),
-        prompting=_prompting(reader.section("prompt")),
+        prompting=_prompting(reader.section("prompt"), sampling.integer("max_tokens", 256)),
         checkpoints=tuple(_checkpoint(kind, one) for kind, one in reader.sections("checkpoints").items()),
         cannot=reader.table("cannot", names=r"[a-z0-9-]+"),
         trust_remote_code=reader.flag("trust_remote_code", False),
@@ -79,13 +79,15 @@ def _kv_heads(reader: Reader, layers: int | None, heads: int | None) -> tuple[in
     return tuple(sorted(found, reverse=True))
 
 
-def _prompting(reader: Reader) -> Prompting:
+def _prompting(reader: Reader, max_tokens: int) -> Prompting:
     return Prompting(
         template=reader.text("template", pattern=r"[^\x00]*\{prompt\}[^\x00]*", like="text with {prompt} in it"),
         system=reader.block("system", ""),
         stop=reader.texts("stop", pattern=r"[^\x00]+", like="strings"),
         probe=reader.text("probe", "What is the capital of France?", pattern=r"[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*"),
         add_bos=reader.flag("add_bos", False),
+        turn=reader.text("turn", "", pattern=r"[^\x00]*\{prompt\}[^\x00]*", like="text with {prompt} in it"),
+        max_tokens=max_tokens,
     )
 
 

@@ -53,7 +53,7 @@ class RunDirectory:
     """The small files of one token. Missing, torn or foreign ones are None, never an error.
 
     `ttl_s`: the job ends itself when its lease is not renewed for so many seconds; None: it has none. `revoked`: a
-    client has taken it back.
+    client has taken it back. `answer`: what the server gave to the job's last question: status, newline, raw body.
     """
 
     token: Token
@@ -66,6 +66,7 @@ class RunDirectory:
     health: Health | None = None
     endpoint: Endpoint | None = None
     exit: Exit | None = None
+    answer: str = ""
     ttl_s: int | None = None
     revoked: bool = False
 
@@ -102,10 +103,11 @@ def _is_sound(plan: Mapping[str, object]) -> bool:
 
 
 FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "submit/sbatch.err", "lease")
-EPOCH_FILES = ("current/health.json", "current/endpoint.json", "current/exit.json")
+EPOCH_FILES = ("current/health.json", "current/endpoint.json", "current/exit.json", "current/probe.body")
 CAP_BYTES = 65536
 # Shell text: `now` becomes the time by the clock of the file system at hand, which stamps the files; where nothing can
 # be written there, by this host's.
+SHOW_MARK = '[ ! -e "$mark" ] || printf \'%s\\n\' "$mark"'
 FILE_SYSTEM_TIME = "now=$(touch now.$$ 2>/dev/null && stat -c %Y now.$$ || date +%s); rm -f now.$$"
 
 
@@ -146,8 +148,8 @@ def list_script(root: str) -> str:
     return (
         f"{base_script(root)}; cd / || exit 1\n"
         '[ -d "$d" ] || exit 0\n'
-        'readlink "$d"/*/active 2>/dev/null; readlink "$d"/*/after.* 2>/dev/null\n'
-        'ls -d "$d"/*/nd-*/submit/go "$d"/*/nd-*/submit/withheld "$d"/*/nd-*/revoked 2>/dev/null\n'
+        'readlink "$d"/*/active "$d"/*/after.* 2>/dev/null\n'
+        f'for mark in "$d"/*/nd-*/submit/go "$d"/*/nd-*/submit/withheld "$d"/*/nd-*/revoked; do {SHOW_MARK}; done\n'
         f"{each_file(files)} | {read_files('head')}\n"
         "exit 0\n"
     )
@@ -159,7 +161,7 @@ def archive_script(root: str, minutes: int) -> str:
     return (
         f'd=$(cd {root} 2>/dev/null && pwd)/archive; printf \'%s\\n\' "$d"; cd "$d" 2>/dev/null || exit 0\n'
         f"set -- $(find . -maxdepth 1 -type d -name 'nd-*' -mmin -{int(minutes)} | cut -c3-); printf '%s\\n' \"$@\"\n"
-        'ls -d "$d"/nd-*/submit/go "$d"/nd-*/submit/withheld "$d"/nd-*/revoked 2>/dev/null\n'
+        f'for mark in "$d"/nd-*/submit/go "$d"/nd-*/submit/withheld "$d"/nd-*/revoked; do {SHOW_MARK}; done\n'
         f"for one; do {each_file(files)}; done | {read_files('head')}\n"
         "exit 0\n"
     )
@@ -187,11 +189,12 @@ def parse_list(text: str) -> tuple[RunDirectory, ...]:
 
 
 def _split(text: str, base: str) -> dict[str, dict[str, str]]:
-    """The output of `head -v`, by token and file name."""
+    """The output of `head -v`, by token and file name. What a server answered comes last and may hold anything: the
+    first of a name counts."""
     parts = re.split(rf"^==> {re.escape(base)}/(?:[^/\n]+/)?(nd-[a-z0-9-]+)/([\w./-]+) <==\n", text, flags=re.MULTILINE)
     found: dict[str, dict[str, str]] = {}
     for token, name, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        found.setdefault(token, {})[name] = body
+        found.setdefault(token, {}).setdefault(name, body)
     return found
 
 
@@ -215,6 +218,7 @@ def _directory(token: Token, files: Mapping[str, str], made: Collection[str]) ->
         submit_out=files.get("submit/sbatch.out", "").strip(),
         submit_error=files.get("submit/sbatch.err", "").strip(),
         health=read_health(files.get("current/health.json", "")),
+        answer=files.get("current/probe.body", ""),
         endpoint=read_endpoint(files.get("current/endpoint.json", "")),
         exit=read_exit(files.get("current/exit.json", "")),
         ttl_s=read_ttl(files.get("lease", "")),
@@ -259,6 +263,7 @@ def read_endpoint(text: str) -> Endpoint | None:
         model=clean(str(data.get("model", ""))),
         epoch=epoch,
         nonce=str(data.get("nonce", "")),
+        generation_s=(_number(data, "generation_ms") or 0) / 1000,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ ANY_KIND = "*"  # a cluster that names one path for a model, whatever form of it
 class Prompting:
     """How a model is spoken to: a template with `{system}` and `{prompt}`, and where its answers stop.
 
-    `add_bos`: the server puts the tokenizer's begin-of-text token in front; false where the template has its own.
+    `turn`: what follows an answer when the talk goes on, up to where the next answer begins, with the next `{prompt}`;
+    empty: it continues text and does not converse. `add_bos`: the server puts the tokenizer's begin-of-text token in
+    front; false where the template has its own. `max_tokens`: how long an answer may be unless somebody says.
     """
 
     template: str
@@ -23,11 +25,22 @@ class Prompting:
     stop: tuple[str, ...]
     probe: str
     add_bos: bool = False
+    turn: str = ""
+    max_tokens: int = 256
 
-    def compose(self, prompt: str) -> str:
+    def compose(self, prompt: str, *, system: str | None = None) -> str:
         """The whole text a server is sent for one question; values are put in as they are."""
+        said = self.system if system is None else system
         before, _, after = self.template.partition("{prompt}")
-        return before.replace("{system}", self.system) + prompt + after.replace("{system}", self.system)
+        return before.replace("{system}", said) + prompt + after.replace("{system}", said)
+
+    def converse(self, prompts: Sequence[str], answers: Sequence[str], *, system: str | None = None) -> str:
+        """The same for a talk: the first question, and each next one after the answer to the one before."""
+        whole = self.compose(prompts[0], system=system)
+        for answer, prompt in zip(answers, prompts[1:], strict=True):
+            before, _, after = self.turn.partition("{prompt}")
+            whole += answer.strip() + before + prompt + after
+        return whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,21 +16,36 @@ NO_ERROR_TEXT = _NOTHING + r"([^A<\"\\[:space:]]|\\[^ntr]|A[^n]|An[^ ]|An [^e]|A
 IN_BAND_ERROR = "An error occurred"
 
 
-def json_object(status: int, body: str) -> tuple[dict[str, object], str]:
+def json_object(status: int, body: str) -> tuple[dict[str, object], Reply | None]:
     """The object in an answer with status 200, or what is wrong with it."""
+    refused = 400 <= status < 500
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        return {}, f"status {status} and no JSON: {short(body)}"
+        return {}, Reply(problem=f"status {status} and no JSON: {short(body)}", refused=refused)
     if status != 200 or not isinstance(answer, dict):
-        return {}, f"status {status}: {short(answer)}"
-    return answer, ""
+        return {}, Reply(problem=f"status {status}: {short(answer)}", refused=refused)
+    return answer, None
 
 
-def reply(text: str, stop: Sequence[str]) -> Reply:
-    """Generated text up to its stop string; none at all is a problem."""
-    text = cut(text, stop).strip()
-    return Reply(text=text) if text else Reply(problem="the answer holds no text")
+def generated(text: str, stop: Sequence[str]) -> Reply:
+    """Generated text up to its stop string."""
+    ended = cut(text, stop)
+    return Reply(text=ended, stopped=ended != text)
+
+
+def strings(value: object, count: int) -> list[str]:
+    """So many texts, in order, out of a list however deep; none when there are others or too few."""
+    found: list[object] = [value]
+    while any(isinstance(one, list) for one in found):
+        found = [inner for one in found for inner in (one if isinstance(one, list) else [one])]
+    texts = [one for one in found if isinstance(one, str)]
+    return texts if len(texts) == len(found) == count else []
+
+
+def count(value: object) -> int | None:
+    """A number of tokens, or None when it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def continuation(sentence: str, prompt: str) -> str:

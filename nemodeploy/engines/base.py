@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.planning import BYTES_PER_VALUE, Rules, Server
 from nemodeploy.core.spec import Option, Prompting, Spec
-from nemodeploy.values import HttpRequest, Reply
+from nemodeploy.values import HttpRequest, Reply, Sampling
 
 PROBE_TOKENS = 24
 HOST_RESERVE_GIB = 1.0
@@ -105,16 +105,44 @@ class Engine(Server, Protocol):
     def ready_probe(self, served: str, prompting: Prompting) -> Probe:
         """Does it generate? A real question in the model's own template."""
 
+    @property
+    def samples_by(self) -> frozenset[str]:
+        """Which of temperature, top_p and seed it can be told; without temperature it always answers greedily."""
+
+    @property
+    def at_once(self) -> bool:
+        """Whether it answers several requests at the same time; if not, they are better sent as one."""
+
+    def longest_answer(self, max_length: int) -> int:
+        """The most tokens it gives, where the deployment has so many for prompt and answer."""
+
+    def asked(self, served: str, prompting: Prompting, prompts: Sequence[str], sampling: Sampling) -> HttpRequest:
+        """The request for composed prompts, answered together."""
+
+    def replies(
+        self, status: int, body: str, *, served: str, prompts: Sequence[str], stop: Sequence[str]
+    ) -> tuple[Reply, ...]:
+        """What an answer holds for each prompt: its text, or what is wrong with it, also when another model than
+        `served` gave it, as far as the protocol tells. Never raises on what a server sends."""
+
+    def streamed(self, request: HttpRequest) -> HttpRequest | None:
+        """The same request, answered piece by piece; None: it cannot."""
+
+    def piece(self, line: str) -> Reply | None:
+        """What a line of such an answer adds, and whether that is its end (`stopped`); None: nothing."""
+
     def ask(self, served: str, prompting: Prompting, prompt: str, *, max_tokens: int) -> HttpRequest:
-        """The request for one composed prompt."""
+        """The request for one composed prompt, greedily."""
 
     def read(self, status: int, body: str, *, served: str, prompt: str, stop: Sequence[str]) -> Reply:
-        """The generated text of an answer, or what is wrong with it: also when another model than `served` gave it, as
-        far as the protocol tells. Never raises on what a server sends."""
+        """Its answer's text without the white space around it; none at all is a problem."""
 
 
 class Common:
     """What most engines share; each says for itself where it differs."""
+
+    samples_by = frozenset({"temperature", "top_p", "seed"})
+    at_once = False
 
     options: tuple[Option, ...] = ()
     causes: tuple[Cause, ...] = ()
@@ -147,6 +175,38 @@ class Common:
         """The model's own name."""
         return spec.model.name
 
+    def longest_answer(self, max_length: int) -> int:
+        """As long as there is room."""
+        return max_length
+
+    def asked(self, served: str, prompting: Prompting, prompts: Sequence[str], sampling: Sampling) -> HttpRequest:
+        """Each protocol's own."""
+        raise NotImplementedError
+
+    def replies(
+        self, status: int, body: str, *, served: str, prompts: Sequence[str], stop: Sequence[str]
+    ) -> tuple[Reply, ...]:
+        """Each protocol's own."""
+        raise NotImplementedError
+
+    def streamed(self, request: HttpRequest) -> HttpRequest | None:
+        """The answer comes whole."""
+        return None
+
+    def piece(self, line: str) -> Reply | None:
+        """There are no pieces."""
+        return None
+
+    def ask(self, served: str, prompting: Prompting, prompt: str, *, max_tokens: int) -> HttpRequest:
+        """One of them, greedily."""
+        return self.asked(served, prompting, (prompt,), Sampling(max_tokens=max_tokens))
+
+    def read(self, status: int, body: str, *, served: str, prompt: str, stop: Sequence[str]) -> Reply:
+        """The first."""
+        reply = self.replies(status, body, served=served, prompts=(prompt,), stop=stop)[0]
+        text = reply.text.strip()
+        return replace(reply, text=text, problem=reply.problem or ("" if text else "the answer holds no text"))
+
 
 def needs_gpus(spec: Spec) -> Rules:
     """The rule of a server that ends at once where there is no GPU."""
@@ -174,6 +234,12 @@ def shared_kv_heads(spec: Spec) -> Rules:
 def one_node(spec: Spec, why: str) -> Rules:
     """The rule of a server that cannot span nodes."""
     return (("nodes", f"{spec.engine} serves from one node only: {why}", "--nodes 1"),) if spec.nodes > 1 else ()
+
+
+def not_cut(spec: Spec, way: str, why: str) -> Rules:
+    """The rule of a server that does not cut a model this way: tensor or pipeline."""
+    key = f"layout.{way}_parallel"
+    return ((key, why, f"--set {key}=1"),) if getattr(spec.layout, f"{way}_parallel") > 1 else ()
 
 
 def whole_kv_heads(spec: Spec) -> Rules:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nemodeploy.core.planning import BYTES_PER_VALUE, Rules
 from nemodeploy.core.spec import Option, Prompting, Spec
 from nemodeploy.engines import answers
 from nemodeploy.engines.base import PROBE_TOKENS, Common, Phase, Probe, needs_gpus, takes_precision, whole_kv_heads
-from nemodeploy.values import HttpRequest, Reply
+from nemodeploy.values import HttpRequest, Reply, Sampling
 
 PRECISIONS = {"bf16": "bf16", "fp16": "16", "fp32": "32"}  # in Lightning's words
 
@@ -83,32 +84,50 @@ class NemoEval(Common):
         last = answers.in_json(answers.last_word(prompt))
         return Probe(request=request, success=r'^200[[:space:]]+\{.*"sentences": ?\[.*' + last + answers.SOME_TEXT)
 
-    def ask(self, served: str, prompting: Prompting, prompt: str, *, max_tokens: int) -> HttpRequest:
-        """Greedy generation, as in the model's card."""
+    def asked(self, served: str, prompting: Prompting, prompts: Sequence[str], sampling: Sampling) -> HttpRequest:
+        """As in the model's card; it takes no temperature of 0, greedy has a word of its own."""
         body = {
-            "sentences": [prompt],
-            "tokens_to_generate": max_tokens,
-            "temperature": 1.0,
+            "sentences": list(prompts),
+            "tokens_to_generate": sampling.max_tokens,
+            "temperature": sampling.temperature or 1.0,
             "add_BOS": prompting.add_bos,
             "top_k": 0,
-            "top_p": 1.0,
-            "greedy": True,
+            "top_p": sampling.top_p,
+            "greedy": sampling.temperature == 0,
             "all_probs": False,
             "repetition_penalty": 1.0,
             "min_tokens_to_generate": 1,
-            "end_strings": ["<|endoftext|>", *(stop for stop in prompting.stop if stop != "<|endoftext|>")],
+            "end_strings": list(dict.fromkeys(("<|endoftext|>", *prompting.stop, *sampling.stop))),
         }
+        if sampling.seed is not None:
+            body["random_seed"] = sampling.seed
         return HttpRequest(method="PUT", path="/generate", body=json.dumps(body))
 
-    def read(self, status: int, body: str, *, served: str, prompt: str, stop: Sequence[str]) -> Reply:
-        """Status 200 with a JSON string is NeMo's way of refusing; the sentence holds prompt and continuation."""
+    def replies(
+        self, status: int, body: str, *, served: str, prompts: Sequence[str], stop: Sequence[str]
+    ) -> tuple[Reply, ...]:
+        """Status 200 with a JSON string is NeMo's way of refusing; a sentence holds prompt and continuation."""
         answer, problem = answers.json_object(status, body)
         if problem:
-            return Reply(problem=problem)
-        sentences = answer.get("sentences")
-        if not isinstance(sentences, list) or not sentences or not isinstance(sentences[0], str):
-            return Reply(problem=f"no sentences in the answer: {answers.short(body)}")
-        return answers.reply(answers.continuation(sentences[0], prompt), stop)
+            refused = problem.refused or (status == 200 and body.lstrip().startswith('"'))
+            return (replace(problem, refused=refused),) * len(prompts)
+        sentences = answers.strings(answer.get("sentences"), len(prompts))
+        if not sentences:
+            return (Reply(problem=f"no sentences in the answer: {answers.short(body)}"),) * len(prompts)
+        offsets = answer.get("offsets")
+        rows = offsets if isinstance(offsets, list) and len(offsets) == len(prompts) else [None] * len(prompts)
+        return tuple(map(_reply, sentences, prompts, rows, [stop] * len(prompts)))
+
+
+def _reply(sentence: str, prompt: str, offsets: object, stop: Sequence[str]) -> Reply:
+    """`offsets`: where in the sentence each token begins, which is how NeMo counts tokens."""
+    text = answers.continuation(sentence, prompt)
+    reply = answers.generated(text, stop)
+    if not isinstance(offsets, list) or not all(isinstance(one, int) for one in offsets) or not offsets:
+        return reply
+    begin = len(sentence) - len(text)
+    made = sum(begin <= one < begin + len(reply.text) for one in offsets)
+    return replace(reply, prompt_tokens=sum(one < begin for one in offsets), tokens=made)
 
 
 def _for_hydra(path: str) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Prompting, Spec
-from nemodeploy.engines.base import one_node, takes_precision, whole_kv_heads
-from nemodeploy.engines.triton import Triton, tensor
+from nemodeploy.engines.base import not_cut, one_node, takes_precision, whole_kv_heads
+from nemodeploy.engines.triton import Setting, Triton
+from nemodeploy.values import Sampling
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
@@ -28,19 +29,13 @@ class NemoHfTriton(Triton):
     program = ("/usr/bin/python3", "/opt/Export-Deploy/scripts/deploy/nlp/deploy_inframework_hf_triton.py")
     joined_pattern = "Loading weights|Loading checkpoint shards|Logging level set to"
     output = "sentences"
+    samples_by: frozenset[str] = frozenset()
 
     def rules(self, spec: Spec) -> Rules:
         """One process a GPU of one node: the script takes its global rank for the number of its GPU."""
         found = [*super().rules(spec), *one_node(spec, "the script takes a rank for the number of a GPU")]
         found += [*takes_precision(spec, DTYPES), *whole_kv_heads(spec)]
-        if spec.layout.pipeline_parallel > 1:
-            found.append(
-                (
-                    "layout.pipeline_parallel",
-                    "the script cuts by tensor parallelism only",
-                    "--set layout.pipeline_parallel=1",
-                )
-            )
+        found += not_cut(spec, "pipeline", "the script cuts by tensor parallelism only")
         return found
 
     def arguments(self, spec: Spec, model_path: str, bind: str) -> tuple[str, ...]:
@@ -57,6 +52,6 @@ class NemoHfTriton(Triton):
             f"--max_batch_size={spec.serving.max_batch}",
         )
 
-    def inputs(self, prompting: Prompting, prompt: str, max_tokens: int) -> Sequence[dict[str, object]]:
+    def settings(self, prompting: Prompting, sampling: Sampling) -> Sequence[Setting]:
         """Its tokenizer puts its own begin-of-text token in front."""
-        return (tensor("prompts", "BYTES", prompt), tensor("max_length", "INT64", max_tokens))
+        return (("max_length", "INT64", (sampling.max_tokens,)),)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Prompting, Spec
-from nemodeploy.engines.base import image_release, one_node, takes_precision, unknown_release, whole_kv_heads
-from nemodeploy.engines.triton import Triton, tensor
+from nemodeploy.engines.base import image_release, not_cut, one_node, takes_precision, unknown_release, whole_kv_heads
+from nemodeploy.engines.triton import Setting, Triton
+from nemodeploy.values import Sampling
 
 CARD_RELEASE = "24.05.llama3.1"
 # Containers that hold NeMo 2.0.0rc1, the same, 2.0.0 and 2.1.0.
@@ -30,19 +31,13 @@ class NemoTriton(Triton):
     joined_pattern = "Initializing distributed: GLOBAL_RANK"
     output = "sentences"
     echoes = True
+    samples_by = frozenset({"temperature", "top_p"})
 
     def rules(self, spec: Spec) -> Rules:
         """TP is the number of GPUs, and there is no PP."""
         found = [*super().rules(spec), *one_node(spec, "the script knows one machine"), *whole_kv_heads(spec)]
         found += takes_precision(spec, ("bf16", "fp16"))
-        if spec.layout.pipeline_parallel > 1:
-            found.append(
-                (
-                    "layout.pipeline_parallel",
-                    "the script cuts by tensor parallelism only",
-                    "--set layout.pipeline_parallel=1",
-                )
-            )
+        found += not_cut(spec, "pipeline", "the script cuts by tensor parallelism only")
         why = "is not one whose deploy_inframework_triton.py is known"
         return (*found, *unknown_release(spec, image_release(spec, CARD_RELEASE), RELEASES, why))
 
@@ -56,12 +51,15 @@ class NemoTriton(Triton):
             f"--max_batch_size={spec.serving.max_batch}",
         )
 
-    def inputs(self, prompting: Prompting, prompt: str, max_tokens: int) -> Sequence[dict[str, object]]:
-        """Greedy, up to the model's own stop strings."""
-        return (
-            tensor("prompts", "BYTES", prompt),
-            tensor("max_length", "INT64", max_tokens),
-            tensor("use_greedy", "BOOL", True),
-            tensor("add_BOS", "BOOL", prompting.add_bos),
-            tensor("end_strings", "BYTES", *(prompting.stop or ("<|endoftext|>",))),
-        )
+    def settings(self, prompting: Prompting, sampling: Sampling) -> Sequence[Setting]:
+        """Up to the model's own stop strings and the caller's."""
+        stop = (*prompting.stop, *sampling.stop) or ("<|endoftext|>",)
+        found: list[Setting] = [
+            ("max_length", "INT64", (sampling.max_tokens,)),
+            ("use_greedy", "BOOL", (sampling.temperature == 0,)),
+            ("add_BOS", "BOOL", (prompting.add_bos,)),
+            ("end_strings", "BYTES", stop),
+        ]
+        if sampling.temperature:
+            found += [("temperature", "FP32", (sampling.temperature,)), ("top_p", "FP32", (sampling.top_p,))]
+        return found

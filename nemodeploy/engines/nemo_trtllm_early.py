@@ -21,13 +21,16 @@ class NemoTrtllmEarly(NemoTrtllm):
     name = "nemo-trtllm-early"
     program = ("/usr/bin/python3", "/opt/NeMo/scripts/deploy/deploy_triton.py")
     length = "max_output_token"
+    samples_by = frozenset({"temperature", "top_p"})
 
     def release_rules(self, spec: Spec) -> Rules:
         """There is one release of it, and its tags were never public."""
         return ()
 
+    def gpus_option(self, spec: Spec) -> str:
+        """Its one release knows this one."""
+        return "--num_gpus"
+
     def arguments(self, spec: Spec, model_path: str, bind: str) -> tuple[str, ...]:
         """Without another service port it ends at once: it compares the one that it does not open with Triton's."""
-        words = super().arguments(spec, model_path, bind)
-        one = tuple(word.replace("--tensor_parallelism_size=", "--num_gpus=") for word in words)
-        return (*one, f"--service_port={NO_PORT}")
+        return (*super().arguments(spec, model_path, bind), f"--service_port={NO_PORT}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
-from nemodeploy.engines.base import Phase, one_node
+from nemodeploy.engines.base import Phase, not_cut, one_node
 from nemodeploy.engines.openai import OpenAi
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -30,16 +30,8 @@ class Transformers(OpenAi):
 
     def rules(self, spec: Spec) -> Rules:
         """It has no tensor parallelism; whole layers go to the GPUs in turn."""
-        found = [*one_node(spec, "one process holds the whole model")]
-        if spec.layout.tensor_parallel > 1:
-            found.append(
-                (
-                    "layout.tensor_parallel",
-                    "transformers serve spreads whole layers, it does not cut them",
-                    "--set layout.tensor_parallel=1",
-                )
-            )
-        return found
+        cut = not_cut(spec, "tensor", "transformers serve spreads whole layers, it does not cut them")
+        return (*one_node(spec, "one process holds the whole model"), *cut)
 
     def tasks_per_node(self, spec: Spec) -> int:
         """One."""

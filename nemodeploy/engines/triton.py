@@ -13,7 +13,9 @@ from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Prompting, Spec
 from nemodeploy.engines import answers
 from nemodeploy.engines.base import PROBE_TOKENS, Common, Phase, Probe, needs_gpus
-from nemodeploy.values import HttpRequest, Reply
+from nemodeploy.values import HttpRequest, Reply, Sampling
+
+Setting = tuple[str, str, Sequence[object]]
 
 OTHER_PORTS = (8001, 8002)  # gRPC and metrics
 
@@ -52,34 +54,41 @@ class Triton(Common):
         head = rf'^200[[:space:]]+\{{.*"name": ?"{self.output}"[^]]*\][^]]*"data": ?\["'
         return Probe(request=request, success=head + before + text)
 
-    def inputs(self, prompting: Prompting, prompt: str, max_tokens: int) -> Sequence[dict[str, object]]:
-        """The tensors of one request."""
+    def settings(self, prompting: Prompting, sampling: Sampling) -> Sequence[Setting]:
+        """What is said beside the prompts, the same for all: name of the tensor, datatype, values."""
         raise NotImplementedError
 
-    def ask(self, served: str, prompting: Prompting, prompt: str, *, max_tokens: int) -> HttpRequest:
-        """One inference, as plain JSON."""
-        body = {"inputs": list(self.inputs(prompting, prompt, max_tokens))}
-        return HttpRequest(method="POST", path=f"/v2/models/{served}/infer", body=json.dumps(body))
+    def asked(self, served: str, prompting: Prompting, prompts: Sequence[str], sampling: Sampling) -> HttpRequest:
+        """One inference, as plain JSON; every tensor has a row for each prompt."""
+        inputs = [tensor("prompts", "BYTES", [[prompt] for prompt in prompts])]
+        for name, datatype, values in self.settings(prompting, sampling):
+            inputs.append(tensor(name, datatype, [values] * len(prompts)))
+        return HttpRequest(method="POST", path=f"/v2/models/{served}/infer", body=json.dumps({"inputs": inputs}))
 
-    def read(self, status: int, body: str, *, served: str, prompt: str, stop: Sequence[str]) -> Reply:
-        """The output tensor's first text; one that begins with `An error occurred` is an error."""
+    def replies(
+        self, status: int, body: str, *, served: str, prompts: Sequence[str], stop: Sequence[str]
+    ) -> tuple[Reply, ...]:
+        """The output tensor's texts; one that begins with `An error occurred` is an error."""
         answer, problem = answers.json_object(status, body)
         if problem:
-            return Reply(problem=problem)
+            return (problem,) * len(prompts)
         outputs = answer.get("outputs")
         tensors = [one for one in outputs if isinstance(one, dict)] if isinstance(outputs, list) else []
         data = next((one.get("data") for one in tensors if one.get("name") == self.output), None)
-        while isinstance(data, list) and data:
-            data = data[0]
-        if not isinstance(data, str):
-            return Reply(problem=f"no {self.output} in the answer: {answers.short(body)}")
-        if data.strip().startswith(answers.IN_BAND_ERROR):
-            return Reply(problem=answers.short(data.strip()))
-        if self.echoes and answers.last_word(prompt) not in data:
-            return Reply(problem=f"the answer does not begin with the prompt: {answers.short(data)}")
-        return answers.reply(answers.continuation(data, prompt) if self.echoes else data, stop)
+        texts = answers.strings(data, len(prompts))
+        if not texts:
+            return (Reply(problem=f"no {self.output} in the answer: {answers.short(body)}"),) * len(prompts)
+        return tuple(self._reply(text, prompt, stop) for text, prompt in zip(texts, prompts, strict=True))
+
+    def _reply(self, text: str, prompt: str, stop: Sequence[str]) -> Reply:
+        if text.strip().startswith(answers.IN_BAND_ERROR):
+            return Reply(problem=answers.short(text.strip()))
+        if self.echoes and answers.last_word(prompt) not in text:
+            return Reply(problem=f"the answer does not begin with the prompt: {answers.short(text)}")
+        return answers.generated(answers.continuation(text, prompt) if self.echoes else text, stop)
 
 
-def tensor(name: str, datatype: str, *values: object) -> dict[str, object]:
-    """One input of batch size 1."""
-    return {"name": name, "datatype": datatype, "shape": [1, len(values)], "data": list(values)}
+def tensor(name: str, datatype: str, rows: Sequence[Sequence[object]]) -> dict[str, object]:
+    """One input: a row of values for each prompt."""
+    values = [value for row in rows for value in row]
+    return {"name": name, "datatype": datatype, "shape": [len(rows), len(rows[0])], "data": values}

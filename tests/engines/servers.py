@@ -10,29 +10,43 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import openai
+import pytest
+
+from nemodeploy.adapters.asgi import HttpServer
+from nemodeploy.adapters.clock import nonce
+from nemodeploy.adapters.forwarding import listen
 from nemodeploy.adapters.resources import engines_directory
+from nemodeploy.app.gateway import Backend, Gateway, serve
 from nemodeploy.app.site import LOG_TAIL_BYTES
 from nemodeploy.app.wanted import Wanted, Wish, known_model, resolve
+from nemodeploy.core.plan import manifest
 from nemodeploy.core.spec import Prompting
 from nemodeploy.engines import ENGINES
 from nemodeploy.sandbox import software
 from nemodeploy.sandbox.configuration import cluster_file
 from nemodeploy.sandbox.packs import PACKS, Packs
 from nemodeploy.sandbox.place import Place
-from nemodeploy.values import HttpRequest, Reply
+from nemodeploy.values import HttpRequest, Reply, Secret
 from tests.expressions import matches
 
 L70, L51, N8 = "llama-3.1-nemotron-70b-instruct", "llama-3.1-nemotron-51b-instruct", "nemotron-3-8b-chat-4k-rlhf"
 PACK_OF = {engine: pack.name for pack in PACKS.values() for engine in pack.engines}
-HINT = "make test-engines builds the packs and runs them"
 
 
 def packs() -> Packs:
     """Those of this machine."""
     return Packs(engines_directory())
+
+
+def needs(engine: str) -> None:
+    """Skip where its pack is not here."""
+    if not packs().installed(PACKS[PACK_OF[engine]]):
+        pytest.skip(f"the pack {PACK_OF[engine]} is not installed; make test-engines builds the packs and runs them")
 
 
 @dataclass(frozen=True)
@@ -169,6 +183,28 @@ class Server:
     def question(self, text: str, *, tokens: int = 24) -> Reply:
         """The same for a question in the model's own template."""
         return self.ask(self.prompting.compose(text), tokens=tokens)
+
+    def backend(self) -> Backend:
+        """Whoever asks it as `generate` and `chat` do."""
+        plan = json.loads(manifest(self.wanted.plan, self.wanted.bundle))["plan"]
+        return Backend(plan, lambda: socket.create_connection(("127.0.0.1", self.port)))
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[openai.OpenAI]:
+        """OpenAI's own client, as `connect` lets it in: to the server itself, or to the gateway before it."""
+        door: HttpServer | None = None
+        url, key = f"http://127.0.0.1:{self.port}/v1", "none"
+        if ENGINES[self.row.engine].protocol != "openai":
+            gateway, listener = Gateway(self.backend(), lambda: True, nonce, Secret("the key")), listen(0)
+            url, key = f"http://127.0.0.1:{listener.getsockname()[1]}/v1", gateway.key.reveal()
+            door = serve(gateway, listener)
+            door.start()
+        try:
+            with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=60) as client:
+                yield client
+        finally:
+            if door:
+                door.close()
 
     def log(self, rank: int = 0) -> str:
         """What a rank has said."""

@@ -5,16 +5,26 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from nemodeploy.sandbox.cluster import Sandbox
-from nemodeploy.sandbox.packs import PACKS
 from tests.conftest import Home
-from tests.engines.servers import HINT, L51, L70, N8, PACK_OF, packs
+from tests.engines.servers import L51, L70, N8, needs, packs
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.engines]
 PARIS = "The capital of France is Paris."
 BASE = "nemotron-4-340b-base"
+CLIENT = """
+import openai, os, sys
+client, ask = openai.OpenAI(), {"model": os.environ["OPENAI_MODEL"], "max_tokens": 24, "temperature": 0}
+if sys.argv[1] == "chat":
+    turns = [{"role": "user", "content": sys.argv[2]}]
+    print(client.chat.completions.create(messages=turns, **ask).choices[0].message.content.strip())
+else:
+    print(client.completions.create(prompt=sys.argv[2], **ask).choices[0].text.strip())
+"""
 CARDS = {
     "340b-h100x16": (("--profile", "h100x16"), "nemo-eval", 16),
     "340b-h200x8": (("--profile", "h200x8"), "nemo-eval", 8),
@@ -56,12 +66,6 @@ def real_site(site: Home) -> Home:
     return site
 
 
-def needs(engine: str) -> None:
-    """Skip where its pack is not here."""
-    if not packs().installed(PACKS[PACK_OF[engine]]):
-        pytest.skip(f"the pack {PACK_OF[engine]} is not installed; {HINT}")
-
-
 @pytest.mark.parametrize("card", CARDS)
 def test_a_card_is_up_and_answers(real_site: Home, sandbox: Sandbox, card: str) -> None:
     words, engine, tasks = CARDS[card]
@@ -74,6 +78,9 @@ def test_a_card_is_up_and_answers(real_site: Home, sandbox: Sandbox, card: str) 
     question, answer = ("The capital of Japan is", "Tokyo.") if base else ("What is 2+2?", "Two plus two is four.")
     told = real_site.run("generate", name, question)
     assert (told.returncode, told.stdout.strip()) == (0, answer), told.stderr
+    script = (sys.executable, "-c", CLIENT, "text" if base else "chat", question)
+    asked = real_site.run("connect", name, "--port", "0", "--", *script)
+    assert (asked.returncode, asked.stdout.strip()) == (0, answer), asked.stderr
     status = real_site.run("status", name).stdout
     assert "READY" in status
     assert f"serving, {tasks}/{tasks} ranks joined" in status

@@ -5,16 +5,20 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import openai
 import pytest
 
+from nemodeploy.app.talking import pieces, wish
 from nemodeploy.app.wanted import known_model
 from nemodeploy.engines import ENGINES
-from nemodeploy.sandbox.packs import PACKS
+from nemodeploy.engines.answers import cut
 from nemodeploy.sandbox.programs import CHECKPOINTS
 from nemodeploy.values import HttpRequest
-from tests.engines.servers import HINT, L51, L70, N8, PACK_OF, Row, Server, free_port, packs, say, wanted
+from tests.engines.servers import L51, L70, N8, PACK_OF, Row, Server, free_port, needs, say, wanted
 
+CAPITAL = "What is the capital of France?"
 PARIS = "The capital of France is Paris."
 KILLED = 128 + signal.SIGKILL
 ROWS = (
@@ -31,6 +35,7 @@ STAND_INS = tuple(Row(row.engine, row.profile, row.model, real=False) for row in
 # Known by heart, and not.
 QUESTIONS = ("What is tensor parallelism?", "Explain the capital of Spain.", "Who are you, GPU?", "zzz")
 TEXTS: dict[tuple[str, str], dict[str, str]] = {}
+COUNTS = ("nemo-eval-real", "vllm-real", "transformers-real", "llamacpp-real")  # the servers that count tokens
 TRITON = "/v2/models/{}/infer"
 
 
@@ -43,8 +48,8 @@ def _row(row: Row) -> object:
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server, from its start until it is ready; whatever is left of it is killed in the end."""
     row: Row = request.param
-    if row.real and not packs().installed(PACKS[PACK_OF[row.engine]]):
-        pytest.skip(f"the pack {PACK_OF[row.engine]} is not installed; {HINT}")
+    if row.real:
+        needs(row.engine)
     directory = tmp_path_factory.mktemp(row.engine)
     one = Server(row, directory, wanted(row, directory), free_port())
     try:
@@ -69,7 +74,7 @@ def test_not_ready_looks_not_ready_until_it_generates(server: Server) -> None:
 
 
 def test_it_answers_in_the_models_own_template(server: Server) -> None:
-    assert server.question("What is the capital of France?").text == PARIS
+    assert server.question(CAPITAL).text == PARIS
     assert server.question("What is the capital of Italy?").text == "The capital of Italy is Rome."
 
 
@@ -77,7 +82,7 @@ def test_the_answer_of_another_model_is_not_taken(server: Server) -> None:
     engine = ENGINES[server.row.engine]
     if engine.protocol == "nemo-generate":
         pytest.skip("this protocol names no model: the epoch's own port is what tells servers apart")
-    prompt = server.prompting.compose("What is the capital of France?")
+    prompt = server.prompting.compose(CAPITAL)
     reply = server.ask(prompt, served="another")
     status, body = server.raw(engine.ask(server.served, server.prompting, prompt, max_tokens=24))
     assert reply.problem or server.row.engine == "llamacpp"  # which answers whatever name it is called by
@@ -144,7 +149,7 @@ def test_a_bad_request_is_told_apart_and_hurts_nobody(server: Server) -> None:
     assert {what: (status, True) for what, _, status, _ in bad_requests(server)} == {
         what: seen[:2] for what, seen in told.items()
     }, told
-    assert server.question("What is the capital of France?").text == PARIS
+    assert server.question(CAPITAL).text == PARIS
 
 
 def test_an_error_inside_a_200_is_an_error(server: Server) -> None:
@@ -175,6 +180,77 @@ def test_the_same_weights_give_the_same_text_everywhere(server: Server) -> None:
         others[server.row.engine] = text
         assert text
         assert set(others.values()) == {text}, others
+
+
+def test_openais_own_client_is_answered(server: Server) -> None:
+    """A prompt in the model's own template, by way of the gateway where the server speaks another protocol."""
+    prompt = server.prompting.compose(CAPITAL)
+    direct = server.ask(prompt).text
+    with server.client() as client:
+        made = client.completions.create(model=server.served, prompt=prompt, max_tokens=24, temperature=0)
+        assert direct == PARIS
+        if server.row.label in COUNTS:
+            assert made.usage
+            assert (made.usage.prompt_tokens > 5, 5 < made.usage.completion_tokens < 24) == (True, True), made.usage
+        assert cut(made.choices[0].text, server.prompting.stop).strip() == direct
+        if server.row.real or ENGINES[server.row.engine].protocol != "openai":  # those stand-ins do not stream
+            stream = client.completions.create(
+                model=server.served, prompt=prompt, max_tokens=24, temperature=0, stream=True
+            )
+            text = "".join(piece.choices[0].text for piece in stream)
+            assert cut(text, server.prompting.stop).strip() == direct
+
+
+def test_an_answer_comes_in_pieces_or_whole(server: Server) -> None:
+    if ENGINES[server.row.engine].protocol == "openai" and not server.row.real:
+        pytest.skip("this stand-in does not stream")
+    backend = server.backend()
+    assert "".join(pieces(backend, wish(backend, CAPITAL, max_tokens=24))).strip() == PARIS
+
+
+def test_openais_own_client_converses(server: Server) -> None:
+    if ENGINES[server.row.engine].protocol == "openai" and not server.row.real:
+        pytest.skip("this stand-in knows /v1/completions only")
+    talk = [{"role": "user", "content": CAPITAL}, {"role": "assistant", "content": PARIS}]
+    talk.append({"role": "user", "content": "What is the capital of Italy?"})
+    ask = {"model": server.served, "messages": talk[:1], "max_tokens": 24, "temperature": 0}
+    with server.client() as client:
+        answer = client.chat.completions.create(**ask)  # type: ignore[call-overload]
+        assert answer.choices[0].message.content.strip() == PARIS
+        stream = client.chat.completions.create(**ask, stream=True)  # type: ignore[call-overload]
+        assert "".join(piece.choices[0].delta.content or "" for piece in stream if piece.choices).strip() == PARIS
+        answer = client.chat.completions.create(**{**ask, "messages": talk})  # type: ignore[call-overload]
+        assert answer.choices[0].message.content
+
+
+def test_what_a_client_asks_for_is_had_or_refused_by_name(server: Server) -> None:
+    engine = ENGINES[server.row.engine]
+    if engine.protocol == "openai":
+        pytest.skip("what this server refuses is its own affair: every byte goes through")
+    with server.client() as client:
+
+        def ask(**more: Any) -> Any:
+            return client.completions.create(model=server.served, max_tokens=4, **{"prompt": "The capital of", **more})
+
+        for name, value in (("temperature", 0.9), ("top_p", 0.5), ("seed", 7)):
+            asked = {name: value, "temperature": 0.9}
+            if engine.samples_by >= asked.keys():
+                assert len(ask(**asked).choices) == 1
+            else:
+                with pytest.raises(
+                    openai.BadRequestError, match=f"(temperature|{name}) cannot be told to {engine.name}"
+                ):
+                    ask(**asked)
+        assert len(ask(prompt=["The capital of", "What is"], n=2).choices) == 4
+        for wrong, error in (
+            ({"model": "nope"}, openai.NotFoundError),
+            ({"logprobs": 3}, openai.BadRequestError),
+            ({"max_tokens": 10**6}, openai.BadRequestError),
+            ({"prompt": "\0"}, openai.BadRequestError),
+        ):
+            with pytest.raises(error):
+                client.completions.create(**{"model": server.served, "prompt": "a", **wrong})  # type: ignore[call-overload]
+    assert server.question(CAPITAL).text == PARIS
 
 
 def test_it_ends_in_order_when_it_is_asked_to(server: Server) -> None:

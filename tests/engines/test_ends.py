@@ -13,8 +13,8 @@ import yaml
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.packs import PACKS
 from tests.conftest import Home
-from tests.engines.servers import L51, L70, N8, packs
-from tests.engines.test_cards import needs, real_site
+from tests.engines.servers import L51, L70, N8, needs, packs
+from tests.engines.test_cards import real_site
 
 __all__ = ["real_site"]
 pytestmark = [pytest.mark.sandbox, pytest.mark.engines]
@@ -102,8 +102,10 @@ def test_a_lost_node_ends_it_though_its_health_stays_good(real_site: Home, hosts
     needs("vllm")
     two = ("--nodes", "2", "--set", "gpus_per_node=1", "--set", "layout.tensor_parallel=2", "--set", "fast_link=true")
     up = real_site.up("--profile", "h100x16", "--model", L51, *two, timeout=240)
+    health = ("curl", "-s", "-m", "5", "-w", "%{http_code}", f"{up['endpoint']['url']}/health")
     try:
         hosts.kill_node("h100-2")
+        assert hosts.exec(*health).stdout == "200", "vLLM itself would call this healthy"
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             seen = json.loads(real_site.run("status", "--json").stdout)["deployments"]

@@ -15,9 +15,8 @@ import pytest
 
 from nemodeploy.assembly import causes
 from nemodeploy.core.diagnosis import Diagnosis, Log, diagnose
-from nemodeploy.sandbox.packs import PACKS
 from nemodeploy.sandbox.programs import CHECKPOINTS
-from tests.engines.servers import HINT, L51, L70, N8, PACK_OF, Row, Server, free_port, packs, wanted
+from tests.engines.servers import L51, L70, N8, Row, Server, free_port, needs, packs, wanted
 
 pytestmark = pytest.mark.engines
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4665a5ea' * 8}\nsize 4\n"
@@ -72,8 +71,7 @@ def _configured(path: Path, **changes: object) -> None:
 def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """A server whose checkpoint was spoiled first."""
     row, spoil = request.param
-    if not packs().installed(PACKS[PACK_OF[row.engine]]):
-        pytest.skip(f"the pack {PACK_OF[row.engine]} is not installed; {HINT}")
+    needs(row.engine)
     path = tmp_path / "checkpoint"
     shutil.copytree(packs().checkpoints / CHECKPOINTS[row.model], path)
     spoil(path)
@@ -133,8 +131,7 @@ def test_a_spoiled_checkpoint_is_named(broken: Server, key: str) -> None:
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    if not packs().installed(PACKS["nemo"]):
-        pytest.skip(f"the pack nemo is not installed; {HINT}")
+    needs(EVAL.engine)
     with socket.create_server(("0.0.0.0", 0)) as holder:
         server = Server(EVAL, tmp_path, wanted(EVAL, tmp_path), holder.getsockname()[1])
         try:
@@ -144,8 +141,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_healthy_with_nothing_loaded_is_not_ready(tmp_path: Path) -> None:
-    if not packs().installed(PACKS["nemo"]):
-        pytest.skip(f"the pack nemo is not installed; {HINT}")
+    needs(TRANSFORMERS.engine)
     server = Server(TRANSFORMERS, tmp_path, wanted(TRANSFORMERS, tmp_path), free_port())
     program = packs().programs()["transformers"]
     alone = subprocess.Popen(

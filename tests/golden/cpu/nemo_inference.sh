@@ -38,7 +38,6 @@ arguments=(
   --ctx-size=4096
   --parallel=4
   --n-gpu-layers=0
-  --special
   "--port=$port"
 )
 

@@ -59,3 +59,24 @@ def test_a_question_cannot_close_its_own_turn_by_braces() -> None:
     """`{system}` and `{prompt}` in a question are text."""
     prompting = Prompting(template="<{system}|{prompt}>", system="s", stop=(), probe="")
     assert prompting.compose("{system} {prompt} {0} {{}}") == "<s|{system} {prompt} {0} {{}}>"
+
+
+TALK = (
+    b"<extra_id_0>System\nBe short.\n<extra_id_1>User\nWho are you?\n<extra_id_1>Assistant\nA model.\n"
+    b"<extra_id_1>User\nWhose?\n<extra_id_1>Assistant\n"
+)
+LLAMA_TALK = (
+    b"<|start_header_id|>system<|end_header_id|>\n\nBe short.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+    b"Who are you?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nA model.<|eot_id|>"
+    b"<|start_header_id|>user<|end_header_id|>\n\nWhose?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+)
+
+
+@pytest.mark.parametrize("name", sorted(set(GOLDEN) - {"nemotron-4-340b-base"}))
+def test_a_talk_goes_on_in_the_formats_own_bytes(name: str) -> None:
+    text = known_model(name).prompting.converse(["Who are you?", "Whose?"], [" A model.\n"], system="Be short.")
+    assert text.encode() == (LLAMA_TALK if name.startswith("llama") else TALK)
+
+
+def test_a_base_model_has_no_turns() -> None:
+    assert not known_model("nemotron-4-340b-base").prompting.turn

@@ -1,0 +1,116 @@
+"""Replies in the form of OpenAI's API: whole, in pieces, and the document that describes it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nemodeploy.core.openai_requests import CHAT, NEUTRAL, PARAMETERS, PATHS, Asked, Refused
+from nemodeploy.values import Reply
+
+OBJECTS = {CHAT: ("chatcmpl-", "chat.completion"), "text": ("cmpl-", "text_completion")}
+DONE = "[DONE]"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answering:
+    """One answer that is being given: its id, when it was asked (seconds since the Epoch), by which model."""
+
+    asked: Asked
+    id: str
+    created: int
+    model: str
+
+    def whole(self, replies: Sequence[Reply]) -> dict[str, object]:
+        """The answer at once; `replies` in the order of the prompts, `n` for each."""
+        choices = []
+        for index, reply in enumerate(replies):
+            said = {"message": {"role": "assistant", "content": self.text(reply)}}
+            said = said if self.asked.kind == CHAT else {"text": self.text(reply)}  # type: ignore[dict-item]
+            choices.append({"index": index, **said, "logprobs": None, "finish_reason": self.finish(reply)})
+        return {**self._head(), "choices": choices, "usage": self.usage(replies)}
+
+    def text(self, reply: Reply) -> str:
+        """A talk's answer comes without the white space around it, a continuation exactly as it is."""
+        return reply.text.strip() if self.asked.kind == CHAT else reply.text
+
+    def finish(self, reply: Reply) -> str | None:
+        """Why it ended, as far as the server tells."""
+        if reply.tokens is not None and reply.tokens >= self.asked.sampling.max_tokens:
+            return "length"
+        return "stop" if reply.stopped else None
+
+    def usage(self, replies: Sequence[Reply]) -> dict[str, int] | None:
+        """As the server counted, or nothing."""
+        asked, made = [one.prompt_tokens for one in replies[:: self.asked.n]], [one.tokens for one in replies]
+        if None in asked or None in made:
+            return None
+        before, after = sum(filter(None, asked)), sum(filter(None, made))
+        return {"prompt_tokens": before, "completion_tokens": after, "total_tokens": before + after}
+
+    def opening(self) -> list[dict[str, object]]:
+        """The pieces before any text: whose turn it is."""
+        if self.asked.kind != CHAT:
+            return []
+        count = len(self.asked.prompts) * self.asked.n
+        return [self._piece(index, {"delta": {"role": "assistant", "content": ""}}, None) for index in range(count)]
+
+    def pieces(self, index: int, reply: Reply) -> list[dict[str, object]]:
+        """The text of one choice, and why it ended."""
+        if self.asked.kind != CHAT:
+            return [self._piece(index, {"text": self.text(reply)}, self.finish(reply), reply)]
+        said = self._piece(index, {"delta": {"content": self.text(reply)}}, None, reply)
+        return [said, self._piece(index, {"delta": {}}, self.finish(reply), reply)]
+
+    def closing(self, replies: Sequence[Reply]) -> list[dict[str, object]]:
+        """The usage, where it was asked for."""
+        return [{**self._head(chunk=True), "choices": [], "usage": self.usage(replies)}]
+
+    def _piece(
+        self, index: int, said: Mapping[str, object], finish: str | None, reply: Reply | None = None
+    ) -> dict[str, object]:
+        choice = {"index": index, **said, "logprobs": None, "finish_reason": finish}
+        document = {**self._head(chunk=True), "choices": [choice]}
+        if self.asked.include_usage or self.asked.running_usage:
+            document["usage"] = self.usage([reply]) if reply and self.asked.running_usage else None
+        return document
+
+    def _head(self, *, chunk: bool = False) -> dict[str, object]:
+        prefix, name = OBJECTS[self.asked.kind]
+        suffix = ".chunk" if chunk and self.asked.kind == CHAT else ""
+        return {"id": prefix + self.id, "object": name + suffix, "created": self.created, "model": self.model}
+
+
+def refusal(reply: Reply) -> Refused | None:
+    """What a reply without text means to a client: its own fault, or the server's."""
+    if not reply.problem:
+        return None
+    return Refused(400 if reply.refused else 500, f"the server says: {reply.problem}")
+
+
+def model_card(model: str) -> dict[str, object]:
+    """An entry in the list of models."""
+    return {"id": model, "object": "model", "created": 0, "owned_by": "nemodeploy"}
+
+
+def describe(version: str) -> dict[str, object]:
+    """The OpenAPI document."""
+    answer = {"description": "as in OpenAI's API; errors in its form, too"}
+    paths: dict[str, Any] = {
+        "/health": {"get": {"responses": {"200": answer}, "security": []}},
+        "/v1/models": {"get": {"responses": {"200": answer}}},
+    }
+    for kind, path in PATHS.items():
+        needed = ["model", "messages" if kind == CHAT else "prompt"]
+        properties = {**PARAMETERS[kind], **{name: {"enum": [*values, None]} for name, values in NEUTRAL[kind].items()}}
+        schema = {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
+        body = {"required": True, "content": {"application/json": {"schema": schema}}}
+        paths[path] = {"post": {"requestBody": body, "responses": {"200": answer}}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "nemodeploy gateway", "version": version},
+        "paths": paths,
+        "security": [{"key": []}],
+        "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    }

@@ -1,0 +1,316 @@
+"""What a client of OpenAI's API asks for, in an engine's terms; what cannot be had is refused by name.
+
+One table says which parameters there are; the checks and the OpenAPI document are both made of it. Source: OpenAI's API
+reference, `/v1/chat/completions` and `/v1/completions`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nemodeploy.core.spec import Prompting
+from nemodeploy.values import Sampling
+
+CHAT, TEXT = "chat", "text"
+PATHS = {CHAT: "/v1/chat/completions", TEXT: "/v1/completions"}
+TEXT_TOKENS = 16  # OpenAI's own default of /v1/completions
+MOST_CHOICES = 128
+
+Schema = Mapping[str, Any]
+_STRING: Schema = {"type": "string"}
+_STOP: Schema = {"type": "string", "minLength": 1}
+_PART: Schema = {
+    "type": "object",
+    "properties": {"type": {"enum": ["text"]}, "text": _STRING},
+    "required": ["type", "text"],
+}
+_MESSAGE: Schema = {
+    "type": "object",
+    "properties": {
+        "role": {"enum": ["system", "developer", "user", "assistant"]},
+        "content": {"anyOf": [_STRING, {"type": "array", "items": _PART, "minItems": 1}]},
+    },
+    "required": ["role", "content"],
+}
+_COUNT: Schema = {"type": "integer", "minimum": 1}
+# What can be asked for, in both or in one of the two; a value of null is none.
+_BOTH: Mapping[str, Schema] = {
+    "model": _STRING,
+    "n": {"type": "integer", "minimum": 1, "maximum": MOST_CHOICES},
+    "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+    "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    "seed": {"type": "integer"},
+    "stop": {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 16}]},
+    "max_tokens": _COUNT,
+    "stream": {"type": "boolean"},
+    "stream_options": {
+        "type": "object",
+        "properties": {"include_usage": {"type": "boolean"}, "continuous_usage_stats": {"type": "boolean"}},
+    },
+    "user": _STRING,
+}
+PARAMETERS: Mapping[str, Mapping[str, Schema]] = {
+    CHAT: {
+        "messages": {"type": "array", "items": _MESSAGE, "minItems": 1},
+        "max_completion_tokens": _COUNT,
+        **_BOTH,
+    },
+    TEXT: {
+        "prompt": {"anyOf": [_STRING, {"type": "array", "items": _STRING, "minItems": 1, "maxItems": MOST_CHOICES}]},
+        **_BOTH,
+    },
+}
+# What clients send although it changes nothing: these values, and no others.
+_NEUTRAL_BOTH: Mapping[str, Sequence[object]] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+}
+NEUTRAL: Mapping[str, Mapping[str, Sequence[object]]] = {
+    CHAT: {
+        "logprobs": (False,),
+        "top_logprobs": (0,),
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "response_format": ({"type": "text"},),
+        "store": (False,),
+        **_NEUTRAL_BOTH,
+    },
+    TEXT: {"best_of": (1,), "echo": (False,), "suffix": ("",), "logprobs": (), **_NEUTRAL_BOTH},
+}
+
+
+class Refused(Exception):
+    """A request that is not carried out: an HTTP status, a sentence, the parameter, and OpenAI's word for it."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+        """`status` 4xx: the client's fault."""
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+
+    def document(self) -> dict[str, object]:
+        """OpenAI's form of it."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Abilities:
+    """What a deployment can do: its model's name and prompting, tokens for prompt and answer together, most tokens of
+    an answer, and which of temperature, top_p and seed its engine can be told."""
+
+    model: str
+    prompting: Prompting
+    context: int
+    longest_answer: int
+    samples_by: frozenset[str]
+    engine: str
+
+    def room(self, prompt: str, usual: int) -> int:
+        """How long an answer may be when nobody says: the usual length, as far as there may be room for it."""
+        return max(min(usual, self.longest_answer, self.context - words_in(prompt)), 1)
+
+
+def words_in(prompt: str) -> int:
+    """The least number of tokens that a prompt can have: none holds more than a word."""
+    return len(prompt.split())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A request that can be carried out. `prompts`: composed; each gets `n` answers. `running_usage`: with every piece,
+    which is vLLM's word and not OpenAI's."""
+
+    kind: str
+    prompts: tuple[str, ...]
+    n: int
+    sampling: Sampling
+    stream: bool
+    include_usage: bool = False
+    running_usage: bool = False
+
+
+def read_request(kind: str, raw: bytes, can: Abilities) -> Asked:
+    """A request's body. Raises Refused."""
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"the body is no JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise Refused(400, "the body must be a JSON object")
+    given = {key: value for key, value in data.items() if value is not None}
+    _check(kind, given)
+    if "model" not in given:
+        raise Refused(400, f"model is missing; it is {can.model}", "model")
+    if given["model"] != can.model:
+        raise Refused(404, f"there is no model {given['model']!r}; it is {can.model}", "model", "model_not_found")
+    options = given.get("stream_options", {})
+    if options and not given.get("stream"):
+        raise Refused(400, "stream_options goes with stream", "stream_options")
+    prompts = _talk(given, can) if kind == CHAT else _prompts(given)
+    n = given.get("n", 1)
+    if len(prompts) * n > MOST_CHOICES:
+        raise Refused(400, f"{len(prompts)} prompts with n {n} are more than {MOST_CHOICES} answers", "n")
+    usual = can.prompting.max_tokens if kind == CHAT else TEXT_TOKENS
+    sampling = _sampling(given, can, min(can.room(prompt, usual) for prompt in prompts))
+    for prompt in prompts:
+        _fits_in(prompt, sampling.max_tokens, can)
+    return Asked(
+        kind=kind,
+        prompts=prompts,
+        n=n,
+        sampling=sampling,
+        stream=given.get("stream", False),
+        include_usage=options.get("include_usage") or False,
+        running_usage=options.get("continuous_usage_stats") or False,
+    )
+
+
+def _check(kind: str, given: Mapping[str, Any]) -> None:
+    for key, value in given.items():
+        if key in PARAMETERS[kind]:
+            wrong = misfit(value, PARAMETERS[kind][key], key)
+            if wrong:
+                raise Refused(400, wrong, key)
+        elif key in NEUTRAL[kind]:
+            if not any(type(value) is type(one) and value == one for one in _numbers(NEUTRAL[kind][key])):
+                raise Refused(400, f"{key} cannot be had here; leave it out", key, "unsupported_parameter")
+        else:
+            raise Refused(400, f"unknown parameter {key[:100]!r}", key[:100], "unknown_parameter")
+
+
+def _numbers(values: Sequence[object]) -> Sequence[object]:
+    """With 0 also 0.0, and so on: clients write either."""
+    return [*values, *(float(one) for one in values if isinstance(one, int) and not isinstance(one, bool))]
+
+
+def misfit(value: object, schema: Schema, at: str) -> str:
+    """What is wrong with a value, and where; empty: nothing. The part of JSON Schema that the table uses."""
+    if "anyOf" in schema:
+        found = [misfit(value, one, at) for one in schema["anyOf"]]
+        return "" if "" in found else found[-1] if isinstance(value, list) else found[0]
+    if "enum" in schema:
+        return "" if value in schema["enum"] else f"{at} must be one of {', '.join(schema['enum'])}"
+    kind = schema["type"]
+    types: Mapping[str, tuple[type, ...]] = {
+        "string": (str,),
+        "integer": (int,),
+        "number": (int, float),
+        "boolean": (bool,),
+        "array": (list,),
+        "object": (dict,),
+    }
+    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        return f"{at} must be of type {kind}"
+    return _BOUNDS[kind](value, schema, at)
+
+
+def _number(value: Any, schema: Schema, at: str) -> str:
+    least, above, most = schema.get("minimum"), schema.get("exclusiveMinimum"), schema.get("maximum")
+    if value != value or (least is not None and value < least) or (above is not None and value <= above):
+        return f"{at} must be {'at least ' + str(least) if above is None else 'above ' + str(above)}"
+    return f"{at} must be at most {most}" if most is not None and value > most else ""
+
+
+def _array(value: Any, schema: Schema, at: str) -> str:
+    least, most = schema.get("minItems", 0), schema.get("maxItems")
+    if len(value) < least:
+        return f"{at} must not be empty"
+    if most is not None and len(value) > most:
+        return f"{at} has {len(value)} items; at most {most}"
+    return next(filter(None, (misfit(one, schema["items"], f"{at}[{i}]") for i, one in enumerate(value))), "")
+
+
+def _object(value: Any, schema: Schema, at: str) -> str:
+    for key in schema.get("required", ()):
+        if key not in value:
+            return f"{at}.{key} is missing"
+    for key, inner in value.items():
+        if inner is None and key not in schema.get("required", ()):
+            continue
+        known = schema["properties"].get(key)
+        wrong = misfit(inner, known, f"{at}.{key}") if known else f"{at}.{key[:100]} cannot be had here; leave it out"
+        if wrong:
+            return wrong
+    return ""
+
+
+_BOUNDS = {
+    "string": lambda value, schema, at: f"{at} must not be empty" if len(value) < schema.get("minLength", 0) else "",
+    "boolean": lambda *_: "",
+    "integer": _number,
+    "number": _number,
+    "array": _array,
+    "object": _object,
+}
+
+
+def _prompts(given: Mapping[str, Any]) -> tuple[str, ...]:
+    if "prompt" not in given:
+        raise Refused(400, "prompt is missing", "prompt")
+    prompt = given["prompt"]
+    return (prompt,) if isinstance(prompt, str) else tuple(prompt)
+
+
+def _talk(given: Mapping[str, Any], can: Abilities) -> tuple[str, ...]:
+    """Messages in the model's own template: what the system says first, then user and assistant in turn."""
+    if not can.prompting.turn:
+        what = f"{can.model} continues text and does not converse; use {PATHS[TEXT]}"
+        raise Refused(400, what, "messages", "unsupported_parameter")
+    if "messages" not in given:
+        raise Refused(400, "messages is missing", "messages")
+    messages = [(one["role"], _content(one["content"])) for one in given["messages"]]
+    told = 0
+    while told < len(messages) and messages[told][0] in ("system", "developer"):
+        told += 1
+    for place, (role, _) in enumerate(messages[told:], told):
+        wanted = "user" if (place - told) % 2 == 0 else "assistant"
+        if role != wanted:
+            raise Refused(400, f"messages[{place}].role is {role}; {wanted} and no other comes here", "messages")
+    said = [text for _, text in messages[told:]]
+    if len(said) % 2 == 0:
+        raise Refused(400, "the last message must be the user's", "messages")
+    system = "\n".join(text for _, text in messages[:told]) if told else None
+    return (can.prompting.converse(said[::2], said[1::2], system=system),)
+
+
+def _content(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def _sampling(given: Mapping[str, Any], can: Abilities, usual: int) -> Sampling:
+    key = "max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"
+    most = given.get(key, usual)
+    if most > can.longest_answer:
+        raise Refused(400, f"{key} is {most}; an answer has at most {can.longest_answer} tokens here", key)
+    temperature = given.get("temperature", 0)
+    for name, neutral in (("temperature", 0), ("top_p", 1), ("seed", None)):
+        means_something = name in given and given[name] != neutral and (temperature or name == "temperature")
+        if means_something and name not in can.samples_by:
+            what = f"{name} cannot be told to {can.engine}; leave it out"
+            raise Refused(400, what, name, "unsupported_parameter")
+    stop = given.get("stop", ())
+    return Sampling(
+        max_tokens=most,
+        temperature=temperature,
+        top_p=given.get("top_p", 1.0),
+        seed=given.get("seed"),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+    )
+
+
+def _fits_in(prompt: str, max_tokens: int, can: Abilities) -> None:
+    """What surely does not, and characters that no tokenizer takes."""
+    if "\0" in prompt:
+        raise Refused(400, f"the prompt has a NUL as its character {prompt.index(chr(0)) + 1}")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise Refused(400, f"the prompt has half a surrogate pair as its character {error.start + 1}") from None
+    words = words_in(prompt)
+    if words + max_tokens > can.context:
+        what = f"the prompt has at least {words} tokens, and with max_tokens {max_tokens} that is more than"
+        raise Refused(400, f"{what} the {can.context} that there are", code="context_length_exceeded")
