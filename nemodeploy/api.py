@@ -28,7 +28,7 @@ QUEUE_TIMEOUT_S = 4 * 3600.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """A server that has answered. `url` is on this machine; `protocol`: openai, nemo-generate or triton."""
+    """A server that has answered. `url` is on this machine; `protocol`: openai, or with `raw` the engine's own."""
 
     name: str
     token: str
@@ -63,11 +63,13 @@ def deployment(
     ttl_s: int | None = None,
     queue_timeout_s: float = QUEUE_TIMEOUT_S,
     startup_timeout_s: float | None = None,
+    raw: bool = False,
 ) -> Iterator[Server]:
     """Up, a tunnel, and at the end of the block down, verified; with the guarantees of `nemodeploy run`.
 
     Names, `settings` (dotted keys) and times (seconds) mean what they mean on the command line. Without `name` it gets
-    one of its own; with `name` and `reuse` it uses what is up under that name and leaves it up. Raises the errors of
+    one of its own; with `name` and `reuse` it uses what is up under that name and leaves it up; `raw`: the
+    engine's own protocol instead of OpenAI's. Raises the errors of
     nemodeploy.errors.
     """
     if reuse and not name:
@@ -80,7 +82,7 @@ def deployment(
     try:
         with (
             opening.site(wanted.cluster) as site,
-            lent(site, ports, request, ran, quiet=teller, if_taken=if_taken) as connection,
+            lent(site, ports, request, ran, quiet=teller, if_taken=if_taken, raw=raw) as connection,
         ):
             variables = connection.variables()
             yield Server(

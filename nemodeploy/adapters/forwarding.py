@@ -16,22 +16,27 @@ CHUNK_BYTES = 65536
 LISTENS = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
-class Forwarder:
-    """Listens from its making on; whoever connects is served once `start` was called."""
+def listen(port: int) -> socket.socket:
+    """A port of this machine's loopback, 0 for a free one. Raises BadInput when it is taken."""
+    # With its protocol named asyncio switches Nagle's delay off; unnamed, an answer waits 40 ms to be acknowledged.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+    except OSError as error:
+        listener.close()
+        why = f"is taken{holder(port)}" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror}"
+        raise BadInput(f"port {port} of this machine {why}", hint="--port 0 takes a free one") from error
+    listener.listen(64)
+    return listener
 
-    def __init__(self, port: int, dial: Callable[[], socket.socket]) -> None:
-        """Take the port, 0 for a free one; `dial` gives a connection's far end. Raises BadInput when it is taken."""
-        self.dial = dial
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self.listener.bind((LOOPBACK, port))
-        except OSError as error:
-            self.listener.close()
-            why = f"is taken{holder(port)}" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror}"
-            raise BadInput(f"port {port} of this machine {why}", hint="--port 0 takes a free one") from error
-        self.listener.listen(64)
-        self.port: int = self.listener.getsockname()[1]
+
+class Forwarder:
+    """Serves whoever connects to a socket that listens, once `start` was called."""
+
+    def __init__(self, listener: socket.socket, dial: Callable[[], socket.socket]) -> None:
+        """`dial` gives a connection's far end."""
+        self.listener, self.dial = listener, dial
 
     def start(self) -> None:
         """Serve from now on, in threads that end with the process."""

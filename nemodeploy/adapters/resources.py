@@ -36,14 +36,17 @@ def state_directory() -> Path:
 
 def sandbox_directory() -> Path:
     """Where the sandbox lives."""
-    chosen = os.environ.get("NEMODEPLOY_SANDBOX_DIR")
-    return Path(chosen).absolute() if chosen else Path(platformdirs.user_data_dir("nemodeploy")) / "sandbox"
+    return _data_directory("NEMODEPLOY_SANDBOX_DIR", "sandbox")
 
 
 def engines_directory() -> Path:
     """Where the sandbox's engine packs live."""
-    chosen = os.environ.get("NEMODEPLOY_ENGINES_DIR")
-    return Path(chosen).absolute() if chosen else Path(platformdirs.user_data_dir("nemodeploy")) / "engines"
+    return _data_directory("NEMODEPLOY_ENGINES_DIR", "engines")
+
+
+def _data_directory(variable: str, name: str) -> Path:
+    chosen = os.environ.get(variable)
+    return Path(chosen).absolute() if chosen else Path(platformdirs.user_data_dir("nemodeploy")) / name
 
 
 @cache

@@ -15,6 +15,8 @@ from nemodeploy.engines.base import Engine
 from nemodeploy.errors import ClusterUnreachable, PreflightFailed
 from nemodeploy.values import Endpoint, HttpRequest, Reply
 
+DEFAULT_TOKENS = 256  # of manifests that say nothing
+
 
 class NoAnswer(PreflightFailed):
     """The server was reached and gave no text."""
@@ -23,12 +25,15 @@ class NoAnswer(PreflightFailed):
 def prompting_of(plan: Mapping[str, Any]) -> Prompting:
     """How the deployed model is spoken to, as its manifest keeps it."""
     kept = plan.get("prompting") or {}
+    length = kept.get("max_tokens")
     return Prompting(
         template=str(kept.get("template", "{prompt}")),
         system=str(kept.get("system", "")),
         stop=tuple(map(str, kept.get("stop", ()))),
         probe=str(kept.get("probe", "")),
         add_bos=bool(kept.get("add_bos", False)),
+        turn=str(kept.get("turn", "")),
+        max_tokens=length if isinstance(length, int) and length > 0 else DEFAULT_TOKENS,
     )
 
 
@@ -36,31 +41,39 @@ def generate(
     site: Site, endpoint: Endpoint, plan: Mapping[str, Any], question: str, *, max_tokens: int, timeout_s: float
 ) -> str:
     """One question, one text. Raises ClusterUnreachable (no way there) or NoAnswer (there, but no text)."""
-    engine, prompting = _engine(plan), prompting_of(plan)
+    engine, prompting = engine_of(plan), prompting_of(plan)
     prompt = prompting.compose(question)
     status, body = _send(
-        site, endpoint, plan, engine.ask(_served(plan), prompting, prompt, max_tokens=max_tokens), timeout_s
+        site, endpoint, plan, engine.ask(served_of(plan), prompting, prompt, max_tokens=max_tokens), timeout_s
     )
-    return _text(engine.read(status, body, served=_served(plan), prompt=prompt, stop=prompting.stop))
+    return _text(engine.read(status, body, served=served_of(plan), prompt=prompt, stop=prompting.stop))
 
 
 def recorded(plan: Mapping[str, Any], answer: str) -> str:
     """The text in an answer that the job kept (`probe.body`: status, newline, body). Raises NoAnswer."""
-    engine, prompting = _engine(plan), prompting_of(plan)
+    if not answer.strip():
+        raise NoAnswer("the server's answer to the job cannot be read yet")
+    engine, prompting = engine_of(plan), prompting_of(plan)
     status, _, body = answer.lstrip("\n").partition("\n")
     prompt = prompting.compose(prompting.probe)
     number = int(status) if status.isdigit() else 0
-    return _text(engine.read(number, body, served=_served(plan), prompt=prompt, stop=prompting.stop))
+    return _text(engine.read(number, body, served=served_of(plan), prompt=prompt, stop=prompting.stop))
 
 
-def _engine(plan: Mapping[str, Any]) -> Engine:
+def reach(site: Site, endpoint: Endpoint, plan: Mapping[str, Any], *, timeout_s: float) -> None:
+    """The engine's cheap question, for the way there only. Raises ClusterUnreachable, or NoAnswer (none in time)."""
+    _send(site, endpoint, plan, engine_of(plan).cheap_probe(served_of(plan)).request, timeout_s)
+
+
+def engine_of(plan: Mapping[str, Any]) -> Engine:
+    """The plugin of a deployment. Raises PreflightFailed when this version knows none of that name."""
     engine = ENGINES.get(str(plan.get("engine")))
     if engine is None:
         raise PreflightFailed(f"this version of nemodeploy does not know the engine {plan.get('engine')}")
     return engine
 
 
-def _served(plan: Mapping[str, Any]) -> str:
+def served_of(plan: Mapping[str, Any]) -> str:
     """The model's name in requests; older manifests hold the model's own only."""
     return str(plan.get("served") or plan.get("model"))
 

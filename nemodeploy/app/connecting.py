@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from nemodeploy.adapters.forwarding import LOOPBACK, Forwarder
+from nemodeploy.adapters.forwarding import LOOPBACK, Forwarder, listen
+from nemodeploy.app import asking
+from nemodeploy.app.gateway import Backend, Gateway, require, serve
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.core.observation import RunDirectory
@@ -22,51 +24,100 @@ AGAIN_AFTER_S = 5.0
 OPENAI = "openai"  # the protocol of that name
 
 
-class Connection:
-    """Follows the server to another node when its job is requeued, and renews the lease meanwhile."""
+class Door(Protocol):
+    """What answers at the port."""
 
-    def __init__(self, site: Site, ports: Ports, token: Token, plan: Mapping[str, Any], endpoint: Endpoint) -> None:
+    def start(self) -> None:
+        """Answer from now on."""
+
+    def close(self) -> None:
+        """Take no more connections."""
+
+
+def check(protocol: str, *, raw: bool) -> None:
+    """Raises BadInput where OpenAI's API was to be had and the extra for it is not installed."""
+    if protocol != OPENAI and not raw:
+        require()
+
+
+class Connection:
+    """Follows the server to another node when its job is requeued, and renews the lease meanwhile.
+
+    It answers in OpenAI's protocol: a server that speaks it has every byte, for others there is a gateway. `raw`: every
+    byte goes to the server, whatever it speaks.
+    """
+
+    def __init__(
+        self, site: Site, ports: Ports, token: Token, plan: Mapping[str, Any], endpoint: Endpoint, *, raw: bool = False
+    ) -> None:
         """Nothing listens before `open`."""
         self.site, self.ports, self.token, self.plan = site, ports, token, plan
         self.endpoint: Endpoint | None = endpoint
-        self.forwarder: Forwarder | None = None
+        self.protocol = endpoint.protocol if raw else OPENAI
+        self.gateway: Gateway | None = None
+        self.door: Door | None = None
+        self.port = 0
         self._over = threading.Event()
         self._ended = ""
         self._absent = 0
 
     def open(self, port: int) -> None:
-        """Listen, and keep its lease if it has one. Raises BadInput when the port is taken."""
-        self.forwarder = Forwarder(port, self._dial)
-        self.forwarder.start()
+        """Listen, and keep its lease if it has one. Raises BadInput when the port is taken, or the extra is missing."""
+        assert self.endpoint is not None
+        check(self.endpoint.protocol, raw=self.protocol != OPENAI)
+        listener = listen(port)
+        self.port = listener.getsockname()[1]
+        if self.protocol == self.endpoint.protocol:
+            self.door = Forwarder(listener, self._dial)
+        else:
+            key = self.ports.key(self.token)
+            self.gateway = Gateway(Backend(self.plan, self._dial), self._serves, self.ports.nonce, key)
+            self.door = serve(self.gateway, listener)
+        self.door.start()
+        self.tend()
+
+    def tend(self) -> None:
+        """From now on know where the server is, and keep its lease if it has one."""
         threading.Thread(target=self._tend, daemon=True).start()
+
+    def backend(self, *, within_s: float) -> Backend:
+        """Whoever asks from here, without a port; an answer may take so many seconds."""
+        return Backend(self.plan, self._dial, within_s=within_s)
 
     @property
     def url(self) -> str:
         """Where it can be reached on this machine, once it is open."""
-        assert self.forwarder is not None
-        return f"http://{LOOPBACK}:{self.forwarder.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     def variables(self) -> dict[str, str]:
-        """What tells a program where the server is. The key for OpenAI's clients is none, so that nobody's own key goes
-        to this server."""
-        endpoint = self.endpoint
-        found = {"NEMODEPLOY_ENDPOINT": self.url, "NEMODEPLOY_NAME": self.token.name}
-        if endpoint:
-            found |= {"NEMODEPLOY_PROTOCOL": endpoint.protocol, "NEMODEPLOY_MODEL": endpoint.model}
-        if endpoint and endpoint.protocol == OPENAI:
-            found |= {"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": "none"}
+        """What tells a program where the server is. A server that speaks OpenAI's protocol itself wants no key: it is
+        none, so that nobody's own key goes there."""
+        model = asking.served_of(self.plan)
+        found = {
+            "NEMODEPLOY_ENDPOINT": self.url,
+            "NEMODEPLOY_NAME": self.token.name,
+            "NEMODEPLOY_PROTOCOL": self.protocol,
+            "NEMODEPLOY_MODEL": model,
+        }
+        if self.protocol == OPENAI:
+            key = self.gateway.key.reveal() if self.gateway else "none"
+            found |= {"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": key}
+            found |= {"OPENAI_MODEL": model, "OPENAI_MODEL_NAME": model}
         return found
 
     def close(self) -> None:
         """Take no more connections, renew no more, and say no more of its end. Waits for nothing."""
         self._over.set()
-        if self.forwarder:
-            self.forwarder.close()
+        if self.door:
+            self.door.close()
 
     @property
     def has_ended(self) -> bool:
         """Whether the job said that it ended, and stays so."""
         return bool(self._ended)
+
+    def _serves(self) -> bool:
+        return self.endpoint is not None and not self._ended
 
     def _dial(self) -> socket.socket:
         """A stream to the server; where it was, else where it is now."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 
-from nemodeploy.adapters import clock, resources
+from nemodeploy.adapters import clock, keys, resources
 from nemodeploy.adapters.journal import Journal
 from nemodeploy.adapters.transports import connect
 from nemodeploy.app import ci
@@ -23,6 +24,7 @@ def ports(reporter: Reporter, environment: Mapping[str, str]) -> Ports:
         reporter=reporter,
         new_token=clock.new_token,
         nonce=clock.nonce,
+        key=partial(keys.key_of, resources.state_directory()),
         wall_clock=clock.utc_now,
         owner=ci.owner(environment),
         version=__version__,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from nemodeploy.adapters.clock import Clock
 from nemodeploy.adapters.journal import Journal
-from nemodeploy.values import Token
+from nemodeploy.values import Secret, Token
 
 
 class Reporter(Protocol):
@@ -33,6 +33,7 @@ class Ports:
     reporter: Reporter
     new_token: Callable[[str], Token]
     nonce: Callable[[], str]
+    key: Callable[[Token], Secret]
     wall_clock: Callable[[], str]
     owner: str
     version: str

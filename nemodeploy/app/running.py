@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemodeploy.app import ending
+from nemodeploy.app import connecting, ending
 from nemodeploy.app.connecting import Connection
 from nemodeploy.app.ports import Ports, Reporter
 from nemodeploy.app.site import Site, unknown_outcome
@@ -54,18 +54,20 @@ def lent(
     quiet: Reporter,
     if_taken: IfTaken,
     keep_on_failure: bool = False,
+    raw: bool = False,
 ) -> Iterator[Connection]:
     """A deployment with a tunnel to it, for as long as the `with` block lasts; then its end, verified.
 
-    `ran` tells how far it came, whatever is raised; `quiet` reports from READY on. Raises what `up` raises, and
-    OutcomeUnknown when the end cannot be shown although all else went well.
+    `raw`: the tunnel speaks the engine's own protocol. `ran` tells how far it came, whatever is raised; `quiet` reports
+    from READY on. Raises what `up` raises, and OutcomeUnknown when the end cannot be shown although all else went well.
     """
+    connecting.check(request.plan.protocol, raw=raw)
     quietly = dataclasses.replace(ports, reporter=quiet)
     connection: Connection | None = None
     begun, hard = 0.0, False
     try:
         ran.up = up(site, ports, request, if_taken=if_taken, ours=ran.ours)
-        begun, connection = ports.clock.now(), _connection(site, quietly, ran.up)
+        begun, connection = ports.clock.now(), _connection(site, quietly, ran.up, raw=raw)
         connection.open(0)
         ran.phase = "command"
         yield connection
@@ -83,11 +85,11 @@ def lent(
     ran.phase = "done"
 
 
-def _connection(site: Site, ports: Ports, done: Up) -> Connection:
+def _connection(site: Site, ports: Ports, done: Up, *, raw: bool) -> Connection:
     directory = done.seen.directory
     assert isinstance(directory.endpoint, Endpoint)
     plan: Mapping[str, Any] = directory.plan
-    return Connection(site, ports, directory.token, plan, directory.endpoint)
+    return Connection(site, ports, directory.token, plan, directory.endpoint, raw=raw)
 
 
 def _take_down(site: Site, ports: Ports, ran: Ran, token: Token, *, hard: bool) -> None:

@@ -293,11 +293,6 @@ class Site:
         )
         self.ask({"remove": script})
 
-    def last_answer(self, token: Token) -> str:
-        """The raw answer of the last generation that the job itself asked for: status, newline, body."""
-        script = f"head -c {LOG_TAIL_BYTES} {self.directory(token)}/current/probe.body"
-        return self.ask({"answer": script})["answer"].text
-
     def logs_of(self, token: Token, *, tail_bytes: int = LOG_TAIL_BYTES) -> Mapping[str, str]:
         """The ends of all log files of a token's last run, by file name, live or archived."""
         script = (

@@ -33,8 +33,7 @@ DIRECTORY_PACE_S = 0.5
 QUEUE_PACE_S = 5.0
 QUICK_FOR_S = 30.0
 UNREACHABLE_FOR_S = 600.0
-ANSWER_TOKENS = 48
-ANSWER_WITHIN_S = 300.0
+REACH_WITHIN_S = 60.0
 ASK_AGAIN_S = 5.0
 RENEWALS_A_LEASE = 5
 
@@ -83,6 +82,7 @@ class Watch:
     def until_ready(self) -> Up:
         """Look, judge, act, pause; returns with an answer or raises why there is none."""
         while True:
+            begun = self.ports.clock.now()
             seen = self._look()
             if seen is not None:
                 verdict = readiness.judge(seen)
@@ -92,7 +92,8 @@ class Watch:
                     return done
             if self.ttl_s is not None:
                 self._renew(at_least_every_s=self.ttl_s / RENEWALS_A_LEASE)
-            self.ports.clock.sleep(self._pace())
+            pace = self._pace()
+            self.ports.clock.sleep(max(pace - (self.ports.clock.now() - begun), pace / 5))
 
     def _renew(self, *, at_least_every_s: float) -> None:
         """Keep the job from ending itself while we watch; it counts from the last time, so one failure is none."""
@@ -131,7 +132,8 @@ class Watch:
         """The directory as it is now, and Slurm's word as it was last heard; a failed question stays one."""
         directory = look.directory(self.token)
         if look.answered is None:
-            return replace(self.last, directory=directory)
+            self.last = replace(self.last, directory=directory)
+            return self.last
         seen = self.site.see(look, directory)
         self.last = seen if look.answered else replace(self.last, directory=directory, answered=False)
         return self.last
@@ -218,14 +220,12 @@ class Watch:
 
     def _bad_answer(self) -> tuple[str, ...]:
         """What a server that listens and is not READY has answered last, as the job kept it."""
+        directory = self.last.directory
         try:
-            kept = self.site.last_answer(self.token)
-            if kept.strip():
-                asking.recorded(self.last.directory.plan, kept)
+            if directory.answer.strip():
+                asking.recorded(directory.plan, directory.answer)
         except asking.NoAnswer as error:
             return (error.message,)
-        except ClusterUnreachable:
-            pass
         return ()
 
     def _last_words(self) -> tuple[str, ...]:
@@ -244,38 +244,36 @@ class Watch:
         ending.end(self.site, self.ports, self.token, why="cancelling")
 
     def _ask(self, seen: Seen, now: float) -> Up | None:
-        """The proof: a real question through the tunnel. Without an answer it is not READY, whatever the job says."""
+        """The proof: what the server gave to the job's own question, read by its engine's reader, and a way to it from
+        here. Without either it is not READY, whatever the job says."""
+        endpoint = seen.directory.endpoint
+        assert isinstance(endpoint, Endpoint)
         try:
-            answer = self._answer(seen)
+            answer = asking.recorded(seen.directory.plan, seen.directory.answer)
+            self._reach(seen, endpoint)
         except (asking.NoAnswer, ClusterUnreachable) as error:
             self._say("starting", error.message)
             self.ask_again_at = now + ASK_AGAIN_S
             return None
         ready = self.ports.clock.now()
-        self.ports.reporter.say("ready", f'answered "{" ".join(answer.split())}" in {ready - now:.1f} s')
+        self.ports.reporter.say("ready", f'answered "{" ".join(answer.split())}" in {endpoint.generation_s:.1f} s')
         started = self.clocks.started if self.clocks.started is not None else now
         return Up(
             seen=seen,
             answer=answer,
-            answer_s=round(ready - now, 3),
+            answer_s=endpoint.generation_s,
             adopted=self.adopted,
             queue_s=round(started - self.submitted_at, 3),
             startup_s=round(ready - started, 3),
             ready_s=round(ready - self.begun, 3),
         )
 
-    def _answer(self, seen: Seen) -> str:
-        """Through the tunnel; where the site refuses to forward, the text that the job itself was given."""
-        plan, endpoint = seen.directory.plan, seen.directory.endpoint
-        assert isinstance(endpoint, Endpoint)
-        question = asking.prompting_of(plan).probe
-        patience_s = ANSWER_WITHIN_S if self.ttl_s is None else min(ANSWER_WITHIN_S, self.ttl_s / 2)
+    def _reach(self, seen: Seen, endpoint: Endpoint) -> None:
+        """A reply through the tunnel, to a question that waits behind no other; a site may forbid to forward."""
         try:
-            return asking.generate(self.site, endpoint, plan, question, max_tokens=ANSWER_TOKENS, timeout_s=patience_s)
+            asking.reach(self.site, endpoint, seen.directory.plan, timeout_s=REACH_WITHIN_S)
         except ForwardingRefused as error:
-            answer = asking.recorded(plan, self.site.last_answer(self.token))
-            self.ports.reporter.say("tunnel", f"{error.message}; taking the answer that the job itself was given")
-            return answer
+            self.ports.reporter.say("tunnel", f"{error.message}; the job's own question was answered all the same")
 
     def _ended(self, seen: Seen) -> JobEnded:
         """The state, the exit code and the log line that shows why."""

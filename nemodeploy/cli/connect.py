@@ -28,6 +28,7 @@ LOOK_EVERY_S = 0.5
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Of this machine; 0 takes a free one. Default: the server's."
 )
+@click.option("--raw", is_flag=True, help="The engine's own protocol instead of OpenAI's.")
 @click.option("--background", is_flag=True, help="Return when it is open; it goes on until --stop.")
 @click.option("--stop", is_flag=True, help="End the one in the background.")
 @click.argument("words", nargs=-1, metavar="[-- COMMAND…]", type=click.UNPROCESSED)
@@ -36,13 +37,15 @@ def command(
     cluster: str | None,
     as_json: bool,
     port: int | None,
+    raw: bool,
     background: bool,
     stop: bool,
     words: Sequence[str],
 ) -> int:
     """Open a tunnel to a deployment and keep it, until Ctrl-C or for as long as COMMAND runs.
 
-    It follows the server to another node, reconnects, and renews the lease. Only this machine can use the port.
+    It speaks OpenAI's API whatever the engine speaks; paste the lines it prints. It follows the server to another node,
+    reconnects, and renews the lease. Only this machine can use the port.
     """
     world.require_name(name)
     if sum((bool(words), background, stop)) > 1:
@@ -52,11 +55,13 @@ def command(
     if stop:
         return _stop(name, as_json=as_json)
     if background:
-        return _background(name, cluster, port, as_json=as_json)
-    return _foreground(name, cluster, port, words, as_json=as_json)
+        return _background(name, cluster, port, raw=raw, as_json=as_json)
+    return _foreground(name, cluster, port, words, raw=raw, as_json=as_json)
 
 
-def _foreground(name: str, cluster: str | None, port: int | None, words: Sequence[str], *, as_json: bool) -> int:
+def _foreground(
+    name: str, cluster: str | None, port: int | None, words: Sequence[str], *, raw: bool, as_json: bool
+) -> int:
     from nemodeploy.adapters import child
     from nemodeploy.app.connecting import Connection
 
@@ -65,7 +70,8 @@ def _foreground(name: str, cluster: str | None, port: int | None, words: Sequenc
     world.interrupt_on_termination()
     with contextlib.ExitStack() as stack:
         site, directory, endpoint = world.serving(stack, cluster, name)
-        connection = Connection(site, world.ports(PlainReporter()), directory.token, directory.plan, endpoint)
+        ports = world.ports(PlainReporter())
+        connection = Connection(site, ports, directory.token, directory.plan, endpoint, raw=raw)
         connection.open(endpoint.port if port is None else port)
         stack.callback(connection.close)
         variables = connection.variables()
@@ -81,7 +87,7 @@ def _foreground(name: str, cluster: str | None, port: int | None, words: Sequenc
     return 0
 
 
-def _background(name: str, cluster: str | None, port: int | None, *, as_json: bool) -> int:
+def _background(name: str, cluster: str | None, port: int | None, *, raw: bool, as_json: bool) -> int:
     """The same in a process of its own; what it says when it cannot is ours to say."""
     from nemodeploy.adapters.background import Tunnels
     from nemodeploy.adapters.resources import state_directory
@@ -91,7 +97,7 @@ def _background(name: str, cluster: str | None, port: int | None, *, as_json: bo
     if document is None:
         where = ("--cluster", cluster) if cluster else ()
         chosen = ("--port", str(port)) if port is not None else ()
-        started = tunnels.start(name, ("connect", name, "--json", *where, *chosen))
+        started = tunnels.start(name, ("connect", name, "--json", *where, *chosen, *(("--raw",) if raw else ())))
         if started.code is not None:
             tell(started.said.rstrip())
             if as_json:

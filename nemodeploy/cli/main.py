@@ -19,7 +19,7 @@ from nemodeploy.version import __version__
 
 CLOSED_PIPE = 141
 COMMANDS = (
-    *("up", "run", "status", "wait", "connect", "generate", "logs", "events", "keep", "down", "reap"),
+    *("up", "run", "status", "wait", "connect", "generate", "chat", "logs", "events", "keep", "down", "reap"),
     *("plan", "render", "profiles", "models", "validate", "schema", "sandbox"),
 )
 

@@ -49,6 +49,7 @@ RUN_TTL_S = 300
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep logs, manifest and events in this directory, also when it failed.",
 )
+@click.option("--raw", is_flag=True, help="The engine's own protocol instead of OpenAI's.")
 @click.argument("words", nargs=-1, required=True, metavar="-- COMMAND…", type=click.UNPROCESSED)
 def command(
     queue_timeout: float | None,
@@ -58,13 +59,14 @@ def command(
     keep_on_failure: bool,
     report: Path | None,
     artifacts: Path | None,
+    raw: bool,
     words: Sequence[str],
     **typed: Any,
 ) -> int:
     """Start a model, run COMMAND with a tunnel to it, and take the model down, whatever happens.
 
-    COMMAND finds NEMODEPLOY_ENDPOINT, _PROTOCOL, _MODEL and _NAME in its environment, and OPENAI_BASE_URL where the
-    server speaks that. Exits with COMMAND's own code once the model was READY.
+    COMMAND finds OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL in its environment, and NEMODEPLOY_ENDPOINT,
+    _PROTOCOL, _MODEL and _NAME. Exits with COMMAND's own code once the model was READY.
     """
     from nemodeploy.adapters import child
     from nemodeploy.app.running import Ran
@@ -80,7 +82,7 @@ def command(
     ran = Ran()
     failure: NemodeployError | None = None
     try:
-        _run(wanted, request, words, ran, artifacts, reuse=reuse, keep_on_failure=keep_on_failure)
+        _run(wanted, request, words, ran, artifacts, reuse=reuse, keep_on_failure=keep_on_failure, raw=raw)
     except NemodeployError as error:
         failure = error
     code = failure.exit_code if failure else ran.command_exit or 0
@@ -110,6 +112,7 @@ def _run(
     *,
     reuse: bool,
     keep_on_failure: bool,
+    raw: bool,
 ) -> None:
     from nemodeploy.adapters import child
     from nemodeploy.app.running import lent
@@ -125,7 +128,14 @@ def _run(
         if artifacts:
             stack.callback(_keep, site, ran, request, artifacts)
         lending = lent(
-            site, world.ports(watcher), request, ran, quiet=quiet, if_taken=if_taken, keep_on_failure=keep_on_failure
+            site,
+            world.ports(watcher),
+            request,
+            ran,
+            quiet=quiet,
+            if_taken=if_taken,
+            keep_on_failure=keep_on_failure,
+            raw=raw,
         )
         workflow.begin_group(f"nemodeploy up {wanted.plan.name}")
         try:

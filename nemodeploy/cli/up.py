@@ -147,7 +147,8 @@ def _next_steps(name: str) -> None:
     for line in (
         "",
         f'  nemodeploy generate {name} "your question"',
-        f"  nemodeploy connect {name}      a port of this machine that leads to it",
+        f"  nemodeploy chat {name}      talk to it",
+        f"  nemodeploy connect {name}      OpenAI's API on this machine",
         f"  nemodeploy status {name}",
         f"  nemodeploy down {name}      gives the GPUs back",
     ):

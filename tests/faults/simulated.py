@@ -400,9 +400,6 @@ class SimulatedSite(Site):
     def remains(self) -> Remains:
         return Remains()
 
-    def last_answer(self, token: Token) -> str:
-        return ""
-
     def logs_of(self, token: Token, *, tail_bytes: int = 65536) -> Mapping[str, str]:
         return {}
 

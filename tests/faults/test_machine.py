@@ -19,7 +19,7 @@ from nemodeploy.app.up import Lease, Request, up
 from nemodeploy.app.wanted import Wanted, Wish, resolve
 from nemodeploy.core.readiness import Budget, State, judge
 from nemodeploy.errors import CancelledByUser, JobEnded, NemodeployError, OutcomeUnknown, QueueTimeout, StartupTimeout
-from nemodeploy.values import Token
+from nemodeploy.values import Secret, Token
 from tests.faults.simulated import Job, SimulatedSite, World
 
 CALLS = ("open", "preflight", "take", "receipt", "look", "trace", "cancel", "withhold", "archive", "renew", "revoke")
@@ -110,6 +110,7 @@ class Deployments(RuleBasedStateMachine):
             reporter=Listener(),
             new_token=self.token,
             nonce=lambda: "n",
+            key=lambda _: Secret("k"),
             wall_clock=lambda: "now",
             owner="me",
             version="0",
@@ -282,7 +283,8 @@ def test_any_order_of_commands_and_faults(
     from hypothesis.stateful import run_state_machine_as_test
 
     wanted(tmp_path)
-    monkeypatch.setattr(asking, "generate", lambda *_, **__: "Paris")
+    monkeypatch.setattr(asking, "recorded", lambda *_, **__: "Paris")
+    monkeypatch.setattr(asking, "reach", lambda *_, **__: None)
     examples = 1000 if request.config.getoption("--times") == "1" else 10_000
     kept = settings(
         max_examples=examples,

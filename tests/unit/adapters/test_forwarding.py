@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nemodeploy.adapters.forwarding import Forwarder
+from nemodeploy.adapters.forwarding import Forwarder, listen
 from nemodeploy.errors import BadInput, ClusterUnreachable
 
 
@@ -45,13 +45,13 @@ def ask(port: int, data: bytes) -> bytes:
 
 
 def test_bytes_and_their_end_go_both_ways_and_many_at_once(echo: int) -> None:
-    forwarder = Forwarder(0, lambda: socket.create_connection(("127.0.0.1", echo)))
+    forwarder = Forwarder(listen(0), lambda: socket.create_connection(("127.0.0.1", echo)))
     forwarder.start()
     answers: dict[int, bytes] = {}
     data = {number: os.urandom(200_000 + number) for number in range(20)}
 
     def one(number: int) -> None:
-        answers[number] = ask(forwarder.port, data[number])
+        answers[number] = ask(forwarder.listener.getsockname()[1], data[number])
 
     threads = [threading.Thread(target=one, args=(number,)) for number in data]
     for thread in threads:
@@ -59,9 +59,10 @@ def test_bytes_and_their_end_go_both_ways_and_many_at_once(echo: int) -> None:
     for thread in threads:
         thread.join()
     assert answers == {number: sent[::-1] for number, sent in data.items()}
+    port = forwarder.listener.getsockname()[1]
     forwarder.close()
     with pytest.raises(OSError, match="refused"):
-        ask(forwarder.port, b"late")
+        ask(port, b"late")
 
 
 def test_a_server_that_cannot_be_reached_ends_the_connection_and_not_the_port(echo: int) -> None:
@@ -72,17 +73,17 @@ def test_a_server_that_cannot_be_reached_ends_the_connection_and_not_the_port(ec
             raise ClusterUnreachable("not now")
         return socket.create_connection(("127.0.0.1", echo))
 
-    forwarder = Forwarder(0, dial)
+    forwarder = Forwarder(listen(0), dial)
     forwarder.start()
     with contextlib.suppress(OSError):  # reset instead of ended: as good
-        assert ask(forwarder.port, b"abc") == b""
+        assert ask(forwarder.listener.getsockname()[1], b"abc") == b""
     there.set()
-    assert ask(forwarder.port, b"abc") == b"cba"
+    assert ask(forwarder.listener.getsockname()[1], b"abc") == b"cba"
     forwarder.close()
 
 
 def test_only_this_machine_can_use_it(echo: int) -> None:
-    forwarder = Forwarder(0, lambda: socket.create_connection(("127.0.0.1", echo)))
+    forwarder = Forwarder(listen(0), lambda: socket.create_connection(("127.0.0.1", echo)))
     assert forwarder.listener.getsockname()[0] == "127.0.0.1"
     forwarder.close()
 
@@ -90,4 +91,4 @@ def test_only_this_machine_can_use_it(echo: int) -> None:
 def test_who_has_the_port_is_named() -> None:
     said = rf"is taken by .* \(process {os.getpid()}\)"
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(BadInput, match=said):
-        Forwarder(taken.getsockname()[1], lambda: taken)
+        listen(taken.getsockname()[1])

@@ -129,6 +129,7 @@ class Login:
             reporter=self.listener,
             new_token=self.token,
             nonce=self.nonce,
+            key=lambda _: Secret("k"),
             wall_clock=lambda: "2026-11-21T00:00:00Z",
             owner="me@here",
             version="0",

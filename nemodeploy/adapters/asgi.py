@@ -1,0 +1,256 @@
+"""OpenAI's API over HTTP on this machine's loopback: bytes, connections and the key. The extra `gateway`.
+
+What is asked and answered is the service's; here is who may ask, how much, and what happens when somebody leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from nemodeploy.core.openai_answers import DONE, Answering, describe, model_card, refusal
+from nemodeploy.core.openai_requests import PATHS, Refused
+from nemodeploy.values import Reply, Secret
+from nemodeploy.version import __version__
+
+MOST_BYTES = 8 * 2**20
+SIGN_OF_LIFE_S = 15.0
+RETRY_AFTER_S = 5
+LEFT = 499  # nginx's number for a client that has closed the connection; nobody sees it
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Talk(Protocol):
+    """A request under way: a future for each choice, in order."""
+
+    @property
+    def answering(self) -> Answering:
+        """How its answers are said."""
+
+    @property
+    def futures(self) -> Sequence[Future[Reply]]:
+        """Each raises Refused when its answer cannot be had."""
+
+    def drop(self) -> None:
+        """Nobody listens any more."""
+
+
+class Service(Protocol):
+    """What stands behind the API."""
+
+    @property
+    def key(self) -> Secret:
+        """What a client has to know."""
+
+    @property
+    def model(self) -> str:
+        """The only one there is."""
+
+    def serves(self) -> bool:
+        """Whether there is a server at this moment."""
+
+    def accept(self, kind: str, raw: bytes, created: int) -> Talk:
+        """Take up a request's body, which came so many seconds after the Epoch. Raises Refused."""
+
+
+class HttpServer:
+    """Serves in a thread of its own, on a socket that listens already."""
+
+    def __init__(self, listener: socket.socket, service: Service) -> None:
+        """Nothing is answered before `start`."""
+        self.listener = listener
+        settings = uvicorn.Config(
+            application(service), log_config=None, access_log=False, lifespan="off", ws="none", server_header=False
+        )
+        self.server = uvicorn.Server(settings)
+
+    def start(self) -> None:
+        """Serve from now on."""
+        threading.Thread(target=self.server.run, args=([self.listener],), daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections; waits for nothing."""
+        self.server.should_exit = self.server.force_exit = True
+
+
+def application(service: Service) -> Starlette:
+    """The routes."""
+    api = _Api(service)
+    routes = [
+        Route("/health", api.health, methods=["GET"]),
+        Route("/openapi.json", api.document, methods=["GET"]),
+        Route("/v1/models", api.guarded(api.listing), methods=["GET"]),
+        Route("/v1/models/{name:path}", api.guarded(api.one), methods=["GET"]),
+        *(Route(path, api.guarded(api.generation(kind)), methods=["POST"]) for kind, path in PATHS.items()),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+
+
+class _Api:
+    """One method a route."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def guarded(self, answer: Endpoint) -> Endpoint:
+        """For those who know the key; what is refused is said in OpenAI's form."""
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                _authorize(request, self.service.key)
+                return await answer(request)
+            except Refused as error:
+                return _refuse(error)
+            except ClientDisconnect:
+                return Response(status_code=LEFT)
+
+        return endpoint
+
+    async def health(self, _: Request) -> Response:
+        if self.service.serves():
+            return _json({"status": "ok"})
+        return _refuse(Refused(503, "the server is not serving", code="unavailable"))
+
+    async def document(self, _: Request) -> Response:
+        return _json(describe(__version__))
+
+    async def listing(self, _: Request) -> Response:
+        return _json({"object": "list", "data": [model_card(self.service.model)]})
+
+    async def one(self, request: Request) -> Response:
+        if request.path_params["name"] != self.service.model:
+            raise Refused(404, f"there is no such model; it is {self.service.model}", "model", "model_not_found")
+        return _json(model_card(self.service.model))
+
+    def generation(self, kind: str) -> Endpoint:
+        """Chat or text, whole or in pieces."""
+
+        async def answer(request: Request) -> Response:
+            talk = self.service.accept(kind, await _body(request), int(time.time()))
+            if talk.answering.asked.stream:
+                return StreamingResponse(_events(talk), media_type="text/event-stream")
+            return await _whole(request, talk)
+
+        return answer
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _refuse(Refused(error.status_code, f"{error.detail}: {request.method} {request.url.path}"))
+
+
+def _authorize(request: Request, key: Secret) -> None:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), key.reveal().encode()):
+        raise Refused(
+            401, "a wrong key or none; OPENAI_API_KEY as nemodeploy connect prints it", code="invalid_api_key"
+        )
+
+
+async def _body(request: Request) -> bytes:
+    found = bytearray()
+    async for chunk in request.stream():
+        found += chunk
+        if len(found) > MOST_BYTES:
+            raise Refused(413, f"the body is larger than {MOST_BYTES // 2**20} MiB")
+    return bytes(found)
+
+
+def _refuse(error: Refused) -> Response:
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if error.status == 503 else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _json(error.document(), status=error.status, headers=headers)
+
+
+def _json(document: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """In ASCII: a text may hold what UTF-8 cannot say."""
+    return Response(json.dumps(document), status_code=status, headers=headers, media_type="application/json")
+
+
+async def _whole(request: Request, talk: Talk) -> Response:
+    """The answer when it is there; when the client leaves before, nobody waits for it."""
+    answer = asyncio.gather(*_awaited(talk), return_exceptions=True)
+    leaves = asyncio.ensure_future(_left(request))
+    both: set[asyncio.Future[Any]] = {answer, leaves}
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            return Response(status_code=LEFT)
+        replies = [_settled(one) for one in answer.result()]
+        return _json(talk.answering.whole(replies))
+    finally:
+        talk.drop()
+        leaves.cancel()
+        answer.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _awaited(talk: Talk) -> list[asyncio.Future[Reply]]:
+    found = [asyncio.wrap_future(one) for one in talk.futures]
+    for one in found:
+        one.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may be that nobody asks
+    return found
+
+
+def _settled(one: Reply | BaseException) -> Reply:
+    """A reply with text. Raises Refused for any other."""
+    if isinstance(one, BaseException):
+        raise one if isinstance(one, Refused) else Refused(500, f"a bug in nemodeploy: {one!r}")
+    wrong = refusal(one)
+    if wrong:
+        raise wrong
+    return one
+
+
+async def _events(talk: Talk) -> AsyncIterator[str]:
+    """Server-sent events: each choice as soon as it is there; an error is one, too, and then the stream ends."""
+    answering = talk.answering
+    try:
+        for piece in answering.opening():
+            yield _event(piece)
+        waiting = {one: index for index, one in enumerate(_awaited(talk))}
+        replies: dict[int, Reply] = {}
+        while waiting:
+            done, _ = await asyncio.wait(waiting, timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                yield ": it is being worked on\n\n"
+            for one in sorted(done, key=lambda future: waiting[future]):
+                index = waiting.pop(one)
+                replies[index] = _settled(one.exception() or one.result())
+                for piece in answering.pieces(index, replies[index]):
+                    yield _event(piece)
+        if answering.asked.include_usage:
+            for piece in answering.closing([replies[index] for index in sorted(replies)]):
+                yield _event(piece)
+        yield f"data: {DONE}\n\n"
+    except Refused as error:
+        yield _event(error.document())
+    finally:
+        with contextlib.suppress(Exception):
+            talk.drop()
+
+
+def _event(document: Mapping[str, object]) -> str:
+    return f"data: {json.dumps(document)}\n\n"

@@ -1,0 +1,188 @@
+"""Between OpenAI's API and an engine that speaks another protocol: many requests in, few out."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+
+from nemodeploy.adapters.http import exchange
+from nemodeploy.app import asking
+from nemodeploy.core.openai_answers import Answering
+from nemodeploy.core.openai_requests import Abilities, Asked, Refused, read_request
+from nemodeploy.errors import BadInput, NemodeployError
+from nemodeploy.values import Reply, Sampling, Secret
+
+if TYPE_CHECKING:
+    from nemodeploy.adapters.asgi import HttpServer
+
+WITHIN_S = 3600.0
+AT_ONCE = 4  # connections to a server that answers several requests at the same time
+MISSING = "pip install 'nemodeploy[gateway]', or --raw for the engine's own protocol"
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One prompt that waits for its text; `dropped`: nobody wants it any more."""
+
+    prompt: str
+    sampling: Sampling
+    dropped: bool = False
+    future: Future[Reply] = field(default_factory=Future)
+
+
+class Backend:
+    """The server behind, asked over streams that `dial` opens; one that answers one at a time gets several prompts in
+    a request."""
+
+    def __init__(
+        self, plan: Mapping[str, Any], dial: Callable[[], socket.socket], *, within_s: float = WITHIN_S
+    ) -> None:
+        """`dial` raises NemodeployError when there is no way to the server; `within_s`: how long an answer may take."""
+        self.plan, self.dial, self.within_s = plan, dial, within_s
+        self.engine, self.prompting = asking.engine_of(plan), asking.prompting_of(plan)
+        self.served = asking.served_of(plan)
+        serving = plan.get("serving") or {}
+        self.most = 1 if self.engine.at_once else max(int(serving.get("max_batch", 1)), 1)
+        context = int(serving.get("max_length", 4096))
+        self.can = Abilities(
+            model=self.served,
+            prompting=self.prompting,
+            context=context,
+            longest_answer=self.engine.longest_answer(context),
+            samples_by=self.engine.samples_by,
+            engine=str(plan.get("engine")),
+        )
+        self._waiting: list[Job] = []
+        self._news = threading.Condition()
+        self._sent: dict[socket.socket, Sequence[Job]] = {}
+        for _ in range(AT_ONCE if self.engine.at_once else 1):
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def ask(self, asked: Asked) -> list[Job]:
+        """Take up a request: a job for each choice, in order."""
+        jobs = [Job(prompt, asked.sampling) for prompt in asked.prompts for _ in range(asked.n)]
+        with self._news:
+            self._waiting += jobs
+            self._news.notify_all()
+        return jobs
+
+    def drop(self, jobs: Sequence[Job]) -> None:
+        """Nobody waits for these any more; when that holds for all that were sent together, the connection is cut."""
+        with self._news:
+            for job in jobs:
+                job.dropped = True
+            self._waiting = [job for job in self._waiting if not job.dropped]
+            for stream, sent in self._sent.items():
+                if all(job.dropped for job in sent):
+                    with contextlib.suppress(OSError, EOFError):
+                        stream.shutdown(socket.SHUT_RDWR)
+
+    def _work(self) -> None:
+        """For ever: the oldest job, and with it whatever can be asked in the same request."""
+        while True:
+            with self._news:
+                while not self._waiting:
+                    self._news.wait()
+                first = self._waiting[0]
+                batch = [job for job in self._waiting if job.sampling == first.sampling][: self.most]
+                self._waiting = [job for job in self._waiting if job not in batch]
+            taken = [job for job in batch if job.future.set_running_or_notify_cancel()]  # from now on they end here
+            if taken:
+                self._answer(taken)
+
+    def _answer(self, batch: Sequence[Job]) -> None:
+        """A request that fails for several is sent again for each, so that one's fault is not the others'."""
+        try:
+            replies = self._exchange(batch)
+        except Exception as error:  # a thread has nobody above it; whoever waits for a job is told
+            for job in batch:
+                job.future.set_exception(error)
+            return
+        if len(batch) > 1 and any(reply.problem for reply in replies):
+            for job in batch:
+                self._answer([job])
+            return
+        for job, reply in zip(batch, replies, strict=True):
+            job.future.set_result(reply)
+
+    def _exchange(self, batch: Sequence[Job]) -> Sequence[Reply]:
+        prompts = [job.prompt for job in batch]
+        sampling = batch[0].sampling
+        request = self.engine.asked(self.served, self.prompting, prompts, sampling)
+        try:
+            stream = self.dial()
+        except NemodeployError as error:
+            raise Refused(503, f"the server cannot be reached: {error.message}", code="unavailable") from error
+        with self._news:
+            self._sent[stream] = batch
+        try:
+            if all(job.dropped for job in batch):
+                raise Refused(499, "nobody waits for it any more")
+            status, body = exchange(stream, "127.0.0.1", request, timeout_s=self.within_s)
+        except TimeoutError as error:
+            raise Refused(504, f"the server did not answer within {self.within_s:.0f} s", code="timeout") from error
+        except (OSError, EOFError, HTTPException, ValueError) as error:
+            raise Refused(502, f"the connection to the server broke: {error}", code="broken") from error
+        finally:
+            with self._news:
+                del self._sent[stream]
+            with contextlib.suppress(OSError, EOFError):
+                stream.close()
+        stop = (*self.prompting.stop, *sampling.stop)
+        return self.engine.replies(status, body, served=self.served, prompts=prompts, stop=stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A request under way, and who is asked."""
+
+    answering: Answering
+    jobs: Sequence[Job]
+    backend: Backend
+
+    @property
+    def futures(self) -> list[Future[Reply]]:
+        """One for each choice."""
+        return [job.future for job in self.jobs]
+
+    def drop(self) -> None:
+        """Nobody listens any more."""
+        self.backend.drop(self.jobs)
+
+
+class Gateway:
+    """The service behind OpenAI's API on this machine, for one deployment and whoever knows its key."""
+
+    def __init__(self, backend: Backend, serves: Callable[[], bool], nonce: Callable[[], str], key: Secret) -> None:
+        """`serves`: whether there is a server at this moment; `nonce`: a word that nobody had before."""
+        self.backend, self.serves, self.nonce, self.key = backend, serves, nonce, key
+        self.model = backend.can.model
+
+    def accept(self, kind: str, raw: bytes, created: int) -> Conversation:
+        """Check and take up a request. Raises Refused."""
+        asked = read_request(kind, raw, self.backend.can)
+        answering = Answering(asked=asked, id=self.nonce(), created=created, model=self.model)
+        return Conversation(answering, self.backend.ask(asked), self.backend)
+
+
+def require() -> None:
+    """Raises BadInput where the extra is not installed."""
+    try:
+        from nemodeploy.adapters import asgi  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"this engine needs nemodeploy's gateway, and {error.name} is not installed", hint=MISSING
+        ) from None
+
+
+def serve(gateway: Gateway, listener: socket.socket) -> HttpServer:
+    """What answers on a socket that listens, once it is started."""
+    from nemodeploy.adapters.asgi import HttpServer
+
+    return HttpServer(listener, gateway)

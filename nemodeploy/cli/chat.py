@@ -1,0 +1,158 @@
+"""nemodeploy chat: a talk on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nemodeploy.cli import options, world
+from nemodeploy.cli.generate import asked_at, sampling
+from nemodeploy.cli.words import tell
+from nemodeploy.errors import BadInput, NemodeployError
+
+if TYPE_CHECKING:
+    from nemodeploy.app.talking import Talk
+
+HELP = """\
+  a line that ends with \\   goes on with the next one
+  \"\"\"                      begins and ends a text of several lines
+  Ctrl-C                   stops the answer, and nothing else
+  /save FILE               keeps the talk; as OpenAI's messages where FILE ends in .json
+  /system TEXT             what the system says from now on; alone: what it says
+  /clear                   forgets what was said
+  /exit, Ctrl-D            leaves; the deployment stays up"""
+MARKS = "> ", "… "
+
+
+@click.command("chat", short_help="Talk to it.")
+@click.argument("name")
+@options.cluster
+@options.verbose
+@sampling
+def command(name: str, cluster: str | None, system: str | None, **told: Any) -> None:
+    """Talk with a deployment; it remembers what was said. /help says what can be typed.
+
+    Without a terminal every line of stdin is a question.
+    """
+    from nemodeploy.app.talking import Talk
+
+    world.require_name(name)
+    with asked_at(cluster, name) as backend:
+        if not backend.prompting.turn:
+            hint = f'nemodeploy generate {name} "…"   has it go on with a text'
+            raise BadInput(f"{backend.can.model} continues text and does not converse", hint=hint)
+        settings = {key: value for key, value in told.items() if value is not None}
+        talk = Talk(backend=backend, system=system, settings=settings)
+        if sys.stdin.isatty():
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401  # arrows and history in input()
+            tell(f"{backend.can.model}; /help says what can be typed")
+        for said in _lines():
+            if not _obey(talk, said):
+                break
+
+
+def _lines() -> Iterator[str]:
+    """What is typed: lines, or several as one, until the end of input."""
+    while True:
+        try:
+            said = _typed(MARKS[0])
+            while said.endswith("\\"):
+                said = said[:-1] + "\n" + _typed(MARKS[1])
+            if said.strip() == '"""':
+                said = "\n".join(iter(lambda: _typed(MARKS[1]), '"""'))
+        except KeyboardInterrupt:
+            tell("\n  Ctrl-D or /exit leaves")
+            continue
+        except EOFError:
+            if sys.stdin.isatty():
+                tell("")
+            return
+        if said.strip():
+            yield said
+
+
+def _typed(mark: str) -> str:
+    """A line without its end. Raises EOFError."""
+    return input(mark if sys.stdin.isatty() else "")
+
+
+def _obey(talk: Talk, said: str) -> bool:
+    """Do what a line wants; False: leave."""
+    word, _, rest = said.strip().partition(" ")
+    if word == "/exit":
+        return False
+    if word in COMMANDS:
+        COMMANDS[word](talk, rest.strip())
+    elif word.startswith("/") and "/" not in word[1:]:
+        tell(f"  there is no {word}; /help says what there is, and a blank in front makes it a question")
+    else:
+        _ask(talk, said)
+    return True
+
+
+def _ask(talk: Talk, question: str) -> None:
+    """The answer as it comes; what goes wrong is said, and the talk goes on as it was."""
+    try:
+        talk.ask(question, _show)
+    except KeyboardInterrupt:
+        click.echo("")
+        tell("  stopped")
+        return
+    except NemodeployError as error:
+        tell(f"error: {error.message}" + (f"\n  try  {error.hint}" if error.hint else ""))
+        return
+    click.echo("")
+
+
+def _show(piece: str) -> None:
+    click.echo(piece, nl=False)
+
+
+def _save(talk: Talk, where: str) -> None:
+    if not where:
+        tell("  /save FILE")
+        return
+    path = Path(where).expanduser()
+    if path.suffix == ".json":
+        text = json.dumps(talk.messages, indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = "\n\n".join(f"{one['role']}: {one['content']}" for one in talk.messages) + "\n"
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        tell(f"  {path} is there already; another name")
+    except (OSError, UnicodeEncodeError, ValueError) as error:
+        tell(f"  {path} cannot be written: {error}")
+    else:
+        tell(f"  {len(talk.said) // 2} answers are in {path}")
+
+
+def _system(talk: Talk, text: str) -> None:
+    if text:
+        talk.system = text
+    tell(f"  system: {talk.system if talk.system is not None else talk.backend.prompting.system or '(nothing)'}")
+
+
+def _clear(talk: Talk, _: str) -> None:
+    talk.said.clear()
+    tell("  forgotten")
+
+
+def _help(_: Talk, __: str) -> None:
+    tell(HELP)
+
+
+COMMANDS: Mapping[str, Callable[[Any, str], None]] = {
+    "/save": _save,
+    "/system": _system,
+    "/clear": _clear,
+    "/help": _help,
+}
