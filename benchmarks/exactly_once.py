@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -25,6 +26,7 @@ from common import Bench, Sandboxed, parser
 
 from nemodeploy.adapters import clock
 from nemodeploy.adapters.journal import Journal
+from nemodeploy.adapters.keys import key_of
 from nemodeploy.adapters.transports import connect
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
@@ -73,6 +75,7 @@ class Trials:
             reporter=Silent(),
             new_token=clock.new_token,
             nonce=clock.nonce,
+            key=partial(key_of, bench.home / "state"),
             wall_clock=clock.utc_now,
             owner="benchmark",
             version=__version__,
