@@ -79,7 +79,10 @@ def server(cost_s: float) -> tuple[ThreadingHTTPServer, int]:
         def log_message(self, *words: object) -> None:
             pass
 
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 4 * CLIENTS  # all come at the same moment; beyond it they would be turned away
+
+    made = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=made.serve_forever, daemon=True).start()
     return made, int(made.server_address[1])
 

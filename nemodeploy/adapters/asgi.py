@@ -12,9 +12,11 @@ import json
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from functools import cached_property, partial
+from typing import Protocol, TypeAlias
 
 import uvicorn
 from starlette.applications import Starlette
@@ -31,9 +33,10 @@ from nemodeploy.version import __version__
 MOST_BYTES = 8 * 2**20
 SIGN_OF_LIFE_S = 15.0
 RETRY_AFTER_S = 5
+LISTEN_AFTER_S = 0.1  # a task that hears whether a client leaves costs as much as many an answer
 LEFT = 499  # nginx's number for a client that has closed the connection; nobody sees it
 
-
+Arrivals: TypeAlias = asyncio.Queue[tuple[int, Future[Reply]] | None]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -94,13 +97,37 @@ def application(service: Service) -> Starlette:
     """The routes."""
     api = _Api(service)
     routes = [
+        *(Route(path, api.guarded(api.generation(kind)), methods=["POST"]) for kind, path in PATHS.items()),
         Route("/health", api.health, methods=["GET"]),
         Route("/openapi.json", api.document, methods=["GET"]),
         Route("/v1/models", api.guarded(api.listing), methods=["GET"]),
         Route("/v1/models/{name:path}", api.guarded(api.one), methods=["GET"]),
-        *(Route(path, api.guarded(api.generation(kind)), methods=["POST"]) for kind, path in PATHS.items()),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+
+
+class Bell:
+    """Wakes its loop from other threads, once for all that came before it woke: a wake-up costs a system call."""
+
+    def __init__(self) -> None:
+        """For the loop that runs here."""
+        self.loop = asyncio.get_running_loop()
+        self._rung: deque[tuple[Arrivals, int, Future[Reply]]] = deque()
+        self._wakes = False
+
+    def ring(self, arrivals: Arrivals, index: int, one: Future[Reply]) -> None:
+        """From any thread: this one has its answer."""
+        self._rung.append((arrivals, index, one))
+        if not self._wakes:
+            self._wakes = True
+            with contextlib.suppress(RuntimeError):  # the server is closed, and nobody waits any more
+                self.loop.call_soon_threadsafe(self._hear)
+
+    def _hear(self) -> None:
+        self._wakes = False  # first: whoever rings from now on wakes it again
+        while self._rung:
+            arrivals, index, one = self._rung.popleft()
+            arrivals.put_nowait((index, one))
 
 
 class _Api:
@@ -108,6 +135,11 @@ class _Api:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+
+    @cached_property
+    def bell(self) -> Bell:
+        """Made when the loop runs."""
+        return Bell()
 
     def guarded(self, answer: Endpoint) -> Endpoint:
         """For those who know the key; what is refused is said in OpenAI's form."""
@@ -145,8 +177,8 @@ class _Api:
         async def answer(request: Request) -> Response:
             talk = self.service.accept(kind, await _body(request), int(time.time()))
             if talk.answering.asked.stream:
-                return StreamingResponse(_events(talk), media_type="text/event-stream")
-            return await _whole(request, talk)
+                return StreamingResponse(_events(talk, self.bell), media_type="text/event-stream")
+            return await _whole(request, talk, self.bell)
 
         return answer
 
@@ -185,21 +217,36 @@ def _json(document: Mapping[str, object], *, status: int = 200, headers: Mapping
     return Response(json.dumps(document), status_code=status, headers=headers, media_type="application/json")
 
 
-async def _whole(request: Request, talk: Talk) -> Response:
+async def _whole(request: Request, talk: Talk, bell: Bell) -> Response:
     """The answer when it is there; when the client leaves before, nobody waits for it."""
-    answer = asyncio.gather(*_awaited(talk), return_exceptions=True)
-    leaves = asyncio.ensure_future(_left(request))
-    both: set[asyncio.Future[Any]] = {answer, leaves}
+    arrivals, listening = _arrivals(talk, bell), list[asyncio.Task[None]]()
+
+    def listen() -> None:
+        listening.append(asyncio.ensure_future(_left(request)))
+        listening[0].add_done_callback(lambda _: arrivals.put_nowait(None))
+
+    later = asyncio.get_running_loop().call_later(LISTEN_AFTER_S, listen)
+    replies: dict[int, Reply] = {}
     try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            return Response(status_code=LEFT)
-        replies = [_settled(one) for one in answer.result()]
-        return _json(talk.answering.whole(replies))
+        while len(replies) < len(talk.futures):
+            arrival = await arrivals.get()
+            if arrival is None:
+                return Response(status_code=LEFT)
+            replies[arrival[0]] = _settled(arrival[1])
+        return _json(talk.answering.whole([replies[index] for index in sorted(replies)]))
     finally:
+        later.cancel()
+        for one in listening:
+            one.cancel()
         talk.drop()
-        leaves.cancel()
-        answer.cancel()
+
+
+def _arrivals(talk: Talk, bell: Bell) -> Arrivals:
+    """Which choice has its answer, as they come."""
+    found = Arrivals()
+    for index, one in enumerate(talk.futures):
+        one.add_done_callback(partial(bell.ring, found, index))
+    return found
 
 
 async def _left(request: Request) -> None:
@@ -207,40 +254,34 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _awaited(talk: Talk) -> list[asyncio.Future[Reply]]:
-    found = [asyncio.wrap_future(one) for one in talk.futures]
-    for one in found:
-        one.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may be that nobody asks
-    return found
-
-
-def _settled(one: Reply | BaseException) -> Reply:
+def _settled(one: Future[Reply]) -> Reply:
     """A reply with text. Raises Refused for any other."""
-    if isinstance(one, BaseException):
-        raise one if isinstance(one, Refused) else Refused(500, f"a bug in nemodeploy: {one!r}")
-    wrong = refusal(one)
+    error = one.exception()
+    if error is not None:
+        raise error if isinstance(error, Refused) else Refused(500, f"a bug in nemodeploy: {error!r}")
+    wrong = refusal(one.result())
     if wrong:
         raise wrong
-    return one
+    return one.result()
 
 
-async def _events(talk: Talk) -> AsyncIterator[str]:
+async def _events(talk: Talk, bell: Bell) -> AsyncIterator[str]:
     """Server-sent events: each choice as soon as it is there; an error is one, too, and then the stream ends."""
-    answering = talk.answering
+    answering, arrivals = talk.answering, _arrivals(talk, bell)
     try:
         for piece in answering.opening():
             yield _event(piece)
-        waiting = {one: index for index, one in enumerate(_awaited(talk))}
         replies: dict[int, Reply] = {}
-        while waiting:
-            done, _ = await asyncio.wait(waiting, timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
+        while len(replies) < len(talk.futures):
+            try:
+                arrival = await asyncio.wait_for(arrivals.get(), SIGN_OF_LIFE_S)
+            except asyncio.TimeoutError:
                 yield ": it is being worked on\n\n"
-            for one in sorted(done, key=lambda future: waiting[future]):
-                index = waiting.pop(one)
-                replies[index] = _settled(one.exception() or one.result())
-                for piece in answering.pieces(index, replies[index]):
-                    yield _event(piece)
+                continue
+            assert arrival is not None
+            replies[arrival[0]] = _settled(arrival[1])
+            for piece in answering.pieces(arrival[0], replies[arrival[0]]):
+                yield _event(piece)
         if answering.asked.include_usage:
             for piece in answering.closing([replies[index] for index in sorted(replies)]):
                 yield _event(piece)

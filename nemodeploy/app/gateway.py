@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 WITHIN_S = 3600.0
 AT_ONCE = 4  # connections to a server that answers several requests at the same time
+LINGER_S = 0.005  # where several ask at the same time the next are on their way; an answer takes much longer
 MISSING = "pip install 'nemodeploy[gateway]', or --raw for the engine's own protocol"
 
 
@@ -85,16 +88,26 @@ class Backend:
 
     def _work(self) -> None:
         """For ever: the oldest job, and with it whatever can be asked in the same request."""
+        crowd = False
         while True:
             with self._news:
                 while not self._waiting:
                     self._news.wait()
-                first = self._waiting[0]
-                batch = [job for job in self._waiting if job.sampling == first.sampling][: self.most]
-                self._waiting = [job for job in self._waiting if job not in batch]
-            taken = [job for job in batch if job.future.set_running_or_notify_cancel()]  # from now on they end here
-            if taken:
-                self._answer(taken)
+                full = len(self._waiting) >= self.most
+            if crowd and not full:
+                time.sleep(LINGER_S)
+            batch = self._take()
+            crowd = len(batch) > 1
+            if batch:
+                self._answer(batch)
+
+    def _take(self) -> Sequence[Job]:
+        """Whom to ask for next; none, when they have all left."""
+        with self._news:
+            batch = [job for job in self._waiting if job.sampling == self._waiting[0].sampling][: self.most]
+            taken = set(batch)
+            self._waiting = [job for job in self._waiting if job not in taken]
+        return batch
 
     def _answer(self, batch: Sequence[Job]) -> None:
         """A request that fails for several is sent again for each, so that one's fault is not the others'."""
@@ -153,7 +166,9 @@ class Conversation:
 
     def drop(self) -> None:
         """Nobody listens any more."""
-        self.backend.drop(self.jobs)
+        left = [job for job in self.jobs if not job.future.done()]
+        if left:
+            self.backend.drop(left)
 
 
 class Gateway:
@@ -161,13 +176,15 @@ class Gateway:
 
     def __init__(self, backend: Backend, serves: Callable[[], bool], nonce: Callable[[], str], key: Secret) -> None:
         """`serves`: whether there is a server at this moment; `nonce`: a word that nobody had before."""
-        self.backend, self.serves, self.nonce, self.key = backend, serves, nonce, key
+        self.backend, self.serves, self.key = backend, serves, key
         self.model = backend.can.model
+        mine = nonce()
+        self._ids = (f"{mine}{number:06x}" for number in itertools.count())
 
     def accept(self, kind: str, raw: bytes, created: int) -> Conversation:
         """Check and take up a request. Raises Refused."""
         asked = read_request(kind, raw, self.backend.can)
-        answering = Answering(asked=asked, id=self.nonce(), created=created, model=self.model)
+        answering = Answering(asked=asked, id=next(self._ids), created=created, model=self.model)
         return Conversation(answering, self.backend.ask(asked), self.backend)
 
 

@@ -187,6 +187,16 @@ def _numbers(values: Sequence[object]) -> Sequence[object]:
     return [*values, *(float(one) for one in values if isinstance(one, int) and not isinstance(one, bool))]
 
 
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
 def misfit(value: object, schema: Schema, at: str) -> str:
     """What is wrong with a value, and where; empty: nothing. The part of JSON Schema that the table uses."""
     if "anyOf" in schema:
@@ -195,15 +205,7 @@ def misfit(value: object, schema: Schema, at: str) -> str:
     if "enum" in schema:
         return "" if value in schema["enum"] else f"{at} must be one of {', '.join(schema['enum'])}"
     kind = schema["type"]
-    types: Mapping[str, tuple[type, ...]] = {
-        "string": (str,),
-        "integer": (int,),
-        "number": (int, float),
-        "boolean": (bool,),
-        "array": (list,),
-        "object": (dict,),
-    }
-    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "boolean"):
+    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
         return f"{at} must be of type {kind}"
     return _BOUNDS[kind](value, schema, at)
 

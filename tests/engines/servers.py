@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -47,6 +48,18 @@ def needs(engine: str) -> None:
     """Skip where its pack is not here."""
     if not packs().installed(PACKS[PACK_OF[engine]]):
         pytest.skip(f"the pack {PACK_OF[engine]} is not installed; make test-engines builds the packs and runs them")
+
+
+class Tapped(socket.socket):
+    """A connection, and every byte that went over it."""
+
+    def __init__(self, noted: list[bytes]) -> None:
+        super().__init__()
+        self.noted = noted
+
+    def sendall(self, data: Any, *more: int) -> None:
+        self.noted.append(bytes(data))
+        super().sendall(data, *more)
 
 
 @dataclass(frozen=True)
@@ -184,10 +197,17 @@ class Server:
         """The same for a question in the model's own template."""
         return self.ask(self.prompting.compose(text), tokens=tokens)
 
-    def backend(self) -> Backend:
-        """Whoever asks it as `generate` and `chat` do."""
+    def backend(self, tap: list[bytes] | None = None) -> Backend:
+        """Whoever asks it as `generate` and `chat` do; what goes to the server is noted in `tap`."""
         plan = json.loads(manifest(self.wanted.plan, self.wanted.bundle))["plan"]
-        return Backend(plan, lambda: socket.create_connection(("127.0.0.1", self.port)))
+        noted = tap if tap is not None else []
+
+        def dial() -> socket.socket:
+            stream = Tapped(noted)
+            stream.connect(("127.0.0.1", self.port))
+            return stream
+
+        return Backend(plan, dial)
 
     @contextlib.contextmanager
     def client(self) -> Iterator[openai.OpenAI]:

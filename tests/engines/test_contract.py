@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from nemodeploy.engines.answers import cut
 from nemodeploy.sandbox.programs import CHECKPOINTS
 from nemodeploy.values import HttpRequest
 from tests.engines.servers import L51, L70, N8, PACK_OF, Row, Server, free_port, needs, say, wanted
+from tests.unit.core.test_prompts import GOLDEN, strings
 
 CAPITAL = "What is the capital of France?"
 PARIS = "The capital of France is Paris."
@@ -76,6 +78,15 @@ def test_not_ready_looks_not_ready_until_it_generates(server: Server) -> None:
 def test_it_answers_in_the_models_own_template(server: Server) -> None:
     assert server.question(CAPITAL).text == PARIS
     assert server.question("What is the capital of Italy?").text == "The capital of Italy is Rome."
+
+
+def test_the_exact_bytes_of_the_format_reach_it(server: Server) -> None:
+    sent: list[bytes] = []
+    backend = server.backend(sent)
+    reply = backend.ask(wish(backend, "Who are you?", max_tokens=24))[0].future.result(60)
+    assert (bool(reply.text), reply.problem) == (True, "")
+    body = json.loads(b"".join(sent).partition(b"\r\n\r\n")[2])
+    assert GOLDEN[server.row.model] in [text.encode() for text in strings(body)]
 
 
 def test_the_answer_of_another_model_is_not_taken(server: Server) -> None:

@@ -277,6 +277,7 @@ class Deployments(RuleBasedStateMachine):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(7200)  # with --times 10 there are 10,000 examples
 def test_any_order_of_commands_and_faults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -40,12 +40,17 @@ class Terminal:
     def types(self, text: str) -> None:
         os.write(self.handle, text.encode())
 
-    def ended(self) -> int:
+    def ended(self, within_s: float = 20) -> int:
         """Its exit status."""
-        with contextlib.suppress(OSError):
-            while os.read(self.handle, 4096):
-                pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        deadline = time.monotonic() + within_s
+        while True:
+            done, status = os.waitpid(self.process, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            assert time.monotonic() < deadline, f"it has not ended; it said {self.seen!r}"
+            with contextlib.suppress(OSError):  # the terminal is gone when its last process is
+                if select.select([self.handle], [], [], 0.2)[0]:
+                    self.seen += os.read(self.handle, 4096).decode(errors="replace")
 
 
 @contextlib.contextmanager
@@ -74,6 +79,7 @@ def test_ctrl_c_stops_an_answer_and_nothing_else(rig: Rig) -> None:
         chat.until("> ")
         chat.types("/save\n")
         chat.until("/save FILE")
+        chat.until("> ")  # an end of input typed before the prompt is there is lost, as in every program with readline
         chat.types("\x04")
         assert chat.ended() == 0
     assert rig.status()["state"] in ("READY", "DEGRADED")
