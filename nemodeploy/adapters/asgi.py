@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property, partial
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nemodeploy.core.openai_answers import DONE, Answering, describe, model_card, refusal
 from nemodeploy.core.openai_requests import PATHS, Refused
@@ -36,7 +37,6 @@ RETRY_AFTER_S = 5
 LISTEN_AFTER_S = 0.1  # a task that hears whether a client leaves costs as much as many an answer
 LEFT = 499  # nginx's number for a client that has closed the connection; nobody sees it
 
-Arrivals: TypeAlias = asyncio.Queue[tuple[int, Future[Reply]] | None]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -80,7 +80,13 @@ class HttpServer:
         """Nothing is answered before `start`."""
         self.listener = listener
         settings = uvicorn.Config(
-            application(service), log_config=None, access_log=False, lifespan="off", ws="none", server_header=False
+            application(service),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            proxy_headers=False,  # nobody stands before it
         )
         self.server = uvicorn.Server(settings)
 
@@ -112,12 +118,12 @@ class Bell:
     def __init__(self) -> None:
         """For the loop that runs here."""
         self.loop = asyncio.get_running_loop()
-        self._rung: deque[tuple[Arrivals, int, Future[Reply]]] = deque()
+        self._rung: deque[Callable[[], None]] = deque()
         self._wakes = False
 
-    def ring(self, arrivals: Arrivals, index: int, one: Future[Reply]) -> None:
-        """From any thread: this one has its answer."""
-        self._rung.append((arrivals, index, one))
+    def ring(self, then: Callable[[], None]) -> None:
+        """From any thread: have this done in the loop."""
+        self._rung.append(then)
         if not self._wakes:
             self._wakes = True
             with contextlib.suppress(RuntimeError):  # the server is closed, and nobody waits any more
@@ -126,8 +132,46 @@ class Bell:
     def _hear(self) -> None:
         self._wakes = False  # first: whoever rings from now on wakes it again
         while self._rung:
-            arrivals, index, one = self._rung.popleft()
-            arrivals.put_nowait((index, one))
+            self._rung.popleft()()
+
+
+class Arrivals:
+    """The choices of a request that have their answers, as they come."""
+
+    def __init__(self, talk: Talk, bell: Bell) -> None:
+        """From now on."""
+        self.loop, self.bell = bell.loop, bell
+        self.left = len(talk.futures)
+        self._gone = False
+        self._news: deque[tuple[int, Future[Reply]]] = deque()
+        self._waits: asyncio.Future[None] | None = None
+        for index, one in enumerate(talk.futures):
+            one.add_done_callback(partial(self._arrives, index))
+
+    async def next(self) -> tuple[int, Reply] | None:
+        """The next one, and which; None: the client has left. Raises Refused where there is no answer."""
+        while not self._news:
+            if self._gone:
+                return None
+            self._waits = self.loop.create_future()
+            await self._waits
+        index, one = self._news.popleft()
+        self.left -= 1
+        return index, _settled(one)
+
+    def leave(self, *_: object) -> None:
+        """In the loop: the client has left."""
+        self._gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waits and not self._waits.done():
+            self._waits.set_result(None)
+
+    def _arrives(self, index: int, one: Future[Reply]) -> None:
+        """In the thread in which it was answered."""
+        self._news.append((index, one))
+        self.bell.ring(self._wake)
 
 
 class _Api:
@@ -141,19 +185,9 @@ class _Api:
         """Made when the loop runs."""
         return Bell()
 
-    def guarded(self, answer: Endpoint) -> Endpoint:
+    def guarded(self, answer: Endpoint) -> ASGIApp:
         """For those who know the key; what is refused is said in OpenAI's form."""
-
-        async def endpoint(request: Request) -> Response:
-            try:
-                _authorize(request, self.service.key)
-                return await answer(request)
-            except Refused as error:
-                return _refuse(error)
-            except ClientDisconnect:
-                return Response(status_code=LEFT)
-
-        return endpoint
+        return _Guarded(self.service.key, answer)
 
     async def health(self, _: Request) -> Response:
         if self.service.serves():
@@ -176,11 +210,30 @@ class _Api:
 
         async def answer(request: Request) -> Response:
             talk = self.service.accept(kind, await _body(request), int(time.time()))
+            arrivals = Arrivals(talk, self.bell)
             if talk.answering.asked.stream:
-                return StreamingResponse(_events(talk, self.bell), media_type="text/event-stream")
-            return await _whole(request, talk, self.bell)
+                return StreamingResponse(_events(talk, arrivals), media_type="text/event-stream")
+            return await _whole(request, talk, arrivals)
 
         return answer
+
+
+class _Guarded:
+    """An application of its own, so that Starlette wraps it in nothing that it does not need."""
+
+    def __init__(self, key: Secret, answer: Endpoint) -> None:
+        self.key, self.answer = key, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            _authorize(request, self.key)
+            response = await self.answer(request)
+        except Refused as error:
+            response = _refuse(error)
+        except ClientDisconnect:
+            response = Response(status_code=LEFT)
+        await response(scope, receive, send)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -217,36 +270,28 @@ def _json(document: Mapping[str, object], *, status: int = 200, headers: Mapping
     return Response(json.dumps(document), status_code=status, headers=headers, media_type="application/json")
 
 
-async def _whole(request: Request, talk: Talk, bell: Bell) -> Response:
+async def _whole(request: Request, talk: Talk, arrivals: Arrivals) -> Response:
     """The answer when it is there; when the client leaves before, nobody waits for it."""
-    arrivals, listening = _arrivals(talk, bell), list[asyncio.Task[None]]()
+    listening: list[asyncio.Task[None]] = []
 
     def listen() -> None:
         listening.append(asyncio.ensure_future(_left(request)))
-        listening[0].add_done_callback(lambda _: arrivals.put_nowait(None))
+        listening[0].add_done_callback(arrivals.leave)
 
-    later = asyncio.get_running_loop().call_later(LISTEN_AFTER_S, listen)
+    later = arrivals.loop.call_later(LISTEN_AFTER_S, listen)
     replies: dict[int, Reply] = {}
     try:
-        while len(replies) < len(talk.futures):
-            arrival = await arrivals.get()
+        while arrivals.left:
+            arrival = await arrivals.next()
             if arrival is None:
                 return Response(status_code=LEFT)
-            replies[arrival[0]] = _settled(arrival[1])
+            replies[arrival[0]] = arrival[1]
         return _json(talk.answering.whole([replies[index] for index in sorted(replies)]))
     finally:
         later.cancel()
         for one in listening:
             one.cancel()
         talk.drop()
-
-
-def _arrivals(talk: Talk, bell: Bell) -> Arrivals:
-    """Which choice has its answer, as they come."""
-    found = Arrivals()
-    for index, one in enumerate(talk.futures):
-        one.add_done_callback(partial(bell.ring, found, index))
-    return found
 
 
 async def _left(request: Request) -> None:
@@ -265,22 +310,22 @@ def _settled(one: Future[Reply]) -> Reply:
     return one.result()
 
 
-async def _events(talk: Talk, bell: Bell) -> AsyncIterator[str]:
+async def _events(talk: Talk, arrivals: Arrivals) -> AsyncIterator[str]:
     """Server-sent events: each choice as soon as it is there; an error is one, too, and then the stream ends."""
-    answering, arrivals = talk.answering, _arrivals(talk, bell)
+    answering = talk.answering
     try:
         for piece in answering.opening():
             yield _event(piece)
         replies: dict[int, Reply] = {}
-        while len(replies) < len(talk.futures):
+        while arrivals.left:
             try:
-                arrival = await asyncio.wait_for(arrivals.get(), SIGN_OF_LIFE_S)
+                arrival = await asyncio.wait_for(arrivals.next(), SIGN_OF_LIFE_S)
             except asyncio.TimeoutError:
                 yield ": it is being worked on\n\n"
                 continue
-            assert arrival is not None
-            replies[arrival[0]] = _settled(arrival[1])
-            for piece in answering.pieces(arrival[0], replies[arrival[0]]):
+            assert arrival is not None  # who leaves a stream ends it from outside
+            replies[arrival[0]] = arrival[1]
+            for piece in answering.pieces(*arrival):
                 yield _event(piece)
         if answering.asked.include_usage:
             for piece in answering.closing([replies[index] for index in sorted(replies)]):

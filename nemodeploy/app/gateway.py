@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 
 WITHIN_S = 3600.0
 AT_ONCE = 4  # connections to a server that answers several requests at the same time
-LINGER_S = 0.005  # where several ask at the same time the next are on their way; an answer takes much longer
+LINGER_S = 0.003  # where several ask at the same time the next are on their way; an answer takes much longer
 MISSING = "pip install 'nemodeploy[gateway]', or --raw for the engine's own protocol"
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One prompt that waits for its text; `dropped`: nobody wants it any more."""
+    """One prompt that waits for its text; `dropped`: nobody wants it any more; `party`: who may be asked for in the
+    same request, where a seed is to give the same text again."""
 
     prompt: str
     sampling: Sampling
+    party: Asked | None = None
     dropped: bool = False
     future: Future[Reply] = field(default_factory=Future)
 
@@ -69,7 +71,8 @@ class Backend:
 
     def ask(self, asked: Asked) -> list[Job]:
         """Take up a request: a job for each choice, in order."""
-        jobs = [Job(prompt, asked.sampling) for prompt in asked.prompts for _ in range(asked.n)]
+        party = asked if asked.sampling.seed is not None else None
+        jobs = [Job(prompt, asked.sampling, party) for prompt in asked.prompts for _ in range(asked.n)]
         with self._news:
             self._waiting += jobs
             self._news.notify_all()
@@ -104,10 +107,13 @@ class Backend:
     def _take(self) -> Sequence[Job]:
         """Whom to ask for next; none, when they have all left."""
         with self._news:
-            batch = [job for job in self._waiting if job.sampling == self._waiting[0].sampling][: self.most]
-            taken = set(batch)
+            if not self._waiting:
+                return ()
+            first = self._waiting[0]
+            batch = [job for job in self._waiting if job.sampling == first.sampling and job.party is first.party]
+            taken = set(batch[: self.most])
             self._waiting = [job for job in self._waiting if job not in taken]
-        return batch
+        return batch[: self.most]
 
     def _answer(self, batch: Sequence[Job]) -> None:
         """A request that fails for several is sent again for each, so that one's fault is not the others'."""

@@ -192,6 +192,17 @@ def test_different_settings_are_not_mixed(rig: Rig, nemo: Nemo) -> None:
     assert 3 <= len(nemo.batches) <= 4
 
 
+def test_whoever_wants_the_same_text_again_by_a_seed_is_asked_for_alone(rig: Rig, nemo: Nemo) -> None:
+    nemo.hold.clear()
+    first = threading.Thread(target=rig.ask, args=("first",))
+    first.start()
+    nemo.until(1)
+    threading.Timer(0.5, nemo.hold.set).start()
+    rig.together(3, seed=7, temperature=0.5, n=2)
+    first.join()
+    assert [len(batch) for batch in nemo.batches] == [1, 2, 2, 2]
+
+
 def test_one_that_is_refused_does_not_hurt_the_others(rig: Rig, nemo: Nemo) -> None:
     nemo.refuses = lambda sentences: "the number is bad" if any(" 3 " in one for one in sentences) else None
     nemo.hold.clear()
