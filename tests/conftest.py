@@ -29,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden scripts afresh")
 
 
+def pytest_configure() -> None:
+    """A shell starts what it puts into the background deaf to INT, and that is inherited by all that is tested."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @dataclass(frozen=True)
 class Home:
     """A user's XDG directories, and the command run in them."""
@@ -62,8 +68,6 @@ class Home:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell starts what it puts into the background deaf to INT, and that is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def start_until(self, word: str, *words: str) -> subprocess.Popen[str]:

@@ -1,24 +1,34 @@
-"""The effective SSH settings of a host: what `ssh -G` says where the client exists, paramiko's parser otherwise."""
+"""The effective SSH settings of a host: what `ssh -G` says where the client exists, paramiko's parser otherwise.
+
+Source: ssh_config(5), OpenSSH 9.2.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nemodeploy.core.spec import Ssh
-from nemodeploy.errors import BadInput, PreflightFailed
+from nemodeploy.errors import BadInput
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
+NOT_SAID = ("", "none", "no")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SshSettings:
-    """Where to connect, as whom, with which keys, trusting which host keys."""
+    """Where to connect, as whom, with which keys, trusting which host keys, and by which way.
 
+    `jumps`: hosts on the way, the first one first, each as user@host:port. `agent`: its socket; empty: the one of the
+    environment; none: no agent. `only_openssh`: what paramiko cannot do for it.
+    """
+
+    alias: str
     host: str
     port: int
     user: str
@@ -26,39 +36,117 @@ class SshSettings:
     known_hosts: tuple[Path, ...]
     identities_only: bool
     host_key_alias: str
+    jumps: tuple[str, ...] = ()
+    proxy_command: str = ""
+    agent: str = ""
+    only_openssh: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{self.user}@{self.host} port {self.port}"
+
+    @property
+    def known_as(self) -> str:
+        """Its name in known_hosts."""
+        name = self.host_key_alias or self.host
+        return name if self.port == 22 else f"[{name}]:{self.port}"
 
 
-def effective(ssh: Ssh) -> SshSettings:
-    """Ask for the settings of a cluster's `ssh:` section; its own words win over the configuration's."""
+def effective(ssh: Ssh, host: str = "") -> SshSettings:
+    """The settings of one of a cluster's login hosts, the first one unless it is named.
+
+    The words of the cluster file's `ssh:` section win over the configuration's. Raises BadInput.
+    """
     if ssh.config and not Path(ssh.config).expanduser().is_file():
         raise BadInput(f"the ssh configuration {ssh.config} does not exist")
-    values = _from_client(ssh) if shutil.which("ssh") else _from_parser(ssh)
-    for unsupported in ("proxyjump", "proxycommand"):
-        said = values.get(unsupported, ["none"])[0]
-        if said != "none":
-            raise PreflightFailed(
-                f"{ssh.host} is reached through {unsupported} {said}, which is not supported yet",
-                hint="name a login host in the cluster file that can be reached directly",
-            )
+    return _settings(host or ssh.host, ssh.user, ssh.port, ssh.config)
+
+
+def jump(hop: str, ssh: Ssh) -> SshSettings:
+    """The settings of a host on the way: user@host:port, or an alias of the same configuration."""
+    user, _, rest = hop.rpartition("@")
+    match = re.fullmatch(
+        r"(\[(?P<address>[^\[\]]+)\]|(?P<host>[^:\[\]]+))(:(?P<port>\d{1,5}))?", rest.removeprefix("ssh://").rstrip("/")
+    )
+    if not match:
+        raise BadInput(f"the jump host {hop!r} cannot be read", hint="user@host:port")
+    port = int(match["port"]) if match["port"] else None
+    return _settings(match["host"] or match["address"], user.removeprefix("ssh://"), port, ssh.config)
+
+
+def options(ssh: Ssh) -> tuple[str, ...]:
+    """The same words for the OpenSSH client."""
+    return (
+        *(("-F", str(Path(ssh.config).expanduser())) if ssh.config else ()),
+        *(("-l", ssh.user) if ssh.user else ()),
+        *(("-p", str(ssh.port)) if ssh.port else ()),
+    )
+
+
+def _settings(host: str, user: str, port: int | None, config: str) -> SshSettings:
+    values = _from_client(host, user, config) if shutil.which("ssh") else _from_parser(host, config)
+
+    def said(key: str) -> str:
+        word = " ".join(values.get(key, [""]))
+        return "" if word in NOT_SAID else word
+
+    keys = _existing(values.get("identityfile", []))
+    name = values["hostname"][0]
     return SshSettings(
-        host=values["hostname"][0],
-        port=ssh.port or int(values.get("port", ["22"])[0]),
-        user=ssh.user or values["user"][0],
-        key_files=_existing(values.get("identityfile", [])),
+        alias=host,
+        host=name,
+        port=port or int(values.get("port", ["22"])[0]),
+        user=user or values["user"][0],
+        key_files=keys,
         known_hosts=_existing(
             [*values.get("userknownhostsfile", []), *values.get("globalknownhostsfile", [])] or DEFAULT_KNOWN_HOSTS
         ),
         identities_only=values.get("identitiesonly", ["no"])[0] == "yes",
-        host_key_alias=values.get("hostkeyalias", [""])[0],
+        host_key_alias=said("hostkeyalias"),
+        jumps=tuple(filter(None, said("proxyjump").split(","))),
+        proxy_command=said("proxycommand"),
+        agent="none" if values.get("identityagent") == ["none"] else _agent(said("identityagent")),
+        only_openssh=tuple(_only_openssh(said, keys)),
     )
 
 
-def _from_client(ssh: Ssh) -> Mapping[str, list[str]]:
-    words = ["ssh", "-G", *(("-F", str(Path(ssh.config).expanduser())) if ssh.config else ())]
-    words += [*(("-l", ssh.user) if ssh.user else ()), "--", ssh.host]
+def _agent(said: str) -> str:
+    return "" if said == "SSH_AUTH_SOCK" else str(Path(said).expanduser()) if said else ""
+
+
+def _only_openssh(said: object, keys: Sequence[Path]) -> list[str]:
+    """What paramiko 5.1 does not know, as reasons."""
+    assert callable(said)
+    found = [
+        f"{word} {said(key)}"
+        for key, word in (("certificatefile", "CertificateFile"), ("pkcs11provider", "PKCS11Provider"))
+        if said(key)
+    ]
+    found += [f"{path.name} is a FIDO key" for path in keys if _is_fido(path)]
+    if said("gssapiauthentication") == "yes" and _has_ticket():
+        found.append("a Kerberos ticket")
+    return found
+
+
+def _is_fido(path: Path) -> bool:
+    public = Path(f"{path}.pub")
+    return public.is_file() and public.read_text(errors="replace").startswith("sk-")
+
+
+def _has_ticket() -> bool:
+    program = shutil.which("klist")
+    if not program:
+        return False
+    done = subprocess.run([program, "-s"], capture_output=True, check=False, timeout=10, stdin=subprocess.DEVNULL)
+    return done.returncode == 0
+
+
+def _from_client(host: str, user: str, config: str) -> Mapping[str, list[str]]:
+    words = ["ssh", "-G", *options(Ssh(hosts=(host,), user=user, config=config)), "--", host]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20, stdin=subprocess.DEVNULL)
     if done.returncode:
-        raise BadInput(f"ssh does not accept the settings of {ssh.host}: {done.stderr.strip()}")
+        raise BadInput(f"ssh does not accept the settings of {host}: {done.stderr.strip()}")
     values: dict[str, list[str]] = {}
     for line in done.stdout.splitlines():
         key, _, value = line.partition(" ")
@@ -67,15 +155,15 @@ def _from_client(ssh: Ssh) -> Mapping[str, list[str]]:
     return values
 
 
-def _from_parser(ssh: Ssh) -> Mapping[str, list[str]]:
+def _from_parser(host: str, config: str) -> Mapping[str, list[str]]:
     import getpass
 
     import paramiko
 
-    path = Path(ssh.config or "~/.ssh/config").expanduser()
-    found: Mapping[str, object] = paramiko.SSHConfig.from_path(str(path)).lookup(ssh.host) if path.is_file() else {}
+    path = Path(config or "~/.ssh/config").expanduser()
+    found: Mapping[str, object] = paramiko.SSHConfig.from_path(str(path)).lookup(host) if path.is_file() else {}
     values = {key: [*map(str, value)] if isinstance(value, list) else [str(value)] for key, value in found.items()}
-    values.setdefault("hostname", [ssh.host])
+    values.setdefault("hostname", [host])
     values.setdefault("user", [getpass.getuser()])
     values.setdefault("identityfile", list(DEFAULT_KEYS))
     return values

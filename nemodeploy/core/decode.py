@@ -25,8 +25,10 @@ from nemodeploy.core.spec import (
 from nemodeploy.errors import BadInput
 from nemodeploy.values import NAME
 
-TRANSPORTS = ("paramiko", "local")
+TRANSPORTS = ("auto", "paramiko", "openssh", "local")
 HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
+HOST_KEY = r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,}={0,3}( .*)?"
+LIKE_HOST_KEY = "a host key such as `ssh-ed25519 AAAA…`; nemodeploy trust shows them"
 REMOTE_PATH = r"(/|\$HOME/)[^\x00-\x1f\x7f%\\]*"
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 LIKE_PATH = "an absolute path on the cluster, or one that begins with $HOME/"
@@ -52,7 +54,7 @@ DEFAULTS = Document(
         "root": "$HOME/.nemodeploy",
         "scheduler": "slurm",
         "runtime": "pyxis",
-        "transport": "paramiko",
+        "transport": "auto",
         "slurm": {"exclusive": True},
         "serving": {"max_length": 4096},
         "lease": {"minimum_s": 120},
@@ -182,25 +184,35 @@ def read_hardware(name: str, reader: Reader) -> tuple[Hardware, int | None, Host
 
 
 def _cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluster:
-    ssh = reader.section("ssh")
+    transport = reader.choice("transport", TRANSPORTS, DEFAULTS.data["transport"])
     return Cluster(
         name=name,
         description=reader.text("description", ""),
         notice=reader.text("notice", ""),
         when_unreachable=reader.text("when_unreachable", ""),
-        transport=reader.choice("transport", TRANSPORTS, DEFAULTS.data["transport"]),
-        ssh=Ssh(
-            host=ssh.text("host", pattern=HOST, like="a host name or an alias of ssh_config"),
-            user=ssh.text("user", "", pattern=r"[A-Za-z0-9_.@-]*", like="a user name"),
-            port=ssh.integer("port", None, most=65535),
-            config=ssh.text("config", ""),
-            reconnect_wait_s=ssh.integer("reconnect_wait_s", 15, least=0, most=600),
-        ),
+        transport=transport,
+        ssh=_ssh(reader.section("ssh"), needed=transport != "local"),
         root=reader.text("root", DEFAULTS.data["root"], pattern=REMOTE_PATH, like=LIKE_PATH),
         scheduler=reader.choice("scheduler", schedulers, DEFAULTS.data["scheduler"]),
         endpoint_host=reader.text("endpoint_host", "", pattern=HOST, like="a host name"),
         lease_minimum_s=reader.section("lease").integer("minimum_s", DEFAULTS.data["lease"]["minimum_s"], most=86400),
         storage_gb_per_s=reader.number("storage_gb_per_s", DEFAULTS.data["storage_gb_per_s"], most=1e6),
+    )
+
+
+def _ssh(reader: Reader, *, needed: bool) -> Ssh:
+    like = "a host name or an alias of ssh_config"
+    several = reader.texts("hosts", pattern=HOST, like=like)
+    one = reader.text("host", REQUIRED if needed and not several else "", pattern=HOST, like=like)
+    if one and several:
+        reader.complain("host", "stands beside hosts", "leave one of them out")
+    return Ssh(
+        hosts=several or ((one,) if one else ()),
+        user=reader.text("user", "", pattern=r"[A-Za-z0-9_.@-]*", like="a user name"),
+        port=reader.integer("port", None, most=65535),
+        config=reader.text("config", ""),
+        host_keys=reader.texts("host_keys", pattern=HOST_KEY, like=LIKE_HOST_KEY),
+        reconnect_wait_s=reader.integer("reconnect_wait_s", 15, least=0, most=600),
     )
 
 

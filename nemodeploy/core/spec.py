@@ -176,17 +176,25 @@ class Choices:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ssh:
-    """How a site's login host is reached; `host` may be an alias of ssh_config (or of the file `config`).
+    """How a site's login hosts are reached, in the order in which they are tried; each may be an alias of ssh_config
+    (or of the file `config`).
 
-    `reconnect_wait_s`: the pause before a broken connection is tried again, and about which a submission in doubt
-    waits between its three attempts.
+    `host_keys`: the only ones that are trusted, as `ssh-ed25519 AAAA…`; none: known_hosts decides. `reconnect_wait_s`:
+    the pause before a broken connection is tried again, and about which a submission in doubt waits between its three
+    attempts.
     """
 
-    host: str
+    hosts: tuple[str, ...]
     user: str = ""
     port: int | None = None
     config: str = ""
+    host_keys: tuple[str, ...] = ()
     reconnect_wait_s: int = 15
+
+    @property
+    def host(self) -> str:
+        """The first one; empty where nothing is to be reached by SSH."""
+        return self.hosts[0] if self.hosts else ""
 
     @property
     def recovery_waits_s(self) -> tuple[float, ...]:

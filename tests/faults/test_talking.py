@@ -6,7 +6,6 @@ import contextlib
 import os
 import pty
 import select
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -26,8 +25,6 @@ class Terminal:
     def __init__(self, environment: dict[str, str], *words: str) -> None:
         self.process, self.handle = pty.fork()
         if self.process == 0:
-            # A shell starts what it puts into the background deaf to INT, and that is inherited.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execve(sys.executable, [sys.executable, "-m", "nemodeploy", *words], environment)
         self.seen = ""
 

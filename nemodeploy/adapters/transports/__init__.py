@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Callable, Mapping
 
+from nemodeploy.adapters import terminal
+from nemodeploy.adapters.ssh_settings import effective
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.core.spec import Cluster
+from nemodeploy.errors import PreflightFailed
+
+log = logging.getLogger("nemodeploy")
 
 
 def _paramiko(cluster: Cluster) -> Transport:
     from nemodeploy.adapters.transports.paramiko_ssh import ParamikoTransport
 
-    return ParamikoTransport(cluster)
+    return ParamikoTransport(cluster, terminal.asker())
+
+
+def _openssh(cluster: Cluster) -> Transport:
+    from nemodeploy.adapters.transports.openssh import OpenSshTransport
+    from nemodeploy.adapters.transports.openssh_master import masters
+
+    return OpenSshTransport(cluster, masters(), person=terminal.asker() is not None)
 
 
 def _local(cluster: Cluster) -> Transport:
@@ -21,9 +35,47 @@ def _local(cluster: Cluster) -> Transport:
     return LocalTransport()
 
 
-TRANSPORTS: Mapping[str, Callable[[Cluster], Transport]] = {"paramiko": _paramiko, "local": _local}
+TRANSPORTS: Mapping[str, Callable[[Cluster], Transport]] = {
+    "paramiko": _paramiko,
+    "openssh": _openssh,
+    "local": _local,
+}
+
+
+def choose(cluster: Cluster) -> tuple[str, str]:
+    """The name of a cluster's transport, and why it is that one. Raises PreflightFailed where it cannot do what the
+    settings want, and names the one that can."""
+    if cluster.transport == "local":
+        return "local", "the cluster file says so"
+    has_client = shutil.which("ssh") is not None
+    wanted = [reason for host in cluster.ssh.hosts for reason in effective(cluster.ssh, host).only_openssh]
+    if cluster.transport == "paramiko" and wanted:
+        raise PreflightFailed(
+            f"cluster {cluster.name}: paramiko cannot do {wanted[0]}", hint="transport: openssh in its cluster file"
+        )
+    if cluster.transport == "openssh" and not has_client:
+        raise PreflightFailed(
+            f"cluster {cluster.name}: there is no ssh on this machine",
+            hint="apt install openssh-client, or transport: auto",
+        )
+    if cluster.transport != "auto":
+        return cluster.transport, "the cluster file says so"
+    if has_client and _is_logged_in(cluster):
+        return "openssh", "nemodeploy login has opened a connection"
+    if has_client and wanted:
+        return "openssh", f"paramiko cannot do {wanted[0]}"
+    return "paramiko", "it can do all that the settings want"
+
+
+def _is_logged_in(cluster: Cluster) -> bool:
+    from nemodeploy.adapters.transports.openssh_master import masters
+
+    kept = masters()
+    return any(kept.is_open(kept.path(cluster, host), host) for host in cluster.ssh.hosts)
 
 
 def connect(cluster: Cluster) -> Transport:
     """The transport of a cluster; it connects at its first use."""
-    return TRANSPORTS[cluster.transport](cluster)
+    name, why = choose(cluster)
+    log.debug("cluster %s by %s: %s", cluster.name, name, why)
+    return TRANSPORTS[name](cluster)

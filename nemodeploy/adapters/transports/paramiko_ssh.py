@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 import select
 import shlex
 import socket
 import threading
 import time
-from pathlib import Path
 
 import paramiko
 
-from nemodeploy.adapters.ssh_settings import SshSettings, effective
+from nemodeploy.adapters.ssh_settings import effective
+from nemodeploy.adapters.terminal import Ask
 from nemodeploy.adapters.transports.base import OUTPUT_CAP
+from nemodeploy.adapters.transports.paramiko_login import CONNECT_WITHIN_S, Chain
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, ForwardingRefused, HostKeyRejected
+from nemodeploy.errors import ClusterUnreachable, ForwardingRefused
 from nemodeploy.values import Command, Completed
 
-CONNECT_WITHIN_S = 20.0
 # The server is asked for a sign of life so often; without one for so long the connection is dead, whatever TCP says.
 KEEPALIVE_S = 15.0
 DEAD_AFTER_S = 45.0
 ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, 5.1
 SHELL = "exec env LC_ALL=C sh -s"  # understood by every login shell, csh included
 
+log = logging.getLogger("nemodeploy")
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
@@ -39,9 +39,11 @@ logging.getLogger("paramiko").propagate = False
 class ParamikoTransport:
     """One SSH connection to a cluster's login host."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        """Nothing is connected before the first command."""
+    def __init__(self, cluster: Cluster, ask: Ask | None = None) -> None:
+        """Nothing is connected before the first command; `ask`: who can be asked for a code."""
         self.cluster = cluster
+        self._chain = Chain(cluster, ask)
+        self._hosts = list(cluster.ssh.hosts)
         self._client: paramiko.SSHClient | None = None
         self._pulse = _Pulse(None)
         self._connecting = threading.Lock()
@@ -111,9 +113,8 @@ class ParamikoTransport:
 
     def close(self) -> None:
         """End the connection."""
-        if self._client:
-            self._client.close()
-            self._client = None
+        self._chain.close()
+        self._client = None
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -161,73 +162,26 @@ class ParamikoTransport:
     def _connected(self) -> paramiko.SSHClient:
         with self._connecting:  # a tunnel is used by many threads
             if self._client is None:
-                settings = effective(self.cluster.ssh)
-                self._client = self._login(settings, self._dial(settings))
+                self._client = self._connect()
+                transport = self._client.get_transport()
+                assert transport is not None
+                self._pulse = _Pulse(transport)
             return self._client
 
-    def _dial(self, settings: SshSettings) -> socket.socket:
-        try:
-            connection = socket.create_connection((settings.host, settings.port), timeout=CONNECT_WITHIN_S)
-        except OSError as error:
-            raise ClusterUnreachable(
-                f"cannot connect to {self._name} at {settings.host} port {settings.port}: {error.strerror or error}",
-                hint=self.cluster.when_unreachable or f"try by hand: ssh {self.cluster.ssh.host}",
-            ) from error
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
-
-    def _login(self, settings: SshSettings, connection: socket.socket) -> paramiko.SSHClient:
-        client = paramiko.SSHClient()
-        client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        for path in settings.known_hosts:
-            client.load_host_keys(str(path)) if os.access(path, os.W_OK) else client.load_system_host_keys(str(path))
-        name = settings.host_key_alias or settings.host
-        try:
-            client.connect(
-                name,
-                port=settings.port,
-                username=settings.user,
-                key_filename=[str(path) for path in settings.key_files],  # type: ignore[arg-type] # takes a list, too
-                allow_agent=not settings.identities_only,
-                look_for_keys=False,
-                timeout=CONNECT_WITHIN_S,
-                banner_timeout=CONNECT_WITHIN_S,
-                auth_timeout=CONNECT_WITHIN_S,
-                sock=connection,
-            )
-        except Exception as error:
-            client.close()
-            raise self._translated(error, settings) from error
-        transport = client.get_transport()
-        assert transport is not None
-        self._pulse = _Pulse(transport)
-        return client
-
-    def _translated(self, error: Exception, settings: SshSettings) -> Exception:
-        """What paramiko raises in our words, once, here."""
-        where = f"{settings.user}@{settings.host} port {settings.port}"
-        by_hand = (
-            f"ssh {'-F ' + self.cluster.ssh.config + ' ' if self.cluster.ssh.config else ''}{self.cluster.ssh.host}"
-        )
-        if isinstance(error, paramiko.BadHostKeyException):
-            return HostKeyRejected(
-                f"the host key of {where} is not the recorded one; nothing was sent",
-                hint="ask the site whether the key changed, then replace its line in known_hosts",
-            )
-        if isinstance(error, paramiko.AuthenticationException) or "No authentication methods" in str(error):
-            keys = ", ".join(map(_tilde, settings.key_files)) or "none"
-            return AuthenticationFailed(
-                f"{where} refused to let us in; keys tried: {keys}", hint=f"try by hand: {by_hand}"
-            )
-        if "not found in known_hosts" in str(error):
-            files = ", ".join(map(_tilde, settings.known_hosts)) or "no known_hosts file exists"
-            return HostKeyRejected(
-                f"the host key of {where} is unknown ({files}); nothing was sent",
-                hint=f"check the fingerprint with the site, then accept it once: {by_hand}",
-            )
-        if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
-            return ClusterUnreachable(f"no SSH session with {where}: {error}", hint=self.cluster.when_unreachable)
-        return error
+    def _connect(self) -> paramiko.SSHClient:
+        """The first login host that can be reached, the one that could be last time before any other."""
+        hosts = self._hosts
+        for place, host in enumerate(hosts):
+            try:
+                client = self._chain.connect(effective(self.cluster.ssh, host))
+            except ClusterUnreachable as error:
+                if place == len(hosts) - 1:
+                    raise
+                log.debug("%s: %s; trying the next login host", self._name, error.message)
+                continue
+            self._hosts = [*hosts[place:], *hosts[:place]]
+            return client
+        raise AssertionError("a cluster has a login host")
 
 
 class _Pulse:
@@ -266,8 +220,3 @@ def _text(parts: list[bytes]) -> str:
     whole = b"".join(parts)
     parts.clear()
     return str(memoryview(whole)[:OUTPUT_CAP], "utf-8", "replace")
-
-
-def _tilde(path: Path) -> str:
-    home = str(Path.home())
-    return str(path).replace(home, "~", 1) if str(path).startswith(home) else str(path)

@@ -1,0 +1,251 @@
+"""SSH by the OpenSSH client, over one connection that it keeps: for whatever paramiko cannot do.
+
+Kerberos, FIDO keys, certificates, PKCS#11 and every odd setup are ssh's own; so are its files. A connection that
+`nemodeploy login` has opened is used, and nothing is asked. Source: ssh(1), OpenSSH 9.2; that a stream is open is told
+by a line of its log which mux.c has had since 6.0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import selectors
+import shlex
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+from nemodeploy.adapters import ssh_settings, streams
+from nemodeploy.adapters.transports.base import OUTPUT_CAP
+from nemodeploy.adapters.transports.openssh_master import ALWAYS, CONNECT_WITHIN_S, Masters, start
+from nemodeploy.core.spec import Cluster
+from nemodeploy.errors import ClusterUnreachable, ForwardingRefused
+from nemodeploy.values import Command, Completed
+
+OPENED, REFUSED = b"master session id:", b"forwarding request failed"
+NO_BASH = (126, 127)
+log = logging.getLogger("nemodeploy")
+
+
+class OpenSshTransport:
+    """A connection of ssh's to a cluster's login host, and commands and streams over it."""
+
+    def __init__(self, cluster: Cluster, masters: Masters, *, person: bool = False) -> None:
+        """Nothing is connected before the first command; `person`: ssh may ask for a code on the terminal."""
+        self.cluster, self.masters, self.person = cluster, masters, person
+        self._hosts = list(cluster.ssh.hosts)
+        self._master: subprocess.Popen[bytes] | None = None
+        self._path: Path | None = None
+        self._connecting = threading.Lock()
+
+    def open(self) -> None:
+        """Connect and authenticate now."""
+        self._connected()
+
+    def run(self, command: Command) -> Completed:
+        """Feed the text to `sh` on its standard input and collect both streams; the last line of the second one is the
+        status, without which the answer is not complete."""
+        nonce = secrets.token_hex(8)
+        told = f"env LC_ALL=C sh -s; printf '\\n%s:%d\\n' {nonce} $? >&2"
+        words = [*self._client(), "--", self._hosts[0], f"exec sh -c {shlex.quote(told)}"]
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        ) as process:
+            try:
+                stdout, stderr = _exchange(process, command.script.encode(), command.deadline_s)
+            except TimeoutError:
+                self.close()  # the next call must not meet a dead connection
+                raise ClusterUnreachable(f"{self._name} gave no answer within {command.deadline_s:.0f} s") from None
+            finally:
+                process.kill()
+        said, _, status = stderr.rpartition(f"\n{nonce}:".encode())
+        if not status.strip().isdigit():
+            self.close()
+            raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")
+        return Completed(status=int(status), stdout=_text(stdout), stderr=_text(said))
+
+    def tunnel(self, host: str, port: int) -> socket.socket:
+        """A stream through the login host; where it forwards none, a command on it that passes bytes on. Raises
+        ForwardingRefused where neither is possible."""
+        return self._forwarded(host, port) or self._relay(host, port)
+
+    def close(self) -> None:
+        """End the connection, unless it is one that `login` has opened."""
+        with self._connecting:
+            master, self._master, self._path = self._master, None, None
+        if master:
+            master.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                master.wait(5)
+            master.kill()
+            master.wait()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"cluster {self.cluster.name}"
+
+    def _client(self) -> list[str]:
+        """A client of the connection that is kept; it never connects by itself."""
+        path = self._connected()
+        own = ("-o", "BatchMode=yes", "-o", "ProxyCommand=false", "-o", "ControlMaster=no")
+        return ["ssh", "-S", str(path), *own, *ALWAYS, *ssh_settings.options(self.cluster.ssh)]
+
+    def _connected(self) -> Path:
+        with self._connecting:
+            stands = self._path and (self._master is None or self._master.poll() is None)
+            if not stands:
+                self._path, self._master = self._kept(), None
+            if self._path is None:
+                self._path = self._connect()
+            return self._path
+
+    def _kept(self) -> Path | None:
+        """The connection that `login` has opened, to whichever host."""
+        for place, host in enumerate(self._hosts):
+            path = self.masters.path(self.cluster, host)
+            if self.masters.is_open(path, host):
+                self._hosts = [*self._hosts[place:], *self._hosts[:place]]
+                return path
+        return None
+
+    def _connect(self) -> Path:
+        """To the first login host that can be reached, the one that could be last time before any other."""
+        hosts = self._hosts
+        for place, host in enumerate(hosts):
+            path = self.masters.fresh()
+            try:
+                self._master = start(self.cluster, host, path, self.masters, person=self.person)
+            except ClusterUnreachable as error:
+                if place == len(hosts) - 1:
+                    raise
+                log.debug("%s: %s; trying the next login host", self._name, error.message)
+                continue
+            self._hosts = [*hosts[place:], *hosts[:place]]
+            return path
+        raise AssertionError("a cluster has a login host")
+
+    def _forwarded(self, host: str, port: int) -> socket.socket | None:
+        """None: the login host has no way there, or forwards nothing."""
+        words = [*self._client(), "-v", "-W", f"{host}:{port}", "--", self._hosts[0]]
+        reading, writing = os.pipe()
+        heard = os.fdopen(reading, "rb", buffering=0)
+        try:
+            stream, process = streams.of_command(words, stderr=writing)
+        finally:
+            os.close(writing)
+        if _opens(heard):
+            threading.Thread(target=_swallow, args=(heard,), daemon=True).start()
+            return stream
+        heard.close()
+        stream.close()
+        process.kill()
+        if self._path and not self.masters.is_open(self._path, self._hosts[0]):
+            self.close()
+            raise ClusterUnreachable(f"the connection to {self._name} broke")
+        return None
+
+    def _relay(self, host: str, port: int) -> socket.socket:
+        """bash opens the connection, says that it is open after whatever the login printed, and passes bytes on."""
+        mark = f"relay-{secrets.token_hex(8)}"
+        opens = f"exec 3<>/dev/tcp/{host}/{port} || exit 7; echo; echo {mark}; cat <&3 & exec cat >&3"
+        words = [*self._client(), "--", self._hosts[0], f"exec bash -c {shlex.quote(opens)}"]
+        stream, process = streams.of_command(words)
+        stream.settimeout(CONNECT_WITHIN_S)
+        said = b""
+        try:
+            while not said.endswith(f"\n{mark}\n".encode()):
+                byte = stream.recv(1)
+                if not byte:
+                    no_bash = process.wait(CONNECT_WITHIN_S) in NO_BASH
+                    kind = ForwardingRefused if no_bash else ClusterUnreachable
+                    why = "forwards no connections and has no bash" if no_bash else "has no way to it"
+                    raise kind(f"{self._name} cannot reach {host}:{port}: the login host {why}")
+                said += byte
+        except (OSError, subprocess.TimeoutExpired, ClusterUnreachable) as error:
+            stream.close()
+            process.kill()
+            if isinstance(error, ClusterUnreachable):
+                raise
+            raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
+        stream.settimeout(None)
+        return stream
+
+
+def _exchange(process: subprocess.Popen[bytes], text: bytes, within_s: float) -> tuple[bytes, bytes]:
+    """Feed a process and drain both its streams; what is beyond the cap is thrown away, but for the end of the second
+    one. Raises TimeoutError."""
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    deadline = time.monotonic() + within_s
+    found = {process.stdout: bytearray(), process.stderr: bytearray()}
+    left = memoryview(text)
+    os.set_blocking(process.stdin.fileno(), False)
+    with selectors.DefaultSelector() as selector:
+        for stream in found:
+            selector.register(stream, selectors.EVENT_READ)
+        selector.register(process.stdin, selectors.EVENT_WRITE)
+        while selector.get_map():
+            ready = selector.select(max(deadline - time.monotonic(), 0))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                if key.fileobj is process.stdin:
+                    left = _feed(key.fd, left)
+                    if not left:
+                        selector.unregister(process.stdin)
+                        process.stdin.close()
+                    continue
+                stream = process.stdout if key.fileobj is process.stdout else process.stderr
+                chunk = os.read(key.fd, 65536)
+                if not chunk:
+                    selector.unregister(stream)
+                _keep(found[stream], chunk)
+    return bytes(found[process.stdout]), bytes(found[process.stderr])
+
+
+def _feed(handle: int, left: memoryview) -> memoryview:
+    """Nothing is left when nobody reads any more."""
+    try:
+        return left[os.write(handle, left[:65536]) :]
+    except BlockingIOError:
+        return left
+    except BrokenPipeError:
+        return left[:0]
+
+
+def _keep(part: bytearray, chunk: bytes) -> None:
+    """Beyond the cap the middle goes, so that the last line, which tells the status, is there."""
+    part += chunk
+    if len(part) > OUTPUT_CAP + 2**20:
+        del part[OUTPUT_CAP:-4096]
+
+
+def _text(raw: bytes) -> str:
+    return raw[:OUTPUT_CAP].decode(errors="replace")
+
+
+def _opens(heard: IO[bytes]) -> bool:
+    """Whether ssh says that the stream is open."""
+    said, deadline = b"", time.monotonic() + CONNECT_WITHIN_S
+    with selectors.DefaultSelector() as selector:
+        selector.register(heard, selectors.EVENT_READ)
+        while OPENED not in said and REFUSED not in said:
+            chunk = heard.read(65536) if selector.select(max(deadline - time.monotonic(), 0)) else b""
+            if not chunk:
+                break
+            said += chunk
+    return OPENED in said
+
+
+def _swallow(heard: IO[bytes]) -> None:
+    with heard:
+        while heard.read(65536):
+            pass

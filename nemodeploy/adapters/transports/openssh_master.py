@@ -1,0 +1,159 @@
+"""Connections that the OpenSSH client keeps (ControlMaster): for one command, or until `nemodeploy logout`.
+
+Source: ssh(1), -M, -O, -S; ssh_config(5), ControlPersist; OpenSSH 9.2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from nemodeploy.adapters import ssh_settings
+from nemodeploy.core.spec import Cluster
+from nemodeploy.errors import AuthenticationFailed, BadInput, ClusterUnreachable, HostKeyRejected, NemodeployError
+
+CONNECT_WITHIN_S = 20
+ANSWER_WITHIN_S = 120.0  # a person looks for the code
+ALIVE_EVERY_S, ALIVE_MISSES = 15, 3  # dead after 45 s of silence
+LONGEST_PATH = 80  # of a Unix socket there are 107, and ssh appends 17 while it makes it
+_WORDS = {
+    "StrictHostKeyChecking": "yes",
+    "UpdateHostKeys": "no",
+    "ConnectTimeout": CONNECT_WITHIN_S,
+    "ServerAliveInterval": ALIVE_EVERY_S,
+    "ServerAliveCountMax": ALIVE_MISSES,
+    "ClearAllForwardings": "yes",
+    "RequestTTY": "no",
+    "RemoteCommand": "none",
+    "PermitLocalCommand": "no",
+    "NumberOfPasswordPrompts": 1,  # a refused code is not tried again
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+}
+ALWAYS = tuple(word for key, value in _WORDS.items() for word in ("-o", f"{key}={value}"))
+
+
+class Masters:
+    """The sockets of kept connections, in a directory that nobody else can enter."""
+
+    def __init__(self, directory: Path) -> None:
+        """Made at the first use."""
+        self.directory = directory
+
+    def path(self, cluster: Cluster, host: str) -> Path:
+        """Where the connection that `login` opens to a host is found again."""
+        ssh = cluster.ssh
+        words = "\0".join((cluster.name, host, ssh.user, str(ssh.port), ssh.config, *ssh.host_keys))
+        return self._made() / hashlib.sha256(words.encode()).hexdigest()[:12]
+
+    def fresh(self) -> Path:
+        """A place for a connection of one command."""
+        return self._made() / f"{os.getpid()}-{secrets.token_hex(4)}"
+
+    def is_open(self, path: Path, host: str) -> bool:
+        """Whether a connection stands there."""
+        return path.exists() and self._tell(path, host, "check")
+
+    def end(self, path: Path, host: str) -> bool:
+        """Close it; False: there was none."""
+        return path.exists() and self._tell(path, host, "exit")
+
+    def _tell(self, path: Path, host: str, what: str) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            words = ["ssh", "-F", "none", "-S", str(path), "-O", what, "--", host]
+            return subprocess.run(words, capture_output=True, check=False, timeout=10).returncode == 0
+        return False
+
+    def _made(self) -> Path:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self.directory.stat()
+        if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise BadInput(f"{self.directory} is not ours alone", hint=f"rm -r {self.directory}")
+        return self.directory
+
+
+def masters() -> Masters:
+    """Where they are for this user: the directory of the session, else one under /tmp."""
+    session = os.environ.get("XDG_RUNTIME_DIR", "")
+    if session and Path(session).is_dir() and len(session) < LONGEST_PATH - 30:
+        return Masters(Path(session) / "nemodeploy")
+    return Masters(Path(tempfile.gettempdir()) / f"nemodeploy-{os.getuid()}")
+
+
+def start(
+    cluster: Cluster, host: str, path: Path, masters: Masters, *, person: bool, keep_s: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Connect and authenticate; `person`: ssh may ask on the terminal; `keep_s`: it stays behind for so long without
+    use, otherwise it is the child that is returned. Raises ClusterUnreachable, AuthenticationFailed or HostKeyRejected.
+    """
+    words = ["ssh", "-M", "-N", "-S", str(path), *ssh_settings.options(cluster.ssh), *ALWAYS]
+    words += ["-o", f"BatchMode={'no' if person else 'yes'}", "-o", f"ControlPersist={keep_s or 'no'}"]
+    with _trusted(cluster, host) as trusted, tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [*words, *trusted, *(("-f",) if keep_s else ()), "--", host],
+            stdin=None if person else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=not person,  # a code is read from the terminal that is ours
+        )
+        deadline = time.monotonic() + (ANSWER_WITHIN_S if person else 2 * CONNECT_WITHIN_S)
+        while not masters.is_open(path, host) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if masters.is_open(path, host):
+            if keep_s:
+                process.wait()  # it has left the connection to a process of its own
+            return process
+        process.kill()
+        process.wait()
+        said.seek(0)
+        raise translated(cluster, host, said.read().decode(errors="replace"), person=person)
+
+
+@contextlib.contextmanager
+def _trusted(cluster: Cluster, host: str) -> Iterator[tuple[str, ...]]:
+    """Options for pinned host keys; without any, known_hosts decides."""
+    if not cluster.ssh.host_keys:
+        yield ()
+        return
+    known_as = ssh_settings.effective(cluster.ssh, host).known_as
+    with tempfile.NamedTemporaryFile("w", suffix=".known_hosts") as file:
+        file.writelines(f"{known_as} {line}\n" for line in cluster.ssh.host_keys)
+        file.flush()
+        yield "-o", f"UserKnownHostsFile={file.name}", "-o", "GlobalKnownHostsFile=/dev/null"
+
+
+def translated(cluster: Cluster, host: str, said: str, *, person: bool = False) -> NemodeployError:
+    """What ssh says before it ends with 255, in our words."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith(("@", "debug"))]
+    last = lines[-1] if lines else "it said nothing"
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
+        return HostKeyRejected(
+            f"the host key of {host} is not the recorded one; nothing was sent",
+            hint=f"ask the site whether the key changed, then replace it: nemodeploy trust {cluster.name}",
+        )
+    if "Host key verification failed" in said or "host key is known" in said:
+        return HostKeyRejected(
+            f"the host key of {host} is unknown; nothing was sent",
+            hint=f"nemodeploy trust {cluster.name}   shows its fingerprint, to be compared with the site's",
+        )
+    denied = re.search(r"Permission denied \(([^)]*)\)", said)
+    if denied and not person and re.search(r"keyboard-interactive|password", denied[1]):
+        return AuthenticationFailed(
+            f"{host} wants a code or a password, and there is no terminal to ask for it ({denied[1]})",
+            hint=f"nemodeploy login {cluster.name}   on a terminal; what comes later needs no code",
+        )
+    if denied or "Too many authentication failures" in said:
+        return AuthenticationFailed(f"{host} refused to let us in: {last}", hint=f"try by hand: ssh {host}")
+    return ClusterUnreachable(
+        f"no SSH session with cluster {cluster.name} at {host}: {last}",
+        hint=cluster.when_unreachable or f"try by hand: ssh {host}",
+    )

@@ -1,0 +1,253 @@
+"""Real sites' SSH: jump hosts, codes, agents, pinned and changed host keys, several login hosts, limits and noise.
+
+Every clause for both transports that speak SSH, against real SSH servers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nemodeploy.adapters.transports import choose
+from nemodeploy.adapters.transports.base import Transport
+from nemodeploy.adapters.transports.openssh import OpenSshTransport
+from nemodeploy.adapters.transports.openssh_master import Masters, start
+from nemodeploy.adapters.transports.paramiko_ssh import ParamikoTransport
+from nemodeploy.core.spec import Cluster
+from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, HostKeyRejected, PreflightFailed
+from nemodeploy.values import Command
+from tests.contract.sshd import keygen, sshd
+from tests.contract.test_transports import ECHO, run
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.parametrize("by", ["paramiko", "openssh"])]
+Reach = Callable[[Cluster], Transport]
+
+
+@pytest.fixture
+def masters(tmp_path_factory: pytest.TempPathFactory) -> Masters:
+    return Masters(Path(f"/tmp/nd-test-{os.getpid()}"))
+
+
+@pytest.fixture
+def reach(by: str, masters: Masters, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reach]:
+    """A transport of a cluster; ended afterwards."""
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    made: list[Transport] = []
+
+    def one(cluster: Cluster) -> Transport:
+        made.append(ParamikoTransport(cluster) if by == "paramiko" else OpenSshTransport(cluster, masters))
+        return made[-1]
+
+    yield one
+    for transport in made:
+        transport.close()
+
+
+def echo(transport: Transport) -> int:
+    """A port on the login host that turns around what it is sent."""
+    script = f"out=$(mktemp); python3 - >\"$out\" 2>&1 <<'EOF' &\n{ECHO}\nEOF\n"
+    script += 'until [ -s "$out" ]; do sleep 0.05; done; cat "$out"; rm "$out"\n'
+    return int(transport.run(Command(script=script, deadline_s=20)).stdout.split()[-1])
+
+
+def turns_around(transport: Transport) -> None:
+    stream = transport.tunnel("127.0.0.1", echo(transport))
+    stream.sendall(b"a\x00\xff")
+    assert stream.recv(9) == b"\xff\x00a"
+    stream.close()
+
+
+def test_one_login_serves_everything(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path, MaxSessions="1") as door:
+        transport = reach(door.cluster("auto"))
+        for word in ("one", "two"):
+            assert run(transport, f"echo {word}\n")[1] == f"{word}\n"
+        turns_around(transport)
+        assert door.logins() == 1
+
+
+def test_jump_hosts_follow_one_another(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path, "first") as first, sshd(tmp_path, "second") as second, sshd(tmp_path, "door") as door:
+        door.more("ProxyJump first,second")
+        transport = reach(door.cluster("auto"))
+        assert run(transport, "echo here\n")[1] == "here\n"
+        turns_around(transport)
+        assert [one.logins() for one in (first, second, door)] == [1, 1, 1]
+
+
+def test_a_jump_host_that_forwards_nothing_is_named(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path, "first", AllowTcpForwarding="no"), sshd(tmp_path, "door") as door:
+        door.more("ProxyJump first")
+        with pytest.raises(ClusterUnreachable):
+            reach(door.cluster("auto")).open()
+
+
+def test_a_proxy_command_leads_there(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path, "first") as first, sshd(tmp_path, "door") as door:
+        door.more(f"ProxyCommand ssh -F {first.config} -W %h:%p first 2>/dev/null")
+        assert run(reach(door.cluster("auto")), "echo 100%\n")[1] == "100%\n"
+        assert first.logins() == 1
+
+
+def test_a_proxy_command_that_fails_is_unreachable(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path, "door") as door:
+        door.more("ProxyCommand exit 3")
+        began = time.monotonic()
+        with pytest.raises(ClusterUnreachable):
+            reach(door.cluster("auto")).open()
+        assert time.monotonic() - began < 25
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
+    while not path.exists():
+        time.sleep(0.02)
+    yield path
+    process.terminate()
+    process.wait()
+
+
+def test_an_identity_agent_holds_the_key(reach: Reach, tmp_path: Path, agent: Path) -> None:
+    with sshd(tmp_path) as door:
+        subprocess.run(["ssh-add", "-q", str(door.key)], env={**os.environ, "SSH_AUTH_SOCK": str(agent)}, check=True)
+        door.more(f"IdentityAgent {agent}")
+        door.key.unlink()  # its public half says which one is meant
+        (tmp_path / "client_key").write_text("")
+        assert run(reach(door.cluster("auto")), "echo in\n")[1] == "in\n"
+
+
+def test_a_key_behind_a_passphrase_is_named_when_nobody_can_say_it(reach: Reach, tmp_path: Path, by: str) -> None:
+    with sshd(tmp_path) as door:
+        subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(door.key)], check=True, capture_output=True)
+        with pytest.raises(AuthenticationFailed) as caught:
+            reach(door.cluster("auto")).open()
+        assert by == "openssh" or "without its passphrase" in caught.value.message
+
+
+def test_a_refused_key_is_refused_once(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path) as door:
+        keygen(tmp_path / "other")
+        (door.home / "authorized_keys").write_text((tmp_path / "other.pub").read_text())
+        with pytest.raises(AuthenticationFailed, match="refused to let us in"):
+            reach(door.cluster("auto")).open()
+        assert door.log.read_text().count("Connection from") <= 1
+
+
+def test_a_code_that_nobody_can_say_fails_at_once(reach: Reach, tmp_path: Path) -> None:
+    needs_root()
+    with sshd(tmp_path, code="123456") as door:
+        began = time.monotonic()
+        with pytest.raises(AuthenticationFailed, match="no terminal to ask") as caught:
+            reach(door.cluster("auto")).open()
+        assert "nemodeploy login door" in caught.value.hint
+        assert time.monotonic() - began < 10
+
+
+def needs_root() -> None:
+    if os.getuid():
+        pytest.skip("PAM asks nobody but root's own sshd")
+
+
+def test_a_host_key_that_is_unknown_or_changed_is_refused_before_anything_is_sent(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path) as door:
+        known = tmp_path / "door.known"
+        known.write_text(known.read_text().replace("[127.0.0.1]", "[127.0.0.2]"))
+        with pytest.raises(HostKeyRejected, match="is unknown"):
+            reach(door.cluster("auto")).open()
+        other = keygen(tmp_path / "other_host_key")
+        known.write_text(f"[127.0.0.1]:{door.port} {Path(f'{other}.pub').read_text()}")
+        with pytest.raises(HostKeyRejected, match="not the recorded one") as caught:
+            reach(door.cluster("auto")).open()
+        assert "nemodeploy trust door" in caught.value.hint
+        assert door.logins() == 0
+
+
+def test_pinned_host_keys_are_the_only_ones(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path) as door:
+        (tmp_path / "door.known").unlink()
+        assert run(reach(door.cluster("auto", host_keys=(door.host_key,))), "echo pinned\n")[1] == "pinned\n"
+        other = " ".join(Path(f"{keygen(tmp_path / 'other')}.pub").read_text().split()[:2])
+        door.trust()
+        with pytest.raises(HostKeyRejected):
+            reach(door.cluster("auto", host_keys=(other,))).open()
+
+
+def test_the_next_login_host_takes_over_when_one_dies(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path, "one") as one, sshd(tmp_path, "two") as two:
+        transport = reach(one.cluster("auto", "two"))
+        assert run(transport, "echo $SSH_CONNECTION\n")[1].split()[-1] == str(one.port)
+        one.stop()
+        with contextlib.suppress(ClusterUnreachable):  # unless its end was noticed before
+            run(transport, "sleep 1; echo x\n")
+        assert run(transport, "echo $SSH_CONNECTION\n")[1].split()[-1] == str(two.port)
+        assert (one.logins(), two.logins()) == (1, 1)
+
+
+def test_a_login_host_whose_key_is_wrong_is_not_passed_over(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path, "one") as one, sshd(tmp_path, "two") as two:
+        (tmp_path / "one.known").write_text("")
+        with pytest.raises(HostKeyRejected):
+            reach(one.cluster("auto", "two")).open()
+        assert two.logins() == 0
+
+
+def test_where_forwarding_is_forbidden_bytes_go_through_a_command(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path, AllowTcpForwarding="no") as door:
+        transport = reach(door.cluster("auto"))
+        turns_around(transport)
+        with pytest.raises(ClusterUnreachable):
+            transport.tunnel("127.0.0.1", 1)
+
+
+def test_noise_before_and_after_hides_no_status(reach: Reach, tmp_path: Path) -> None:
+    noise = 'echo NOISE; echo NOISE >&2; eval "$SSH_ORIGINAL_COMMAND"; s=$?; echo LATE; exit $s'
+    with sshd(tmp_path, ForceCommand=f"bash -c '{noise}'") as door:
+        transport = reach(door.cluster("auto"))
+        assert run(transport, "exit 3\n")[0] == 3
+        turns_around(transport)
+
+
+def test_ten_mebibytes_on_both_streams(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path) as door:
+        flood = "head -c 10485760 /dev/zero | tr '\\0' {}"
+        status, out, err = run(reach(door.cluster("auto")), f"{flood.format('a')} & {flood.format('b')} >&2; wait\n")
+        assert (status, len(out), len(err)) == (0, 10485760, 10485760)
+
+
+def test_what_login_has_opened_is_used_and_outlives_a_command(
+    reach: Reach, tmp_path: Path, masters: Masters, by: str
+) -> None:
+    with sshd(tmp_path) as door:
+        cluster = door.cluster("auto")
+        path = masters.path(cluster, "door")
+        start(cluster, "door", path, masters, person=False, keep_s=60)
+        try:
+            if by == "openssh":
+                (door.home / "authorized_keys").write_text("")  # nobody else is let in
+                for _ in range(2):
+                    transport = reach(cluster)
+                    assert run(transport, "echo kept\n")[1] == "kept\n"
+                    turns_around(transport)
+                    transport.close()
+            assert masters.is_open(path, "door")
+        finally:
+            assert masters.end(path, "door")
+        assert not masters.is_open(path, "door")
+
+
+def test_what_only_openssh_can_do_is_said(tmp_path: Path, by: str) -> None:
+    with sshd(tmp_path) as door:
+        assert choose(door.cluster("auto")) == ("paramiko", "it can do all that the settings want")
+        door.more(f"CertificateFile {tmp_path}/x-cert.pub")
+        assert choose(door.cluster("auto"))[0] == "openssh"
+        with pytest.raises(PreflightFailed, match="paramiko cannot do CertificateFile"):
+            choose(door.cluster("paramiko"))
+        assert choose(door.cluster(by if by == "openssh" else "local"))[1] == "the cluster file says so"
