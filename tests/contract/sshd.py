@@ -15,7 +15,8 @@ from pathlib import Path
 from nemodeploy.core.spec import Cluster, Ssh
 
 PAM = """\
-auth required pam_exec.so quiet expose_authtok {script}
+auth requisite pam_exec.so quiet expose_authtok {script}
+auth required pam_permit.so
 account required pam_permit.so
 session required pam_permit.so
 """

@@ -1,0 +1,61 @@
+"""nemodeploy login: one connection that all later commands use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import click
+
+from nemodeploy.cli import options
+from nemodeploy.cli.words import clock
+from nemodeploy.errors import ClusterUnreachable, PreflightFailed
+
+SCHEMA = "nemodeploy/login@1"
+KEEP_S = 8 * 3600.0
+
+
+@click.command("login", short_help="Log in once; later commands ask for no code.")
+@click.argument("cluster")
+@click.option("--for", "keep_s", type=options.Seconds(), default=KEEP_S, help="Closed after so long without use; 8h.")
+@options.as_json
+@options.verbose
+def command(cluster: str, keep_s: float, as_json: bool) -> int:
+    """Open a connection to a cluster with the OpenSSH client, which asks for a code on the terminal if the site wants
+    one, and keep it. Whatever needs the cluster then uses it, until `nemodeploy logout` or the time is over.
+    """
+    from nemodeploy.adapters import terminal
+    from nemodeploy.adapters.transports.openssh_master import masters, start
+    from nemodeploy.app.wanted import cluster as read
+
+    site = read(cluster)
+    if site.transport in ("local", "paramiko"):
+        raise PreflightFailed(
+            f"cluster {site.name} is reached by {site.transport}, which keeps no connection",
+            hint="transport: auto in its cluster file",
+        )
+    if shutil.which("ssh") is None:
+        raise PreflightFailed("there is no ssh on this machine", hint="apt install openssh-client")
+    kept = masters()
+    failure: ClusterUnreachable | None = None
+    for host in site.ssh.hosts:
+        path = kept.path(site, host)
+        there = kept.is_open(path, host)
+        try:
+            if not there:
+                path.unlink(missing_ok=True)
+                start(site, host, path, kept, person=terminal.asker() is not None, keep_s=max(int(keep_s), 1))
+        except ClusterUnreachable as error:
+            failure = error
+            continue
+        if as_json:
+            click.echo(json.dumps({"schema": SCHEMA, "name": site.name, "host": host, "was_open": there}))
+        elif there:
+            click.echo(f"{site.name} is logged in to already ({host})")
+        else:
+            click.echo(
+                f"logged in to {site.name} ({host}) until nemodeploy logout {cluster}, or {clock(keep_s)} unused"
+            )
+        return 0
+    assert failure is not None
+    raise failure

@@ -1,0 +1,30 @@
+"""nemodeploy logout: the end of what login has opened."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from nemodeploy.cli import options
+
+SCHEMA = "nemodeploy/logout@1"
+
+
+@click.command("logout", short_help="Close what login has opened.")
+@click.argument("cluster")
+@options.as_json
+def command(cluster: str, as_json: bool) -> int:
+    """Close the connection that `nemodeploy login` keeps to a cluster; deployments do not mind."""
+    from nemodeploy.adapters.transports.openssh_master import masters
+    from nemodeploy.app.wanted import cluster as read
+
+    site, kept = read(cluster), masters()
+    closed = [host for host in site.ssh.hosts if kept.end(kept.path(site, host), host)]
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "name": site.name, "closed": closed}))
+    else:
+        click.echo(
+            f"logged out of {site.name} ({', '.join(closed)})" if closed else f"{site.name} was not logged in to"
+        )
+    return 0

@@ -1,0 +1,80 @@
+"""nemodeploy trust: the host keys of a cluster's login hosts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from nemodeploy.cli import options
+from nemodeploy.cli.words import somebody_is_there, tell
+from nemodeploy.errors import HostKeyRejected, PreflightFailed
+
+if TYPE_CHECKING:
+    from nemodeploy.adapters.transports.host_keys import HostKey
+    from nemodeploy.core.spec import Cluster
+
+SCHEMA = "nemodeploy/trust@1"
+
+
+@click.command("trust", short_help="Show and record the host keys of a cluster.")
+@click.argument("cluster")
+@click.option("--fingerprint", "wanted", metavar="SHA256:…", help="Record the key that has it, and ask nobody.")
+@options.as_json
+@options.verbose
+def command(cluster: str, wanted: str | None, as_json: bool) -> int:
+    """Show the fingerprints of the login hosts' keys, to be compared with those that the site publishes.
+
+    On a terminal it asks whether they are the same, and then records them; otherwise it shows them.
+    """
+    from nemodeploy.adapters import terminal
+    from nemodeploy.adapters.transports.host_keys import KNOWN, offered
+    from nemodeploy.app.wanted import cluster as read
+
+    site = read(cluster)
+    if site.transport == "local":
+        raise PreflightFailed(f"cluster {site.name} is this machine; no host key is asked for")
+    found = [offered(site, host, terminal.asker()) for host in site.ssh.hosts]
+    if not as_json:
+        for key in found:
+            click.echo(f"{key.host}  {key.fingerprint}  {key.state}")
+    left = [key for key in found if key.state != KNOWN]
+    recorded = [key for key in left if not site.ssh.host_keys and _record(key, wanted, may_ask=not as_json)]
+    refused = _refused(cluster, site, [key for key in left if key not in recorded])
+    if as_json:
+        rows = [
+            {"host": key.host, "fingerprint": key.fingerprint, "line": key.line, "state": key.state} for key in found
+        ]
+        document = {"schema": SCHEMA, "name": site.name, "keys": rows, "recorded": len(recorded)}
+        click.echo(json.dumps(document if refused is None else {**document, "error": refused.message}))
+        return refused.exit_code if refused else 0
+    tell("\nto trust these and no others, in the cluster file's ssh section:")
+    tell(f"  host_keys: {json.dumps([key.line for key in found])}")
+    if refused:
+        raise refused
+    return 0
+
+
+def _refused(cluster: str, site: Cluster, left: Sequence[HostKey]) -> HostKeyRejected | None:
+    if not left:
+        return None
+    what = "its cluster file pins other keys" if site.ssh.host_keys else "nothing was recorded"
+    hint = f"nemodeploy trust {cluster} --fingerprint {left[0].fingerprint}   once the site has confirmed it"
+    return HostKeyRejected(f"the host key of {left[0].host} is {left[0].state}, and {what}", hint=hint)
+
+
+def _record(key: HostKey, wanted: str | None, *, may_ask: bool) -> bool:
+    if wanted is not None:
+        agreed = wanted.strip() == key.fingerprint
+    else:
+        question = f"is {key.fingerprint} the fingerprint that the site publishes for {key.host}?"
+        agreed = may_ask and somebody_is_there() and click.confirm(question, default=False, err=True)
+    if agreed:
+        try:
+            key.record()
+        except OSError as error:
+            raise PreflightFailed(f"{key.file} cannot be written: {error.strerror}") from error
+        tell(f"recorded in {key.file}")
+    return agreed
