@@ -100,7 +100,7 @@ def _against(
         return
     if fields.get("State", "UP") != "UP":
         yield f"partition {name} is {fields['State']}", "another slurm.partition, or ask the site"
-    longest = _seconds(fields.get("MaxTime", ""))
+    longest = seconds_of(fields.get("MaxTime", ""))
     if longest is not None and plan.time_s > longest:
         allowed = duration(longest)
         yield f"partition {name} allows {allowed}, and the job asks for {duration(plan.time_s)}", f"--time {allowed}"
@@ -137,7 +137,8 @@ def _count(gres: str, kind: str) -> int:
     return sum(int(match["count"]) for match in _GPU.finditer(gres) if not kind or match["type"] in (None, kind))
 
 
-def _seconds(text: str) -> int | None:
+def seconds_of(text: str) -> int | None:
+    """Of one of Slurm's times; None: no limit."""
     match = _TIME.fullmatch(text)
     if not match:
         return None

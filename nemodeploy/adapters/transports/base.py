@@ -8,6 +8,7 @@ from typing import Protocol
 from nemodeploy.values import Command, Completed
 
 OUTPUT_CAP = 16 * 2**20
+FULL_WITHIN_S = 5.0  # how long a server that allows few sessions is asked again
 
 
 class Transport(Protocol):

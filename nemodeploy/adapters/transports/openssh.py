@@ -17,17 +17,19 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from nemodeploy.adapters import ssh_settings, streams
-from nemodeploy.adapters.transports.base import OUTPUT_CAP
+from nemodeploy.adapters.transports.base import FULL_WITHIN_S, OUTPUT_CAP
 from nemodeploy.adapters.transports.openssh_master import ALWAYS, CONNECT_WITHIN_S, Masters, start
 from nemodeploy.core.spec import Cluster
 from nemodeploy.errors import ClusterUnreachable, ForwardingRefused
 from nemodeploy.values import Command, Completed
 
 OPENED, REFUSED = b"master session id:", b"forwarding request failed"
+FULL = b"open refused by peer"  # it allows few sessions, and the last one may not have ended there yet
 NO_BASH = (126, 127)
 log = logging.getLogger("nemodeploy")
 
@@ -52,22 +54,29 @@ class OpenSshTransport:
         status, without which the answer is not complete."""
         nonce = secrets.token_hex(8)
         told = f"env LC_ALL=C sh -s; printf '\\n%s:%d\\n' {nonce} $? >&2"
-        words = [*self._client(), "--", self._hosts[0], f"exec sh -c {shlex.quote(told)}"]
+        deadline = time.monotonic() + FULL_WITHIN_S
+        while True:
+            words = [*self._client(), "--", self._hosts[0], f"exec sh -c {shlex.quote(told)}"]
+            stdout, stderr = self._fed(words, command)
+            said, _, status = stderr.rpartition(f"\n{nonce}:".encode())
+            if status.strip().isdigit():
+                return Completed(status=int(status), stdout=_text(stdout), stderr=_text(said))
+            if FULL not in stderr or time.monotonic() > deadline:
+                self.close()
+                raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")
+            time.sleep(0.05)
+
+    def _fed(self, words: Sequence[str], command: Command) -> tuple[bytes, bytes]:
         with subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         ) as process:
             try:
-                stdout, stderr = _exchange(process, command.script.encode(), command.deadline_s)
+                return _exchange(process, command.script.encode(), command.deadline_s)
             except TimeoutError:
                 self.close()  # the next call must not meet a dead connection
                 raise ClusterUnreachable(f"{self._name} gave no answer within {command.deadline_s:.0f} s") from None
             finally:
                 process.kill()
-        said, _, status = stderr.rpartition(f"\n{nonce}:".encode())
-        if not status.strip().isdigit():
-            self.close()
-            raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")
-        return Completed(status=int(status), stdout=_text(stdout), stderr=_text(said))
 
     def tunnel(self, host: str, port: int) -> socket.socket:
         """A stream through the login host; where it forwards none, a command on it that passes bytes on. Raises

@@ -19,7 +19,7 @@ import paramiko
 
 from nemodeploy.adapters.ssh_settings import effective
 from nemodeploy.adapters.terminal import Ask
-from nemodeploy.adapters.transports.base import OUTPUT_CAP
+from nemodeploy.adapters.transports.base import FULL_WITHIN_S, OUTPUT_CAP
 from nemodeploy.adapters.transports.paramiko_login import CONNECT_WITHIN_S, Chain
 from nemodeploy.core.spec import Cluster
 from nemodeploy.errors import ClusterUnreachable, ForwardingRefused
@@ -137,7 +137,7 @@ class ParamikoTransport:
         try:
             transport = self._connected().get_transport()
             assert transport is not None
-            channel = transport.open_session(timeout=CONNECT_WITHIN_S)
+            channel = _session(transport)
             channel.settimeout(CONNECT_WITHIN_S)
             give_up = threading.Timer(CONNECT_WITHIN_S, transport.close)  # exec_command itself waits for ever
             give_up.start()
@@ -203,6 +203,18 @@ class _Pulse:
                 if transport.is_active():
                     self.heard = time.monotonic()
             time.sleep(KEEPALIVE_S)
+
+
+def _session(transport: paramiko.Transport) -> paramiko.Channel:
+    """A session; where the server allows few, the last one may not have ended there yet."""
+    deadline = time.monotonic() + FULL_WITHIN_S
+    while True:
+        try:
+            return transport.open_session(timeout=CONNECT_WITHIN_S)
+        except paramiko.ChannelException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _close(channel: paramiko.Channel) -> None:
