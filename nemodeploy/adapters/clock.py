@@ -41,6 +41,11 @@ def nonce() -> str:
     return secrets.token_hex(16)
 
 
+def epoch_s() -> float:
+    """The wall clock, to be compared with another machine's: seconds since the Epoch."""
+    return time.time()
+
+
 def utc_now() -> str:
     """The wall clock, for people: ISO 8601 in UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

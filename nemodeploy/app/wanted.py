@@ -37,12 +37,14 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """The plan, its files, and the site; `note` says what a user should know about the choice of site."""
+    """The plan, its files, and the site; `note` says what a user should know about the choice of site, `source` where
+    the checkpoint comes from."""
 
     plan: Plan
     bundle: Bundle
     cluster: Cluster
     note: str = ""
+    source: str = ""
 
 
 def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> Wanted:
@@ -83,7 +85,9 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
         plugins=plugins(),
     )
     plan, bundle = assemble(draft, resources.templates(), profiles.shipped_hardware())
-    return Wanted(plan=plan, bundle=bundle, cluster=replace(draft.cluster, name=cluster_name), note=note)
+    source = next((one.source for one in model.checkpoints if one.kind == plan.checkpoint_kind), "")
+    here = replace(draft.cluster, name=cluster_name)
+    return Wanted(plan=plan, bundle=bundle, cluster=here, note=note, source=source)
 
 
 def known_model(name: str) -> Model:

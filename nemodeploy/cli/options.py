@@ -99,6 +99,15 @@ def ttl_seconds(ttl: float | None, no_ttl: bool, cluster: Cluster) -> int | None
 
 def wish(function: Function) -> Function:
     """Everything that says what is wanted: --profile, --model, --set and so on."""
+    return _wish(function, required=True)
+
+
+def maybe_wish(function: Function) -> Function:
+    """The same where nothing need be wanted."""
+    return _wish(function, required=False)
+
+
+def _wish(function: Function, *, required: bool) -> Function:
     for option in (
         click.option(
             "--set",
@@ -116,7 +125,7 @@ def wish(function: Function) -> Function:
         ),
         click.option(
             "--profile",
-            required=True,
+            required=required,
             envvar="NEMODEPLOY_PROFILE",
             metavar="NAME",
             help="Hardware target, by name or path.",

@@ -189,6 +189,7 @@ def _cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluster:
         name=name,
         description=reader.text("description", ""),
         notice=reader.text("notice", ""),
+        stand_in=reader.flag("stand_in", False),
         when_unreachable=reader.text("when_unreachable", ""),
         transport=transport,
         ssh=_ssh(reader.section("ssh"), needed=transport != "local"),

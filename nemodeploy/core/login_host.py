@@ -71,12 +71,11 @@ def _root(answer: Section, root: str, *, one_machine: bool) -> Iterator[Check]:
         yield failed("root", f"{path} has {free[1]} MB left", "make room there, or another root: in the cluster file")
         return
     where = kind[1] if kind else "an unknown file system"
-    if not one_machine and (where in LOCAL or re.match(r"/tmp(/|$)|/var/tmp(/|$)|/dev/shm(/|$)", path)):
-        yield failed("root", f"{path} is on {where}: compute nodes do not see it", "root: on shared storage")
+    if not one_machine and where in LOCAL:
+        yield failed("root", f"{path} is on {where}, which compute nodes do not see", "root: on shared storage")
     elif not one_machine and where in MAYBE_LOCAL:
-        yield warning(
-            "root", f"{path} is on {where}, which is one machine's own unless it is exported", "doctor --job tries it"
-        )
+        says = f"{path} is on {where}, which is one machine's own unless it is exported"
+        yield warning("root", says, "root: on storage that compute nodes see at the same path")
     else:
         yield ok("root", f"{path} can be written ({where})")
 

@@ -214,11 +214,14 @@ class SlurmOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """A site: how to reach it, where things are on it, and how it asks for GPUs."""
+    """A site: how to reach it, where things are on it, and how it asks for GPUs. `stand_in`: other programs and
+    weights take the place of the model's own.
+    """
 
     name: str
     description: str
     notice: str
+    stand_in: bool
     when_unreachable: str
     transport: str
     ssh: Ssh

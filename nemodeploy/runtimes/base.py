@@ -61,6 +61,10 @@ class Runtime(Protocol):
     def causes(self) -> tuple[Cause, ...]:
         """How it fails to make a container."""
 
+    @property
+    def present(self) -> str:
+        """Shell text for the login host that ends with 0 when it is there; empty: there is nothing to look for."""
+
     def rules(self, spec: Spec) -> Rules:
         """What this runtime refuses: dotted key, what is wrong, what to write instead."""
 
@@ -81,6 +85,12 @@ class Container:
     notice = ""
     causes: tuple[Cause, ...] = IMAGE_CAUSES
     example = ""
+
+    @property
+    def present(self) -> str:
+        """Its program."""
+        return f"command -v {self.name}"
+
     unmountable = ":"
 
     def rules(self, spec: Spec) -> Rules:

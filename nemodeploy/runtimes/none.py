@@ -14,6 +14,7 @@ class NoRuntime:
     template = "runtimes/none.sh.j2"
     notice = ""
     causes: tuple[Cause, ...] = ()
+    present = ""
 
     def rules(self, spec: Spec) -> Rules:
         """Without a container somebody has to say where the program is."""

@@ -68,6 +68,11 @@ class Pyxis(Container):
         ),
     )
 
+    @property
+    def present(self) -> str:
+        """srun has its options where it is installed."""
+        return "srun --help 2>&1 | grep -q -e --container-image"
+
     def rules(self, spec: Spec) -> Rules:
         """It is a plugin of Slurm's srun."""
         found = super().rules(spec)

@@ -167,12 +167,14 @@ def ssh_config(settings: Settings, port: int) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Software:
-    """What takes the place of the engines' programs and of the models' checkpoints, and what people are told of it.
+    """What takes the place of the engines' programs and of the models' checkpoints, and what people are told of it;
+    `stand_in`: the weights are not the models' own.
 
     `checkpoints` gives a path for each model, or one for each kind of checkpoint.
     """
 
     notice: str
+    stand_in: bool
     programs: Mapping[str, tuple[str, ...]]
     checkpoints: Mapping[str, str | Mapping[str, str]]
 
@@ -184,6 +186,7 @@ def cluster_file(place: Place, software: Software, *, plain: bool) -> str:
         config=place.ssh_config,
         root=place.shared / "nemodeploy",
         notice=json.dumps(software.notice),
+        stand_in="stand_in: true\n" if software.stand_in else "",
         programs="".join(f"\n  {name}: {json.dumps(words)}" for name, words in software.programs.items()),
         checkpoints="".join(f"\n  {name}: {json.dumps(path)}" for name, path in software.checkpoints.items()),
         plain="port: auto\nendpoint_host: 127.0.0.1\n" if plain else "",
@@ -194,7 +197,7 @@ _CLUSTER_FILE = """\
 # Written by `nemodeploy sandbox up`; a real Slurm on this machine, without real GPUs.
 description: the sandbox on this machine
 notice: {notice}
-when_unreachable: "nemodeploy sandbox up"
+{stand_in}when_unreachable: "nemodeploy sandbox up"
 ssh: {{host: {alias}, config: "{config}", reconnect_wait_s: 0}}
 root: "{root}"
 slurm: {{partition: batch}}

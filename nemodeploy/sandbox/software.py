@@ -19,6 +19,7 @@ def stand_ins() -> Software:
     """Nothing but what the sandbox itself needs."""
     return Software(
         notice=STAND_IN,
+        stand_in=True,
         programs={name: words(sys.executable, str(PROGRAMS), name) for name in ENGINES},
         checkpoints=dict.fromkeys(names("models"), TINY),
     )
@@ -31,6 +32,7 @@ def real(packs: Packs) -> Software:
     rest = f"; {', '.join(missing)}: stand-ins" if missing else ""
     return Software(
         notice=f"the servers' own software on the CPU, with tiny weights ({', '.join(here)}){rest}",
+        stand_in=True,
         programs={**others.programs, **here},
         checkpoints={model: _checkpoint(packs, model) for model in others.checkpoints},
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from nemodeploy.core.checks import Check
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
@@ -220,6 +221,12 @@ class Scheduler(Protocol):
 
     def judge_preflight(self, plan: Plan, answers: Mapping[str, Section]) -> Findings:
         """What the answers say; no answer stands against nothing."""
+
+    def survey_parts(self) -> Mapping[str, str]:
+        """Questions about the site itself: shell texts by name."""
+
+    def judge_survey(self, answers: Mapping[str, Section], plan: Plan | None) -> Iterator[Check]:
+        """What the site has against any job; with a plan, against this one."""
 
     def queue_script(self, root: str) -> str:
         """Every job of ours. A status other than 0 is no answer."""

@@ -8,8 +8,9 @@ directory with another can say nothing of a process there.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from nemodeploy.core.checks import Check, failed, ok
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
@@ -74,6 +75,18 @@ class PlainHost:
             problems.append((f"the host has {there} GPUs, and the job needs {plan.layout.gpus}", "a smaller profile"))
         seen = "" if there is None else f" · {there} GPUs"
         return Findings(problems=tuple(problems), says=f"the host has what it takes{seen}")
+
+    def survey_parts(self) -> Mapping[str, str]:
+        """The programs that its job takes."""
+        return {"host.programs": "for p in bash setsid; do command -v $p >/dev/null || echo $p; done"}
+
+    def judge_survey(self, answers: Mapping[str, Section], plan: Plan | None) -> Iterator[Check]:
+        """Whether they are there."""
+        missing = answers["host.programs"].text.split()
+        if missing:
+            yield failed("host", f"it lacks {', '.join(missing)}", "install bash and util-linux there")
+        else:
+            yield ok("host", "bash and setsid")
 
     def queue_script(self, root: str) -> str:
         """One line a run directory."""

@@ -6,13 +6,14 @@ Tried on Slurm 22.05.8; the formats are the same from 20.11 to 26.05. No JSON: b
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from nemodeploy.core.checks import Check
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
-from nemodeploy.schedulers import slurm_preflight
+from nemodeploy.schedulers import slurm_preflight, slurm_survey
 from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Fate, Findings, Life, QueueRow, Trace
 from nemodeploy.schedulers.slurm_words import CAUSES, advice_on, is_unreachable, was_refused
 
@@ -104,6 +105,14 @@ class Slurm:
     def judge_preflight(self, plan: Plan, answers: Mapping[str, Section]) -> Findings:
         """Whether the partition allows it, and when it would start."""
         return slurm_preflight.judge(plan, answers)
+
+    def survey_parts(self) -> Mapping[str, str]:
+        """Version, controller, partitions, nodes, accounts."""
+        return slurm_survey.parts()
+
+    def judge_survey(self, answers: Mapping[str, Section], plan: Plan | None) -> Iterator[Check]:
+        """Whether the controller answers, and what partition, nodes, GPUs and account say."""
+        return slurm_survey.judge(slurm_survey.parse(answers), plan)
 
     def queue_script(self, root: str) -> str:
         """Every job of ours, one question to the controller. Ends with squeue's own status."""

@@ -23,22 +23,31 @@ _SETTINGS = "MinJobAge|AccountingStorageType|AccountingStorageEnforce|ClusterNam
 _DOWN = re.compile(r"Slurmctld\((?:primary|backup\d*)\).* is DOWN|Unable to contact|connect failure|timed out", re.I)
 
 
+# A question to a controller that is away takes ten seconds; once one has failed the others are not put. `$$` is the
+# same in all parts.
+_MARK = '"${TMPDIR:-/tmp}/nemodeploy-$$.down"'
+_UNLESS = f"[ ! -e {_MARK} ] || exit 1\n"
+
+
 def parts() -> Mapping[str, str]:
-    """Shell texts for one remote call."""
+    """Shell texts for one remote call, in this order."""
+    asked = {
+        "partitions": "timeout 20 scontrol show partition --oneliner 2>&1",
+        "nodes": "timeout 20 sinfo --noheader --all -o '%R|%D|%G|%T|%c|%m|%f' 2>&1",
+        "reasons": "timeout 20 sinfo --noheader --list-reasons -o '%N|%E' 2>&1",
+        "settings": f"timeout 20 scontrol show config 2>&1 | grep -E '^({_SETTINGS}) '",
+        "accounts": (
+            'timeout 20 sacctmgr --noheader --parsable2 show assoc user="$(id -un)" format=Account,QOS 2>/dev/null'
+        ),
+        "accounting": "timeout 20 sacct --noheader -X --starttime=now 2>&1 >/dev/null",
+    }
     return {
         "slurm.programs": f"for p in {' '.join(PROGRAMS)}; do command -v $p >/dev/null 2>&1 || echo $p; done",
         "slurm.version": "sinfo --version 2>&1",
-        "slurm.ping": "timeout 20 scontrol ping 2>&1",
-        "slurm.partitions": "timeout 20 scontrol show partition --oneliner 2>&1",
-        "slurm.nodes": "timeout 20 sinfo --noheader --all -o '%R|%D|%G|%T|%c|%m|%f' 2>&1",
-        "slurm.reasons": "timeout 20 sinfo --noheader --list-reasons -o '%N|%E' 2>&1",
-        "slurm.settings": f"timeout 20 scontrol show config 2>&1 | grep -E '^({_SETTINGS}) '",
-        "slurm.accounts": (
-            'timeout 20 sacctmgr --noheader --parsable2 show assoc user="$(id -un)" format=Account,QOS 2>/dev/null'
-        ),
-        "slurm.accounting": "timeout 20 sacct --noheader -X --starttime=now 2>&1 >/dev/null",
+        "slurm.ping": f"timeout 20 scontrol ping 2>&1; s=$?; [ $s = 0 ] || : >{_MARK}; exit $s",
+        **{f"slurm.{name}": _UNLESS + text for name, text in asked.items()},
         "slurm.containers": (
-            "srun --help 2>&1 | grep -q -e --container-image && echo pyxis\n"
+            f"rm -f {_MARK}\nsrun --help 2>&1 | grep -q -e --container-image && echo pyxis\n"
             "for p in enroot apptainer singularity podman docker; do command -v $p >/dev/null 2>&1 && echo $p; done; :"
         ),
     }

@@ -152,6 +152,7 @@ class Sshd:
             name="door",
             description="",
             notice="",
+            stand_in=False,
             when_unreachable="",
             transport=transport,
             ssh=Ssh(**{"hosts": (self.alias, *also), "config": str(self.config), **ssh}),  # type: ignore[arg-type]

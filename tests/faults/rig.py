@@ -10,7 +10,8 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Rig:
 
     def __init__(self, site: Home, sandbox: Sandbox) -> None:
         self.site, self.sandbox = site, sandbox
+        self.undo: list[Callable[[], object]] = []
 
     # -- faults --------------------------------------------------------------------------------------------------
 
@@ -41,11 +43,27 @@ class Rig:
         )
         path.chmod(0o755)
 
+    def hide(self, program: str) -> None:
+        """As if the login host had no such program: its PATH is links to all others."""
+        hidden = self.sandbox.place.root / f"run/hidden-{program}"
+        hidden.mkdir(exist_ok=True)
+        for place in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"):
+            for one in Path(place).iterdir():
+                link = hidden / one.name
+                if one.name != program and not link.is_symlink():
+                    link.symlink_to(one)
+        conf = self.sandbox.place.root / "ssh/sshd_config"  # read anew at every login
+        self.undo.append(partial(conf.write_text, conf.read_text()))
+        path = f"{self.sandbox.place.shims}:{hidden}"
+        conf.write_text(re.sub(r"(?m)^(SetEnv .*\bPATH=).*$", rf"\g<1>{path}", conf.read_text()))
+
     def calls(self, program: str) -> list[str]:
         path = self.sandbox.place.root / f"run/calls-{program}"
         return [line.partition(" ")[2] for line in path.read_text().splitlines()] if path.exists() else []
 
     def unshim(self) -> None:
+        while self.undo:
+            self.undo.pop()()
         for path in (*self.sandbox.place.shims.iterdir(), *(self.sandbox.place.root / "run").glob("calls-*")):
             path.unlink()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import socket
+import threading
 from collections.abc import Callable, Mapping
 
 from nemodeploy.adapters import terminal
@@ -11,6 +13,7 @@ from nemodeploy.adapters.ssh_settings import effective
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.core.spec import Cluster
 from nemodeploy.errors import PreflightFailed
+from nemodeploy.values import Command, Completed
 
 log = logging.getLogger("nemodeploy")
 
@@ -74,8 +77,42 @@ def _is_logged_in(cluster: Cluster) -> bool:
     return any(kept.is_open(kept.path(cluster, host), host) for host in cluster.ssh.hosts)
 
 
+class Chosen:
+    """The transport of a cluster, chosen at its first use: one cluster's odd settings are no other's trouble."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        """Nothing is looked at yet."""
+        self.cluster = cluster
+        self._made: Transport | None = None
+        self._making = threading.Lock()
+
+    def open(self) -> None:
+        """As the chosen one does."""
+        self._transport.open()
+
+    def run(self, command: Command) -> Completed:
+        """As the chosen one does."""
+        return self._transport.run(command)
+
+    def tunnel(self, host: str, port: int) -> socket.socket:
+        """As the chosen one does."""
+        return self._transport.tunnel(host, port)
+
+    def close(self) -> None:
+        """As the chosen one does, if there is one."""
+        if self._made:
+            self._made.close()
+
+    @property
+    def _transport(self) -> Transport:
+        with self._making:
+            if self._made is None:
+                name, why = choose(self.cluster)
+                log.debug("cluster %s by %s: %s", self.cluster.name, name, why)
+                self._made = TRANSPORTS[name](self.cluster)
+            return self._made
+
+
 def connect(cluster: Cluster) -> Transport:
     """The transport of a cluster; it connects at its first use."""
-    name, why = choose(cluster)
-    log.debug("cluster %s by %s: %s", cluster.name, name, why)
-    return TRANSPORTS[name](cluster)
+    return Chosen(cluster)

@@ -59,6 +59,7 @@ def test_no_line_is_given_twice() -> None:
 def test_the_cluster_file_is_one_like_any_sites() -> None:
     software = configuration.Software(
         notice='a "notice"',
+        stand_in=True,
         programs={name: words("/p y/python", "/x", name) for name in ("nemo-eval", "vllm")},
         checkpoints={"a": "/m.gguf", "b": {"hf": "/b"}},
     )
