@@ -87,7 +87,7 @@ def _asked(site: Site, wanted: Wanted | None, wall: Callable[[], float]) -> Iter
         one_machine=site.cluster.scheduler == "none",
     )
     plan = wanted.plan if wanted else None
-    found = list(site.scheduler.judge_survey(answers, plan))
+    found = list(site.scheduler.judge_survey(answers, plan, site.cluster.partition))
     yield from found
     if wanted and not any(one.verdict is Verdict.FAILED for one in found):
         yield from _preflight(site, wanted)

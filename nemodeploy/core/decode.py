@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nemodeploy.core.documents import Document
 from nemodeploy.core.model_files import PRECISIONS
@@ -147,7 +147,9 @@ def decode_cluster(name: str, document: Document, schedulers: Iterable[str] = ("
     if reader.problems:
         reader.asked.update(document.data)
         reader.finish(f"cluster {name}")
-    return cluster
+    slurm = document.data.get("slurm")
+    partition = slurm.get("partition", "") if isinstance(slurm, Mapping) else ""
+    return replace(cluster, partition=str(partition or ""))
 
 
 def decode_hardware(name: str, document: Document) -> Hardware:

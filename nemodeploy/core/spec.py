@@ -215,7 +215,7 @@ class SlurmOptions:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
     """A site: how to reach it, where things are on it, and how it asks for GPUs. `stand_in`: other programs and
-    weights take the place of the model's own.
+    weights take the place of the model's own. `partition`: the site's own, for whoever asks without a deployment.
     """
 
     name: str
@@ -230,6 +230,7 @@ class Cluster:
     endpoint_host: str
     lease_minimum_s: int
     storage_gb_per_s: float
+    partition: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,11 @@ from nemodeploy.runtimes.none import NoRuntime
 from nemodeploy.runtimes.podman import Podman
 from nemodeploy.runtimes.pyxis import Pyxis
 
+# In the order in which a site that has several is best served.
 RUNTIMES: Mapping[str, Runtime] = {
+    "pyxis": Pyxis(),
     "apptainer": Apptainer(),
+    "podman": Podman(),
     "docker": Docker(),
     "none": NoRuntime(),
-    "podman": Podman(),
-    "pyxis": Pyxis(),
 }

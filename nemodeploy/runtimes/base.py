@@ -65,6 +65,10 @@ class Runtime(Protocol):
     def present(self) -> str:
         """Shell text for the login host that ends with 0 when it is there; empty: there is nothing to look for."""
 
+    @property
+    def example(self) -> str:
+        """How an image is named, for whoever has to; empty: there is none."""
+
     def rules(self, spec: Spec) -> Rules:
         """What this runtime refuses: dotted key, what is wrong, what to write instead."""
 

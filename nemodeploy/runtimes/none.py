@@ -15,6 +15,7 @@ class NoRuntime:
     notice = ""
     causes: tuple[Cause, ...] = ()
     present = ""
+    example = ""
 
     def rules(self, spec: Spec) -> Rules:
         """Without a container somebody has to say where the program is."""

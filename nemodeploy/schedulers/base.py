@@ -14,6 +14,7 @@ from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
+from nemodeploy.schedulers.survey import Survey
 
 
 class Life(enum.Enum):
@@ -225,8 +226,11 @@ class Scheduler(Protocol):
     def survey_parts(self) -> Mapping[str, str]:
         """Questions about the site itself: shell texts by name."""
 
-    def judge_survey(self, answers: Mapping[str, Section], plan: Plan | None) -> Iterator[Check]:
-        """What the site has against any job; with a plan, against this one."""
+    def parse_survey(self, answers: Mapping[str, Section]) -> Survey:
+        """What the site says of itself, for whoever writes it down."""
+
+    def judge_survey(self, answers: Mapping[str, Section], plan: Plan | None, partition: str) -> Iterator[Check]:
+        """What the site has against any job of a partition (empty: the default one); with a plan, against this one."""
 
     def queue_script(self, root: str) -> str:
         """Every job of ours. A status other than 0 is no answer."""

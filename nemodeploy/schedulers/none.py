@@ -17,6 +17,7 @@ from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
 from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace
+from nemodeploy.schedulers.survey import Survey
 
 # Shell functions: `same PID START BOOT`, whether that very process is alive (its name in stat may hold spaces), and
 # `here BOOT HOST`, whether it is or was one of this host.
@@ -80,7 +81,11 @@ class PlainHost:
         """The programs that its job takes."""
         return {"host.programs": "for p in bash setsid; do command -v $p >/dev/null || echo $p; done"}
 
-    def judge_survey(self, answers: Mapping[str, Section], plan: Plan | None) -> Iterator[Check]:
+    def parse_survey(self, answers: Mapping[str, Section]) -> Survey:
+        """It has no queue to tell of."""
+        return Survey(version="")
+
+    def judge_survey(self, answers: Mapping[str, Section], plan: Plan | None, partition: str) -> Iterator[Check]:
         """Whether they are there."""
         missing = answers["host.programs"].text.split()
         if missing:

@@ -16,6 +16,7 @@ from nemodeploy.core.spec import Spec
 from nemodeploy.schedulers import slurm_preflight, slurm_survey
 from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Fate, Findings, Life, QueueRow, Trace
 from nemodeploy.schedulers.slurm_words import CAUSES, advice_on, is_unreachable, was_refused
+from nemodeploy.schedulers.survey import Survey
 
 __all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Fate", "Life", "QueueRow", "Slurm", "is_unreachable", "was_refused"]
 
@@ -110,9 +111,13 @@ class Slurm:
         """Version, controller, partitions, nodes, accounts."""
         return slurm_survey.parts()
 
-    def judge_survey(self, answers: Mapping[str, Section], plan: Plan | None) -> Iterator[Check]:
+    def parse_survey(self, answers: Mapping[str, Section]) -> Survey:
+        """All of it."""
+        return slurm_survey.parse(answers)
+
+    def judge_survey(self, answers: Mapping[str, Section], plan: Plan | None, partition: str) -> Iterator[Check]:
         """Whether the controller answers, and what partition, nodes, GPUs and account say."""
-        return slurm_survey.judge(slurm_survey.parse(answers), plan)
+        return slurm_survey.judge(slurm_survey.parse(answers), plan, partition)
 
     def queue_script(self, root: str) -> str:
         """Every job of ours, one question to the controller. Ends with squeue's own status."""

@@ -19,7 +19,7 @@ PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 OLDEST = (20, 11)
 SHORT_MEMORY_S = 60
 _GRES = re.compile(r"gpu(?::(?P<type>(?!no_consume)[A-Za-z][A-Za-z0-9_.-]*?))?(?::no_consume)?:(?P<count>\d+)")
-_SETTINGS = "MinJobAge|AccountingStorageType|AccountingStorageEnforce|ClusterName|JobRequeue|SlurmctldParameters"
+_SETTINGS = "MinJobAge|AccountingStorageType|AccountingStorageEnforce|ClusterName|SelectType"
 _DOWN = re.compile(r"Slurmctld\((?:primary|backup\d*)\).* is DOWN|Unable to contact|connect failure|timed out", re.I)
 
 
@@ -46,10 +46,7 @@ def parts() -> Mapping[str, str]:
         "slurm.version": "sinfo --version 2>&1",
         "slurm.ping": f"timeout 20 scontrol ping 2>&1; s=$?; [ $s = 0 ] || : >{_MARK}; exit $s",
         **{f"slurm.{name}": _UNLESS + text for name, text in asked.items()},
-        "slurm.containers": (
-            f"rm -f {_MARK}\nsrun --help 2>&1 | grep -q -e --container-image && echo pyxis\n"
-            "for p in enroot apptainer singularity podman docker; do command -v $p >/dev/null 2>&1 && echo $p; done; :"
-        ),
+        "slurm.end": f"rm -f {_MARK}",
     }
 
 
@@ -73,7 +70,6 @@ def parse(answers: Mapping[str, Section]) -> Survey:
             for key, _, value in (line.partition("=") for line in answers["slurm.settings"].text.splitlines())
             if value
         },
-        containers=tuple(answers["slurm.containers"].text.split()),
     )
 
 
@@ -128,8 +124,8 @@ def _pairs(section: Section) -> Iterator[tuple[str, str]]:
             yield name, reason
 
 
-def judge(survey: Survey, plan: Plan | None) -> Iterator[Check]:
-    """What keeps a job from being taken, whichever it is; with a plan, this one."""
+def judge(survey: Survey, plan: Plan | None, partition: str) -> Iterator[Check]:
+    """What keeps a job of a partition from being taken, whichever it is; with a plan, this one."""
     if survey.missing:
         says = f"{', '.join(survey.missing)} not found on the login host"
         yield failed("slurm", says, "log in to a host with Slurm's commands, or put them on the PATH of ~/.bashrc")
@@ -142,9 +138,10 @@ def judge(survey: Survey, plan: Plan | None) -> Iterator[Check]:
     yield _version(survey)
     yield from _memory(survey)
     names = chosen(plan, {name: one.fields for name, one in survey.partitions.items()}) if plan else ()
-    for name in names or filter(None, (survey.default_partition,)):
+    own = partition or survey.default_partition
+    for name in names or filter(None, (own,)):
         yield from _partition(survey, name, plan)
-    if not names and not survey.default_partition and survey.partitions:
+    if not names and not own and survey.partitions:
         there = ", ".join(survey.partitions)
         yield failed(
             "partition", "none is the default, and the cluster file names none", f"slurm.partition: one of {there}"

@@ -51,7 +51,6 @@ class Survey:
     accounts: Mapping[str, tuple[str, ...]] | None = None
     accounting: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
-    containers: tuple[str, ...] = ()
 
     @property
     def default_partition(self) -> str:

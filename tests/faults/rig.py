@@ -43,14 +43,14 @@ class Rig:
         )
         path.chmod(0o755)
 
-    def hide(self, program: str) -> None:
-        """As if the login host had no such program: its PATH is links to all others."""
-        hidden = self.sandbox.place.root / f"run/hidden-{program}"
+    def hide(self, *programs: str) -> None:
+        """As if the login host had no such programs: its PATH is links to all others."""
+        hidden = self.sandbox.place.root / f"run/hidden-{'-'.join(programs)}"
         hidden.mkdir(exist_ok=True)
         for place in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"):
             for one in Path(place).iterdir():
                 link = hidden / one.name
-                if one.name != program and not link.is_symlink():
+                if one.name not in programs and not link.is_symlink():
                     link.symlink_to(one)
         conf = self.sandbox.place.root / "ssh/sshd_config"  # read anew at every login
         self.undo.append(partial(conf.write_text, conf.read_text()))

@@ -1,0 +1,80 @@
+"""Looking at a site that nobody has described yet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from nemodeploy.app.site import PREFLIGHT_WITHIN_S, Site
+from nemodeploy.app.site_file import SPACES_SCRIPT, Found, parse_spaces
+from nemodeploy.core import decode
+from nemodeploy.core.documents import Document
+from nemodeploy.core.sections import Section
+from nemodeploy.core.spec import Cluster
+from nemodeploy.runtimes import RUNTIMES
+
+LOGIN_SCRIPT = 'echo "${SSH_CONNECTION:+ssh} $(uname -sr) $(id -un)@$(uname -n)"'
+
+
+def unknown_cluster(name: str, host: str, config: str, transport: str) -> Cluster:
+    """A cluster of which no more is known than how to log in. Raises BadInput for what is no host."""
+    ssh = {"host": host, **({"config": config} if config else {})}
+    return decode.decode_cluster(name, Document({"ssh": ssh, "transport": transport}, source="nemodeploy init"))
+
+
+def survey(site: Site) -> Found:
+    """What it says of itself. Raises ClusterUnreachable or AuthenticationFailed."""
+    parts: Mapping[str, str] = {
+        "login": LOGIN_SCRIPT,
+        "spaces": SPACES_SCRIPT,
+        **site.scheduler.survey_parts(),
+        **{f"runtime.{name}": runtime.present for name, runtime in RUNTIMES.items() if runtime.present},
+    }
+    answers: Mapping[str, Section] = site.ask(parts, within_s=PREFLIGHT_WITHIN_S)
+    spaces, home = parse_spaces(answers["spaces"].text)
+    found = site.scheduler.parse_survey(answers)
+    ssh = site.cluster.ssh
+    name = found.settings.get("ClusterName", "")
+    said = answers["login"].text.split(maxsplit=1)[-1].strip()
+    version = f"Slurm {found.version}" if found.version else "no Slurm"
+    notes = [f"seen: {said}, {version}{', cluster ' + name if name else ''}"]
+    if found.version and not found.accounting:
+        notes.append(
+            "sacct does not answer: what has ended is known from the job's own files, and for a while from Slurm"
+        )
+    return Found(
+        host=ssh.host,
+        config=ssh.config,
+        description=f"{name or ssh.host}, {version}",
+        survey=found,
+        spaces=spaces,
+        runtimes={
+            name: runtime.example
+            for name, runtime in RUNTIMES.items()
+            if runtime.present and answers[f"runtime.{name}"].status == 0
+        },
+        home=home,
+        notes=tuple(notes),
+    )
+
+
+def hosts(config: Path, depth: int = 0) -> Iterator[str]:
+    """The hosts that an ssh configuration names, and those that it includes; patterns are none."""
+    try:
+        lines = config.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        match = re.match(r"\s*(host|include)[\s=]+(.*)", line, re.IGNORECASE)
+        if not match:
+            continue
+        for word in match[2].replace('"', " ").split():
+            if match[1].lower() == "host":
+                if not re.search(r"[*?!]", word):
+                    yield word
+            elif depth < 8:
+                path = Path(word).expanduser()
+                base = path if path.is_absolute() else config.parent / path
+                for one in sorted(base.parent.glob(base.name)):
+                    yield from hosts(one, depth + 1)

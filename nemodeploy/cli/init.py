@@ -1,0 +1,79 @@
+"""nemodeploy init: a cluster file for a site that can be logged in to."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from nemodeploy.cli import options, world
+from nemodeploy.cli.words import somebody_is_there, tell
+from nemodeploy.errors import BadInput
+
+SCHEMA = "nemodeploy/init@1"
+
+
+@click.command("init", short_help="Look at a site and write its cluster file.")
+@click.argument("host", required=False)
+@click.option("--name", metavar="NAME", help="What the cluster is to be called; default: after the host.")
+@click.option("--ssh-config", "config", default="", metavar="FILE", help="Another file than ~/.ssh/config.")
+@click.option("--transport", default="auto", metavar="NAME", help="auto, paramiko, openssh, or local.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: where clusters are kept.")
+@click.option("--yes", is_flag=True, help="Ask nothing; what cannot be known is decided and marked.")
+@options.as_json
+@options.verbose
+def command(
+    host: str | None, name: str | None, config: str, transport: str, output: Path | None, yes: bool, as_json: bool
+) -> None:
+    """Log in to HOST, look at its partitions, GPUs, accounts, containers and file systems, and write a cluster file
+    with a comment wherever somebody may want something else. Nothing is left there; nothing is overwritten here.
+    """
+    from nemodeploy.adapters.resources import config_directory
+    from nemodeploy.app.site_file import write
+    from nemodeploy.app.surveying import survey, unknown_cluster
+    from nemodeploy.app.validating import validate
+
+    asks = not yes and somebody_is_there()
+    chosen = host or ("localhost" if transport == "local" else _host(config, asks=asks))
+    called = name or re.sub(r"[^a-z0-9-]+", "-", chosen.partition(".")[0].lower()).strip("-") or "site"
+    path = output or config_directory() / "clusters" / f"{called}.yaml"
+    if path.exists():
+        raise BadInput(f"{path} is there already", hint="--output FILE, or --name NAME")
+    cluster = unknown_cluster(called, chosen, config, transport)
+    with world.site(cluster) as site:
+        found = survey(site)
+    text = write(found, _choose if asks else lambda _, __, best: best)
+    if transport != "auto":
+        text += f"transport: {transport}\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}", hint="--output FILE") from error
+    validate(str(path), "cluster")
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "name": called, "file": str(path), "text": text}))
+    else:
+        click.echo(text, nl=False)
+    tell(f"\nwritten to {path}\n  nemodeploy doctor {called if output is None else path}   tries it")
+
+
+def _host(config: str, *, asks: bool) -> str:
+    from nemodeploy.app.surveying import hosts
+
+    file = Path(config or "~/.ssh/config").expanduser()
+    known = list(dict.fromkeys(hosts(file)))
+    if not known or not asks:
+        there = f"; {file} knows {', '.join(known)}" if known else ""
+        raise BadInput(f"which host?{there}", hint="nemodeploy init HOST")
+    return _choose("which host is the login node?", known, known[0])
+
+
+def _choose(question: str, answers: Sequence[str], best: str) -> str:
+    if len(answers) == 1:
+        return answers[0]
+    choice: str = click.prompt(question, type=click.Choice(list(answers)), default=best, show_choices=True, err=True)
+    return choice
