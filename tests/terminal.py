@@ -20,11 +20,20 @@ class Terminal:
             os.execve(sys.executable, [sys.executable, "-m", "nemodeploy", *words], environment)
         self.seen = ""
 
-    def until(self, words: str, within_s: float = 20) -> None:
-        """Read until these words have come since the last time."""
-        deadline = time.monotonic() + within_s
+    def interrupt_until(self, words: str) -> None:
+        """Ctrl-C until these words come: between the prompt and its own wait for a key, readline misses one."""
+        self.types("\x03")
+        self.until(words, again="\x03")
+
+    def until(self, words: str, within_s: float = 20, *, again: str = "") -> None:
+        """Read until these words have come since the last time; meanwhile type something every two seconds."""
+        begun = typed = time.monotonic()
         while words not in self.seen:
-            assert time.monotonic() < deadline, self.seen
+            now = time.monotonic()
+            assert now < begun + within_s, self.seen
+            if again and now > typed + 2:
+                typed = now
+                self.types(again)
             if select.select([self.handle], [], [], 0.2)[0]:
                 self.seen += self._read()
         self.seen = self.seen.partition(words)[2]

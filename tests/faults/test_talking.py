@@ -20,8 +20,7 @@ def test_ctrl_c_stops_an_answer_and_nothing_else(rig: Rig) -> None:
     server.does("hang")
     with terminal(rig.site.environment, "chat", str(name), "--cluster", server.cluster) as chat:
         chat.until("> ")
-        chat.types("\x03")
-        chat.until("Ctrl-D or /exit leaves")
+        chat.interrupt_until("Ctrl-D or /exit leaves")
         chat.until("> ")
         chat.types("What is it?\n")
         chat.until("What is it?\r\n")

@@ -24,7 +24,7 @@ from nemodeploy.errors import AuthenticationFailed, BadInput, ClusterUnreachable
 CONNECT_WITHIN_S = 20
 ANSWER_WITHIN_S = 120.0  # a person looks for the code
 ALIVE_EVERY_S, ALIVE_MISSES = 15, 3  # dead after 45 s of silence
-LONGEST_PATH = 80  # of a Unix socket there are 107, and ssh appends 17 while it makes it
+LONGEST_PATH = 60  # of a socket's 107 characters our names take 20, and ssh appends 17 while it makes it
 _WORDS = {
     "StrictHostKeyChecking": "yes",
     "UpdateHostKeys": "no",
@@ -46,26 +46,26 @@ class Masters:
     """The sockets of kept connections, in a directory that nobody else can enter."""
 
     def __init__(self, directory: Path) -> None:
-        """Made at the first use."""
+        """Made when something is to be put there."""
         self.directory = directory
 
     def path(self, cluster: Cluster, host: str) -> Path:
-        """Where the connection that `login` opens to a host is found again."""
+        """Where the connection that `login` opens to a host is found again; `start` makes the directory."""
         ssh = cluster.ssh
         words = "\0".join((cluster.name, host, ssh.user, str(ssh.port), ssh.config, *ssh.host_keys))
-        return self._made() / hashlib.sha256(words.encode()).hexdigest()[:12]
+        return self.directory / hashlib.sha256(words.encode()).hexdigest()[:12]
 
     def fresh(self) -> Path:
         """A place for a connection of one command."""
-        return self._made() / f"{os.getpid()}-{secrets.token_hex(4)}"
+        return self.directory / f"{os.getpid()}-{secrets.token_hex(4)}"
 
     def is_open(self, path: Path, host: str) -> bool:
         """Whether a connection stands there."""
-        return path.exists() and self._tell(path, host, "check")
+        return self.is_ours and path.exists() and self._tell(path, host, "check")
 
     def end(self, path: Path, host: str) -> bool:
         """Close it; False: there was none."""
-        return path.exists() and self._tell(path, host, "exit")
+        return self.is_ours and path.exists() and self._tell(path, host, "exit")
 
     def _tell(self, path: Path, host: str, what: str) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -73,20 +73,32 @@ class Masters:
             return subprocess.run(words, capture_output=True, check=False, timeout=10).returncode == 0
         return False
 
-    def _made(self) -> Path:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = self.directory.stat()
-        if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    def make(self) -> None:
+        """The directory. Raises BadInput where it cannot be made, or is not ours alone."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{self.directory} cannot be made: {error.strerror}") from error
+        if not self.is_ours:
             raise BadInput(f"{self.directory} is not ours alone", hint=f"rm -r {self.directory}")
-        return self.directory
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the directory is there, and nobody else's."""
+        if not self.directory.is_dir():
+            return False
+        found = self.directory.stat()
+        return found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
 
 
 def masters() -> Masters:
-    """Where they are for this user: the directory of the session, else one under /tmp."""
-    session = os.environ.get("XDG_RUNTIME_DIR", "")
-    if session and Path(session).is_dir() and len(session) < LONGEST_PATH - 30:
-        return Masters(Path(session) / "nemodeploy")
-    return Masters(Path(tempfile.gettempdir()) / f"nemodeploy-{os.getuid()}")
+    """Where they are for this user: the directory of the session, else one beside other temporary files."""
+    session, temporary = os.environ.get("XDG_RUNTIME_DIR", ""), os.environ.get("TMPDIR", "")
+    for base, name in ((session, "nemodeploy"), (temporary, f"nemodeploy-{os.getuid()}")):
+        directory = Path(base) / name
+        if base and Path(base).is_dir() and len(str(directory)) <= LONGEST_PATH:
+            return Masters(directory)
+    return Masters(Path(f"/tmp/nemodeploy-{os.getuid()}"))
 
 
 def start(
@@ -95,6 +107,7 @@ def start(
     """Connect and authenticate; `person`: ssh may ask on the terminal; `keep_s`: it stays behind for so long without
     use, otherwise it is the child that is returned. Raises ClusterUnreachable, AuthenticationFailed or HostKeyRejected.
     """
+    masters.make()
     words = ["ssh", "-M", "-N", "-S", str(path), *ssh_settings.options(cluster.ssh), *ALWAYS]
     words += ["-o", f"BatchMode={'no' if person else 'yes'}", "-o", f"ControlPersist={keep_s or 'no'}"]
     with _trusted(cluster, host) as trusted, tempfile.TemporaryFile() as said:
