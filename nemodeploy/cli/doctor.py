@@ -9,11 +9,10 @@ from typing import Any
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.words import tell
+from nemodeploy.cli.words import show_check, tell
 from nemodeploy.errors import BadInput, PreflightFailed
 
 SCHEMA = "nemodeploy/doctor@1"
-WIDTH, NAME_WIDTH = 14, 12
 
 
 @click.command("doctor", short_help="Would it work there, and if not, why.")
@@ -38,7 +37,7 @@ def command(where: str | None, cluster: str | None, as_json: bool, **typed: Any)
         wanted = options.resolve(needs_site=True, cluster=chosen, **typed)
     elif any(typed[key] for key in ("model", "engine", "nodes", "time_limit", "settings", "name")):
         raise BadInput("these options say more about a --profile", hint="--profile h100x16")
-    site_cluster = wanted.cluster if wanted else read(_only(chosen))
+    site_cluster = wanted.cluster if wanted else read(world.only_cluster(chosen))
     rows, bad = [], 0
     if not as_json:
         click.echo(f"{site_cluster.name}{f' · {wanted.plan.profile} · {wanted.plan.model}' if wanted else ''}")
@@ -47,29 +46,10 @@ def command(where: str | None, cluster: str | None, as_json: bool, **typed: Any)
             bad += check.verdict is Verdict.FAILED
             rows.append({"name": check.name, "result": check.verdict.value, "says": check.says, "remedy": check.remedy})
             if not as_json:
-                click.echo(f"  {check.verdict.value:<{WIDTH}} {check.name:<{NAME_WIDTH}} {check.says}")
-                for number, line in enumerate(check.remedy.splitlines()):
-                    click.echo(f"{'':{WIDTH + NAME_WIDTH + 4}}{'try  ' if not number else '     '}{line}")
-    said = f"{bad} check{'s' if bad != 1 else ''} failed"
+                show_check(check, check.name)
     if as_json:
-        profile = wanted.plan.profile if wanted else None
-        click.echo(
-            json.dumps(
-                {"schema": SCHEMA, "cluster": site_cluster.name, "profile": profile, "checks": rows, "failed": bad}
-            )
-        )
-    elif not bad:
-        tell("nothing stands against it")
+        about = {"cluster": site_cluster.name, "profile": wanted.plan.profile if wanted else None}
+        click.echo(json.dumps({"schema": SCHEMA, **about, "checks": rows, "failed": bad}))
     else:
-        tell(said)
+        tell(f"{bad} check{'s' if bad != 1 else ''} failed" if bad else "nothing stands against it")
     return PreflightFailed.exit_code if bad else 0
-
-
-def _only(chosen: str | None) -> str:
-    """The cluster that is meant; the only one when nobody says."""
-    from nemodeploy.app.wanted import cluster_names
-
-    names = cluster_names(chosen)
-    if len(names) > 1:
-        raise BadInput(f"which cluster? there is {', '.join(names)}", hint=f"nemodeploy doctor {names[0]}")
-    return names[0]

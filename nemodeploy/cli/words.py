@@ -6,8 +6,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from nemodeploy.core.checks import Check
+
+WIDTH, NAME_WIDTH = 14, 12  # of the columns of checks
 
 
 def tell(line: str) -> None:
@@ -19,6 +25,13 @@ def tell(line: str) -> None:
 def somebody_is_there() -> bool:
     """Whether a question would be answered: both ends are a terminal, and no CI system's."""
     return sys.stdin.isatty() and sys.stderr.isatty() and not os.environ.get("CI")
+
+
+def show_check(check: Check, name: str) -> None:
+    """What was found, and below it what to do."""
+    click.echo(f"  {check.verdict.value:<{WIDTH}} {name:<{NAME_WIDTH}} {check.says}")
+    for number, line in enumerate(check.remedy.splitlines()):
+        click.echo(f"{'':{WIDTH + NAME_WIDTH + 4}}{'try  ' if not number else '     '}{line}")
 
 
 def clock(seconds: float) -> str:

@@ -51,6 +51,16 @@ def clusters(chosen: str | None) -> tuple[list[Cluster], list[tuple[str, Nemodep
     return found, broken
 
 
+def only_cluster(chosen: str | None) -> str:
+    """The cluster that is meant; the only one when nobody says. Raises BadInput where there are several."""
+    from nemodeploy.app.wanted import cluster_names
+
+    names = cluster_names(chosen)
+    if len(names) > 1:
+        raise BadInput(f"which cluster? there is {', '.join(names)}", hint=f"--cluster {names[0]}")
+    return names[0]
+
+
 EVER_S = 3650 * 86400.0
 
 

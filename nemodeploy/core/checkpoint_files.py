@@ -115,6 +115,10 @@ def flaws(found: Listing, *, kind: str, path: str, size_gb: float, source: str) 
     yield from _FORMS.get(kind.partition("-")[0], _anything)(found, path, fetch)
     if size_gb and not pointers and found.bytes < ENOUGH * size_gb * 1e9:
         yield Flaw(what=f"{path} has {found.bytes / 1e9:.1f} GB, and the model has {size_gb:g} GB", commands=fetch)
+    missing = size_gb * 1e9 * ENOUGH - found.bytes
+    if found.free is not None and missing > found.free:
+        room = f"{found.free / 1e9:.0f} GB are free there, and {missing / 1e9:.0f} GB are missing"
+        yield Flaw(what=room, commands=(f"df -h {quoted(path)}",))
 
 
 def _fetch(source: str, path: str) -> tuple[str, ...]:

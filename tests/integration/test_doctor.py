@@ -396,3 +396,19 @@ def test_the_sites_of_the_docs_are_good_cluster_files(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.yaml"
         path.write_text(block)
         assert validate(str(path), "cluster") == "cluster"
+
+
+def test_a_checkpoint_is_looked_at_by_itself(bed: Bed) -> None:
+    words = ("checkpoint", "check", L70, "--cluster", "sandbox")
+    stand_in = bed.site.run(*words)
+    assert (stand_in.returncode, "not applicable" in stand_in.stdout) == (0, True), stand_in.stderr
+    directory = bed.checkpoint(L70, "hf", {"config.json": "{}", "model.safetensors": POINTER})
+    done = bed.site.run(*words, "--json")
+    assert done.returncode == 12, done.stderr
+    document = json.loads(done.stdout)
+    assert document["checks"][0]["remedy"] == f"cd {directory} && git lfs pull"
+    assert bed.site.run(*words).returncode == 12
+    for wrong in (("--kind", "nope"), ("--kind", "nemo"), ("--cluster", "nobody")):
+        assert bed.site.run(*words, *wrong).returncode == 2
+    elsewhere = bed.site.run(*words, "--path", "/no/such", "--kind", "hf")
+    assert "there is nothing at /no/such" in elsewhere.stdout
