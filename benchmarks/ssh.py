@@ -2,8 +2,8 @@
 
 A proxy before the sandbox's login host counts connections and bytes; the client's own log counts remote calls. Then the
 shortest command there is, over a connection that is kept, alternately by paramiko and by a client of ssh's own kept
-connection (ControlMaster), which is what a script would use: the same words to the same shell, in a home without start-up
-files.
+connection (ControlMaster), which is what a script would use: the same words to the same shell, in a home without
+start-up files.
 
 Goals: one login a command, at most 6 remote calls of `up` until the job is submitted, one of `status`; a call by
 paramiko takes at most half of one over ssh's kept connection.

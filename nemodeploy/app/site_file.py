@@ -56,7 +56,7 @@ class Found:
 Choose = Callable[[str, Sequence[str], str], str]
 SPACES_SCRIPT = """\
 me=$(id -un)
-for d in "$HOME" "${SCRATCH:-}" "${WORK:-}" "${PROJECT:-}" "/scratch/$me" "/work/$me" "/lustre/$me"; do
+for d in "$HOME" "${SCRATCH:-}" "${WORK:-}" "${PROJECT:-}" "/scratch/$me" "/project/$me" "/lustre/$me"; do
   [ -n "$d" ] && [ -d "$d" ] && [ -w "$d" ] || continue
   printf '%s\\t%s\\t%s\\n' "$(cd "$d" && pwd)" "$(stat -f -c %T "$d" 2>/dev/null || echo unknown)" \\
     "$(df -Pk "$d" 2>/dev/null | tail -n 1 | awk '{print $4}')"

@@ -140,7 +140,7 @@ def test_hosts_come_from_the_configuration_and_what_it_includes(tmp_path: Path) 
 
 def test_the_root_goes_to_what_all_nodes_share() -> None:
     here = Space(path="/home/me", kind="ext2/ext3", free_gb=10)
-    shared = (Space(path="/scratch/me", kind="lustre", free_gb=900), Space(path="/work/me", kind="nfs", free_gb=90))
+    shared = (Space(path="/scratch/me", kind="lustre", free_gb=900), Space(path="/data/me", kind="nfs", free_gb=90))
 
     def root(*spaces: Space) -> str:
         found = Found(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
+import shlex
 import socket
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
+from nemodeploy.errors import ClusterUnreachable, ForwardingRefused
 from nemodeploy.values import Command, Completed
 
 OUTPUT_CAP = 16 * 2**20
+NO_BASH = (126, 127)  # how a shell ends that finds no bash
 FULL_WITHIN_S = 5.0  # how long a server that allows few sessions is asked again
 
 
@@ -25,3 +31,46 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End the connection; idempotent."""
+
+
+Connected = TypeVar("Connected")
+log = logging.getLogger("nemodeploy")
+
+
+def first_reachable(hosts: Sequence[str], connect: Callable[[str], Connected]) -> tuple[Connected, list[str]]:
+    """A connection to the first host that can be reached, and the hosts in the order for the next time, it before the
+    others. Only what is unreachable is passed over; raises what the last one raised."""
+    for place, host in enumerate(hosts):
+        try:
+            return connect(host), [*hosts[place:], *hosts[:place]]
+        except ClusterUnreachable as error:
+            if place == len(hosts) - 1:
+                raise
+            log.debug("%s; trying the next login host", error.message)
+    raise AssertionError("a cluster has a login host")
+
+
+def relay(host: str, port: int) -> tuple[bytes, str]:
+    """A command for a login host that forwards no connections: bash opens one, says so with a mark, which is on a line
+    of its own after whatever the login printed, and passes bytes on."""
+    mark = f"relay-{secrets.token_hex(8)}"
+    opens = f"exec 3<>/dev/tcp/{host}/{port} || exit 7; echo; echo {mark}; cat <&3 & exec cat >&3"
+    return f"\n{mark}\n".encode(), f"exec bash -c {shlex.quote(opens)}"
+
+
+def is_marked(stream: socket.socket, mark: bytes) -> bool:
+    """Read up to the mark; False: the stream ended before it. Raises OSError."""
+    said = b""
+    while not said.endswith(mark):
+        byte = stream.recv(1)
+        if not byte:
+            return False
+        said += byte
+    return True
+
+
+def no_way(cluster: str, host: str, port: int, *, no_bash: bool) -> ClusterUnreachable:
+    """The login host neither forwards a connection nor passes its bytes on."""
+    kind = ForwardingRefused if no_bash else ClusterUnreachable
+    why = "forwards no connections and has no bash" if no_bash else "has no way to it"
+    return kind(f"{cluster} cannot reach {host}:{port}: the login host {why}")

@@ -8,7 +8,6 @@ by a line of its log which mux.c has had since 6.0.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import secrets
 import selectors
@@ -22,16 +21,22 @@ from pathlib import Path
 from typing import IO
 
 from nemodeploy.adapters import ssh_settings, streams
-from nemodeploy.adapters.transports.base import FULL_WITHIN_S, OUTPUT_CAP
+from nemodeploy.adapters.transports.base import (
+    FULL_WITHIN_S,
+    NO_BASH,
+    OUTPUT_CAP,
+    first_reachable,
+    is_marked,
+    no_way,
+    relay,
+)
 from nemodeploy.adapters.transports.openssh_master import ALWAYS, CONNECT_WITHIN_S, Masters, start
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import ClusterUnreachable, ForwardingRefused
+from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.values import Command, Completed
 
 OPENED, REFUSED = b"master session id:", b"forwarding request failed"
 FULL = b"open refused by peer"  # it allows few sessions, and the last one may not have ended there yet
-NO_BASH = (126, 127)
-log = logging.getLogger("nemodeploy")
 
 
 class OpenSshTransport:
@@ -125,20 +130,11 @@ class OpenSshTransport:
         return None
 
     def _connect(self) -> Path:
-        """To the first login host that can be reached, the one that could be last time before any other."""
-        hosts = self._hosts
-        for place, host in enumerate(hosts):
-            path = self.masters.fresh()
-            try:
-                self._master = start(self.cluster, host, path, self.masters, person=self.person)
-            except ClusterUnreachable as error:
-                if place == len(hosts) - 1:
-                    raise
-                log.debug("%s: %s; trying the next login host", self._name, error.message)
-                continue
-            self._hosts = [*hosts[place:], *hosts[:place]]
-            return path
-        raise AssertionError("a cluster has a login host")
+        path = self.masters.fresh()
+        self._master, self._hosts = first_reachable(
+            self._hosts, lambda host: start(self.cluster, host, path, self.masters, person=self.person)
+        )
+        return path
 
     def _forwarded(self, host: str, port: int) -> socket.socket | None:
         """None: the login host has no way there, or forwards nothing."""
@@ -161,30 +157,21 @@ class OpenSshTransport:
         return None
 
     def _relay(self, host: str, port: int) -> socket.socket:
-        """bash opens the connection, says that it is open after whatever the login printed, and passes bytes on."""
-        mark = f"relay-{secrets.token_hex(8)}"
-        opens = f"exec 3<>/dev/tcp/{host}/{port} || exit 7; echo; echo {mark}; cat <&3 & exec cat >&3"
-        words = [*self._client(), "--", self._hosts[0], f"exec bash -c {shlex.quote(opens)}"]
-        stream, process = streams.of_command(words)
+        """Through a command on the login host."""
+        mark, command = relay(host, port)
+        stream, process = streams.of_command([*self._client(), "--", self._hosts[0], command])
         stream.settimeout(CONNECT_WITHIN_S)
-        said = b""
         try:
-            while not said.endswith(f"\n{mark}\n".encode()):
-                byte = stream.recv(1)
-                if not byte:
-                    no_bash = process.wait(CONNECT_WITHIN_S) in NO_BASH
-                    kind = ForwardingRefused if no_bash else ClusterUnreachable
-                    why = "forwards no connections and has no bash" if no_bash else "has no way to it"
-                    raise kind(f"{self._name} cannot reach {host}:{port}: the login host {why}")
-                said += byte
-        except (OSError, subprocess.TimeoutExpired, ClusterUnreachable) as error:
-            stream.close()
+            if is_marked(stream, mark):
+                stream.settimeout(None)
+                return stream
+            no_bash = process.wait(CONNECT_WITHIN_S) in NO_BASH
+        except (OSError, subprocess.TimeoutExpired) as error:
             process.kill()
-            if isinstance(error, ClusterUnreachable):
-                raise
+            stream.close()
             raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
-        stream.settimeout(None)
-        return stream
+        stream.close()
+        raise no_way(self._name, host, port, no_bash=no_bash)
 
 
 def _exchange(process: subprocess.Popen[bytes], text: bytes, within_s: float) -> tuple[bytes, bytes]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import select
-import shlex
 import socket
 import threading
 import time
@@ -19,10 +17,18 @@ import paramiko
 
 from nemodeploy.adapters.ssh_settings import effective
 from nemodeploy.adapters.terminal import Ask
-from nemodeploy.adapters.transports.base import FULL_WITHIN_S, OUTPUT_CAP
+from nemodeploy.adapters.transports.base import (
+    FULL_WITHIN_S,
+    NO_BASH,
+    OUTPUT_CAP,
+    first_reachable,
+    is_marked,
+    no_way,
+    relay,
+)
 from nemodeploy.adapters.transports.paramiko_login import CONNECT_WITHIN_S, Chain
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import ClusterUnreachable, ForwardingRefused
+from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.values import Command, Completed
 
 # The server is asked for a sign of life so often; without one for so long the connection is dead, whatever TCP says.
@@ -31,7 +37,6 @@ DEAD_AFTER_S = 45.0
 ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, 5.1
 SHELL = "exec env LC_ALL=C sh -s"  # understood by every login shell, csh included
 
-log = logging.getLogger("nemodeploy")
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
@@ -91,25 +96,18 @@ class ParamikoTransport:
         return channel  # type: ignore[return-value]
 
     def _relay(self, host: str, port: int) -> socket.socket:
-        """bash opens the connection, says that it is open after whatever the login printed, and passes bytes on."""
-        mark = f"relay-{secrets.token_hex(8)}"
-        opens = f"exec 3<>/dev/tcp/{host}/{port} || exit 7; echo; echo {mark}; cat <&3 & exec cat >&3"
-        channel = self._exec(f"exec bash -c {shlex.quote(opens)}")
+        """Through a command on the login host."""
+        mark, command = relay(host, port)
+        channel = self._exec(command)
         channel.settimeout(CONNECT_WITHIN_S)
-        said = b""
         try:
-            while not said.endswith(f"\n{mark}\n".encode()):
-                byte = channel.recv(1)
-                if not byte:
-                    status = channel.recv_exit_status()
-                    kind = ForwardingRefused if status in (126, 127) else ClusterUnreachable
-                    why = "forwards no connections and has no bash" if status in (126, 127) else "has no way to it"
-                    raise kind(f"{self._name} cannot reach {host}:{port}: the login host {why}")
-                said += byte
+            if is_marked(channel, mark):  # type: ignore[arg-type] # it has what a socket has
+                return channel  # type: ignore[return-value]
+            no_bash = channel.recv_exit_status() in NO_BASH
         except (paramiko.SSHException, OSError, EOFError) as error:
             _close(channel)
             raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
-        return channel  # type: ignore[return-value]
+        raise no_way(self._name, host, port, no_bash=no_bash)
 
     def close(self) -> None:
         """End the connection."""
@@ -169,19 +167,10 @@ class ParamikoTransport:
             return self._client
 
     def _connect(self) -> paramiko.SSHClient:
-        """The first login host that can be reached, the one that could be last time before any other."""
-        hosts = self._hosts
-        for place, host in enumerate(hosts):
-            try:
-                client = self._chain.connect(effective(self.cluster.ssh, host))
-            except ClusterUnreachable as error:
-                if place == len(hosts) - 1:
-                    raise
-                log.debug("%s: %s; trying the next login host", self._name, error.message)
-                continue
-            self._hosts = [*hosts[place:], *hosts[:place]]
-            return client
-        raise AssertionError("a cluster has a login host")
+        client, self._hosts = first_reachable(
+            self._hosts, lambda host: self._chain.connect(effective(self.cluster.ssh, host))
+        )
+        return client
 
 
 class _Pulse:
