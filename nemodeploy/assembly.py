@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 from nemodeploy.core import planning, tempo
 from nemodeploy.core.decode import Plugins
@@ -21,6 +22,7 @@ from nemodeploy.schedulers import SCHEDULERS
 from nemodeploy.schedulers.base import Scheduler
 
 STARTUP_BASE_S = 300
+PROBE_SCRIPT = "probe.sh"
 LOOPBACK = "127.0.0.1"
 
 
@@ -70,17 +72,36 @@ def assemble(draft: Draft, templates: Mapping[str, str], others: Iterable[Hardwa
     engine, runtime, scheduler = ENGINES[draft.engine], RUNTIMES[draft.runtime], SCHEDULERS[draft.cluster.scheduler]
     spec = planning.decide(draft, engine, others)
     planning.check(spec, [*runtime.rules(spec), *scheduler.rules(spec), *_checkpoint(spec)])
-    plan = _plan(spec, engine, runtime, scheduler)
-    launch = _launch(spec, engine, runtime, scheduler.bind)
-    values = {"plan": plan, "launch": launch, "submit": Submit(words=scheduler.submit_words(spec))}
-    scripts = Bundle(
-        files={
-            "nemo_inference.sh": render(templates, engine.template, **values),
-            scheduler.script: render(templates, scheduler.script_template, runtime_template=runtime.template, **values),
-            "submit.sh": render(templates, scheduler.submit_template, **values),
-        }
-    )
-    return plan, scripts
+    values = _values(spec, engine, runtime, scheduler)
+    scripts = {
+        "nemo_inference.sh": render(templates, engine.template, **values),
+        scheduler.script: render(templates, scheduler.script_template, **values),
+        "submit.sh": render(templates, scheduler.submit_template, **values),
+    }
+    return values["plan"], Bundle(files=scripts)
+
+
+def assemble_probe(draft: Draft, templates: Mapping[str, str]) -> Mapping[str, str]:
+    """The files of a short job that looks at the nodes a deployment would get; none where there is no scheduler."""
+    engine, runtime, scheduler = ENGINES[draft.engine], RUNTIMES[draft.runtime], SCHEDULERS[draft.cluster.scheduler]
+    if not scheduler.probe_template:
+        return {}
+    values = _values(planning.decide(draft, engine), engine, runtime, scheduler)
+    return {
+        scheduler.script: render(templates, scheduler.probe_template, **values),
+        PROBE_SCRIPT: render(templates, "common/probe.sh.j2", **values),
+        "submit.sh": render(templates, scheduler.submit_template, **values),
+    }
+
+
+def _values(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) -> dict[str, Any]:
+    """What templates are rendered with."""
+    return {
+        "plan": _plan(spec, engine, runtime, scheduler),
+        "launch": _launch(spec, engine, runtime, scheduler.bind),
+        "submit": Submit(words=scheduler.submit_words(spec)),
+        "runtime_template": runtime.template,
+    }
 
 
 def with_manifest(plan: Plan, bundle: Bundle) -> Mapping[str, str]:

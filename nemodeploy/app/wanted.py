@@ -9,13 +9,13 @@ from typing import Any
 
 from nemodeploy.adapters import resources, yaml_files
 from nemodeploy.app import profiles
-from nemodeploy.assembly import assemble, plugins
+from nemodeploy.assembly import assemble, assemble_probe, plugins
 from nemodeploy.core import decode, layering
 from nemodeploy.core.documents import Document
 from nemodeploy.core.model_files import decode_model
 from nemodeploy.core.plan import Bundle, Plan
 from nemodeploy.core.reading import near
-from nemodeploy.core.spec import Cluster, Model
+from nemodeploy.core.spec import Cluster, Draft, Model
 from nemodeploy.engines import ENGINES
 from nemodeploy.errors import BadInput
 from nemodeploy.values import Secret
@@ -43,8 +43,13 @@ class Wanted:
     plan: Plan
     bundle: Bundle
     cluster: Cluster
+    draft: Draft
     note: str = ""
     source: str = ""
+
+    def probe(self) -> Mapping[str, str]:
+        """The files of a short job that looks at the nodes it would get; none where there is no scheduler."""
+        return assemble_probe(self.draft, resources.templates())
 
 
 def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> Wanted:
@@ -87,7 +92,7 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
     plan, bundle = assemble(draft, resources.templates(), profiles.shipped_hardware())
     source = next((one.source for one in model.checkpoints if one.kind == plan.checkpoint_kind), "")
     here = replace(draft.cluster, name=cluster_name)
-    return Wanted(plan=plan, bundle=bundle, cluster=here, note=note, source=source)
+    return Wanted(plan=plan, bundle=bundle, cluster=here, draft=draft, note=note, source=source)
 
 
 def known_model(name: str) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from typing import Any
@@ -17,16 +18,22 @@ SCHEMA = "nemodeploy/doctor@1"
 
 @click.command("doctor", short_help="Would it work there, and if not, why.")
 @click.argument("where", required=False, metavar="[CLUSTER]")
+@click.option("--job", is_flag=True, help="Also run a job of a minute on the very nodes; it is taken back at the end.")
+@click.option("--wait", "wait_s", type=options.Seconds(), default=300.0, help="How long it may queue and run; 5m.")
 @options.maybe_wish
 @options.networked
-def command(where: str | None, cluster: str | None, as_json: bool, **typed: Any) -> int:
+def command(where: str | None, cluster: str | None, job: bool, wait_s: float, as_json: bool, **typed: Any) -> int:
     """Look at a cluster with everything that can be asked before a job is submitted; nothing is left there.
 
-    With --profile, and whatever else `up` takes, also at what this deployment needs. Exit 12 when something fails.
+    With --profile, and whatever else `up` takes, also at what this deployment needs, and with --job at the nodes that
+    it would get: GPUs, root, image, checkpoint, names, port, and whether the container starts. Exit 12 when a check
+    failed.
     """
     from nemodeploy.adapters.clock import SystemClock, epoch_s
     from nemodeploy.app.doctor import doctor
+    from nemodeploy.app.probing import look_at_nodes
     from nemodeploy.app.wanted import cluster as read
+    from nemodeploy.cli.reporters import PlainReporter
     from nemodeploy.core.checks import Verdict
 
     if where and cluster and where != cluster:
@@ -35,14 +42,18 @@ def command(where: str | None, cluster: str | None, as_json: bool, **typed: Any)
     wanted = None
     if typed["profile"]:
         wanted = options.resolve(needs_site=True, cluster=chosen, **typed)
-    elif any(typed[key] for key in ("model", "engine", "nodes", "time_limit", "settings", "name")):
+    elif job or any(typed[key] for key in ("model", "engine", "nodes", "time_limit", "settings", "name")):
         raise BadInput("these options say more about a --profile", hint="--profile h100x16")
     site_cluster = wanted.cluster if wanted else read(world.only_cluster(chosen))
     rows, bad = [], 0
     if not as_json:
         click.echo(f"{site_cluster.name}{f' · {wanted.plan.profile} · {wanted.plan.model}' if wanted else ''}")
     with world.site(site_cluster) as site:
-        for check in doctor(site, SystemClock(), epoch_s, os.environ, wanted):
+        checks = doctor(site, SystemClock(), epoch_s, os.environ, wanted)
+        if job and wanted:
+            world.interrupt_on_termination()
+            checks = itertools.chain(checks, look_at_nodes(site, world.ports(PlainReporter()), wanted, wait_s))
+        for check in checks:
             bad += check.verdict is Verdict.FAILED
             rows.append({"name": check.name, "result": check.verdict.value, "says": check.says, "remedy": check.remedy})
             if not as_json:

@@ -193,6 +193,10 @@ class Scheduler(Protocol):
         """The template of submit.sh, which prints a job id."""
 
     @property
+    def probe_template(self) -> str:
+        """The template of a short job that looks at the nodes; empty: there are none to be had."""
+
+    @property
     def submitter(self) -> str:
         """The program that submit.sh calls."""
 

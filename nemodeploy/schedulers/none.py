@@ -38,6 +38,7 @@ class PlainHost:
     script = "nemo_inference.job"
     script_template = "schedulers/none.job.j2"
     submit_template = "schedulers/none.submit.sh.j2"
+    probe_template = ""
     submitter = "bash"
     prelude = ""
     bind = "127.0.0.1"

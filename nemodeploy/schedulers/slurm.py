@@ -62,6 +62,7 @@ class Slurm:
     script = "nemo_inference.sbatch"
     script_template = "schedulers/slurm.sbatch.j2"
     submit_template = "schedulers/slurm.submit.sh.j2"
+    probe_template = "schedulers/slurm.probe.j2"
     submitter = "sbatch"
     prelude = PRELUDE
     bind = "0.0.0.0"

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -412,3 +413,59 @@ def test_a_checkpoint_is_looked_at_by_itself(bed: Bed) -> None:
         assert bed.site.run(*words, *wrong).returncode == 2
     elsewhere = bed.site.run(*words, "--path", "/no/such", "--kind", "hf")
     assert "there is nothing at /no/such" in elsewhere.stdout
+
+
+def nothing_is_left(bed: Bed) -> None:
+    assert bed.alive() == []
+    assert not (bed.shared / "nemodeploy/probes").exists()
+
+
+def test_a_job_looks_at_the_very_nodes_and_leaves_nothing(bed: Bed) -> None:
+    code, checks = bed.doctor(*H100, "--job")
+    by_name = {one["name"]: one for one in checks}
+    assert code == 0, checks
+    assert by_name["gpus"]["says"] == "Slurm gave 8 on each node"
+    for name in ("job", "root", "checkpoint", "program", "names", "port"):
+        assert by_name[name]["result"] in ("ok", "not applicable"), by_name[name]
+    nothing_is_left(bed)
+
+
+def test_a_container_that_does_not_start_is_told_in_its_own_words(bed: Bed) -> None:
+    bed.real(runtime="apptainer", images={"nemo-eval": "/no/such.sif"})
+    code, checks = bed.doctor(*H100, "--job")
+    (container,) = [one for one in checks if one["name"] == "container"]
+    assert (code, container["result"]) == (12, "failed")
+    assert [one["result"] for one in checks if one["name"] == "image"] == ["failed", "failed"], "here, and on the nodes"
+    nothing_is_left(bed)
+
+
+def test_a_job_that_is_refused_or_waits_too_long_is_told_and_taken_back(bed: Bed) -> None:
+    bed.scontrol("nodename=ALL", "state=drain", "reason=flood")
+    try:
+        code, checks = bed.doctor(*H100, "--job", "--wait", "2s")
+    finally:
+        bed.scontrol("nodename=ALL", "state=resume")
+    (job,) = [one for one in checks if one["name"] == "job"]
+    assert (job["result"], "nothing after" in job["says"]) == ("no answer", True), job
+    nothing_is_left(bed)
+    bed.set(slurm={"partition": "batch", "extra_args": ["--reservation=r"]})
+    code, checks = bed.doctor(*H100, "--job")
+    (job,) = [one for one in checks if one["name"] == "job"]
+    assert (code, "reservation is invalid" in job["says"]) == (12, True), job
+    nothing_is_left(bed)
+
+
+def test_whoever_goes_away_takes_the_job_along(bed: Bed) -> None:
+    bed.scontrol("nodename=ALL", "state=drain", "reason=flood")
+    try:
+        with bed.site.start("doctor", "sandbox", *H100, "--job") as doctor:
+            deadline = time.monotonic() + 30
+            while not bed.alive():
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            doctor.terminate()
+            assert doctor.wait(60) == 130
+            doctor.communicate()
+    finally:
+        bed.scontrol("nodename=ALL", "state=resume")
+    nothing_is_left(bed)
