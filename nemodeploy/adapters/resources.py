@@ -61,6 +61,11 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted(_files(kind)))
 
 
+def read_text(path: str) -> str:
+    """A small file of the user's, whole. Raises OSError or UnicodeDecodeError."""
+    return Path(path).expanduser().read_text("utf-8")
+
+
 def read(path: str) -> Document:
     """A file by its path. Raises BadInput, naming files beside it that are called nearly so."""
     file = Path(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,27 @@ def jump(hop: str, ssh: Ssh) -> SshSettings:
         raise BadInput(f"the jump host {hop!r} cannot be read", hint="user@host:port")
     port = int(match["port"]) if match["port"] else None
     return _settings(match["host"] or match["address"], user.removeprefix("ssh://"), port, ssh.config)
+
+
+def hosts(config: Path, depth: int = 0) -> Iterator[str]:
+    """The hosts that an ssh configuration names, and those that it includes; patterns are none."""
+    try:
+        lines = config.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        match = re.match(r"\s*(host|include)[\s=]+(.*)", line, re.IGNORECASE)
+        if not match:
+            continue
+        for word in match[2].replace('"', " ").split():
+            if match[1].lower() == "host":
+                if not re.search(r"[*?!]", word):
+                    yield word
+            elif depth < 8:
+                path = Path(word).expanduser()
+                base = path if path.is_absolute() else config.parent / path
+                for one in sorted(base.parent.glob(base.name)):
+                    yield from hosts(one, depth + 1)
 
 
 def options(ssh: Ssh) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from nemodeploy.adapters.clock import Clock
 from nemodeploy.adapters.transports import choose
 from nemodeploy.app.site import PREFLIGHT_WITHIN_S, Site
-from nemodeploy.app.wanted import Wanted
+from nemodeploy.app.wanted import Wanted, secret
 from nemodeploy.core import checkpoint_files, login_host, sections
 from nemodeploy.core.checks import Check, Verdict, failed, not_applicable, ok, unanswered, warning
 from nemodeploy.core.plan import Plan
@@ -58,10 +58,14 @@ def doctor(
 
 def _secrets(plan: Plan, environment: Mapping[str, str]) -> Iterator[Check]:
     for name in plan.secrets:
-        value = environment.get(name, "")
-        if not value:
+        try:
+            value = secret(name, environment)
+        except BadInput as error:
+            yield failed("secrets", error.message, error.hint)
+            continue
+        if value is None:
             yield failed("secrets", f"{name} is not set here", f"export {name}=…, or take it out of secrets:")
-        elif value != value.strip():
+        elif value.reveal() != value.reveal().strip():
             yield warning("secrets", f"{name} begins or ends with white space", f"export {name}=…   without it")
         else:
             yield ok("secrets", f"{name} is set")

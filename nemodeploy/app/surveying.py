@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 from nemodeploy.app.site import PREFLIGHT_WITHIN_S, Site
 from nemodeploy.app.site_file import SPACES_SCRIPT, Found, parse_spaces
@@ -57,24 +55,3 @@ def survey(site: Site) -> Found:
         home=home,
         notes=tuple(notes),
     )
-
-
-def hosts(config: Path, depth: int = 0) -> Iterator[str]:
-    """The hosts that an ssh configuration names, and those that it includes; patterns are none."""
-    try:
-        lines = config.read_text(errors="replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        match = re.match(r"\s*(host|include)[\s=]+(.*)", line, re.IGNORECASE)
-        if not match:
-            continue
-        for word in match[2].replace('"', " ").split():
-            if match[1].lower() == "host":
-                if not re.search(r"[*?!]", word):
-                    yield word
-            elif depth < 8:
-                path = Path(word).expanduser()
-                base = path if path.is_absolute() else config.parent / path
-                for one in sorted(base.parent.glob(base.name)):
-                    yield from hosts(one, depth + 1)

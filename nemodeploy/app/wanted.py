@@ -139,14 +139,32 @@ def from_environment(environment: Mapping[str, str]) -> Document:
 
 
 def secrets(names: Sequence[str], environment: Mapping[str, str]) -> Mapping[str, Secret]:
-    """The values of a cluster's `secrets:`, from our own environment."""
-    missing = [name for name in names if not environment.get(name)]
+    """The values of a cluster's `secrets:`, from our own environment, or the files that NAME_FILE names there.
+
+    Raises BadInput for those that are missing, and for files that cannot be read.
+    """
+    found = {name: secret(name, environment) for name in names}
+    missing = [name for name, value in found.items() if value is None]
     if missing:
         raise BadInput(
             f"the cluster file lists secrets that are not set here: {', '.join(missing)}",
-            hint=f"export {missing[0]}=…, or take it out of secrets:",
+            hint=f"export {missing[0]}=…, or {missing[0]}_FILE=…, or take it out of secrets:",
         )
-    return {name: Secret(environment[name]) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def secret(name: str, environment: Mapping[str, str]) -> Secret | None:
+    """One of them; None: it is not set. A file's last line break is none of it."""
+    if environment.get(name):
+        return Secret(environment[name])
+    path = environment.get(f"{name}_FILE", "")
+    if not path:
+        return None
+    try:
+        text = resources.read_text(path).removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{name}_FILE={path} cannot be read: {error}", hint="the path of a file that holds it") from None
+    return Secret(text) if text else None
 
 
 def _site(chosen: str | None, *, needs_site: bool) -> tuple[str, Document, str]:

@@ -62,7 +62,7 @@ def command(
 
 
 def _host(config: str, *, asks: bool) -> str:
-    from nemodeploy.app.surveying import hosts
+    from nemodeploy.adapters.ssh_settings import hosts
 
     file = Path(config or "~/.ssh/config").expanduser()
     known = list(dict.fromkeys(hosts(file)))

@@ -215,6 +215,38 @@ def test_a_secret_reaches_the_program_and_no_file_that_stays(site: Home, sandbox
     assert "canary" not in done.stderr + done.stdout
 
 
+SHOW = "cat /proc/[0-9]*/cmdline | tr '\\0' ' '; scontrol show job; squeue --all -O ALL 2>&1; sacct -c -o ALL 2>&1"
+
+
+def test_while_it_serves_a_secret_is_in_one_file_and_in_no_argv_queue_or_accounting(
+    site: Home, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    kept, temporary = tmp_path / "kept", tmp_path / "tmp"
+    kept.write_text("canary-77ab\n")
+    temporary.mkdir()
+    cluster = site.cluster("secretive", secrets=["HF_TOKEN"])
+
+    def files() -> list[Path]:
+        words = ["grep", "-rlF", "canary-77ab", str(sandbox.place.root), str(site.path)]
+        found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
+        return [path for path in map(Path, found) if path != kept]
+
+    more = {"HF_TOKEN_FILE": str(kept), "TMPDIR": str(temporary)}
+    up = site.up("--profile", "h200x8", "--cluster", cluster, **more)
+    (secrets,) = files()
+    assert (secrets.name, secrets.parent.name, secrets.stat().st_mode & 0o777) == ("secrets.env", up["token"], 0o600)
+    assert "canary-77ab" not in sandbox.exec("sh", "-c", SHOW).stdout
+    assert site.run("down", "--all").returncode == 0
+    assert "canary-77ab" not in sandbox.exec("sh", "-c", SHOW).stdout
+    assert files() == []
+
+
+def test_a_secrets_file_that_cannot_be_read_is_told_and_nothing_is_sent(site: Home) -> None:
+    cluster = site.cluster("secretive", secrets=["HF_TOKEN"], ssh={"host": "127.0.0.1", "port": 1})
+    done = site.run("up", "--profile", "h200x8", "--cluster", cluster, HF_TOKEN_FILE="/no/such")
+    assert (done.returncode, "HF_TOKEN_FILE=/no/such cannot be read" in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.long
 def test_a_controller_that_stalls_is_unknown_not_gone(site: Home, sandbox: Sandbox) -> None:
     assert site.run("up", "--profile", "h200x8").returncode == 0

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from nemodeploy.adapters.ssh_settings import hosts
 from nemodeploy.app.site_file import Found, Space, gpu_types, write
-from nemodeploy.app.surveying import hosts
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.schedulers.survey import NodeKind, Survey
 from tests.conftest import Home
