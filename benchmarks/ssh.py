@@ -27,7 +27,7 @@ from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.adapters.transports.openssh import OpenSshTransport
 from nemodeploy.adapters.transports.openssh_master import Masters
 from nemodeploy.adapters.transports.paramiko_ssh import SHELL, ParamikoTransport
-from nemodeploy.core.decode import decode_cluster
+from nemodeploy.core.cluster_files import decode_cluster
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.configuration import SSH_ALIAS
 from nemodeploy.sandbox.proxy import Proxy

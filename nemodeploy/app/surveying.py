@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from nemodeploy.app.site import PREFLIGHT_WITHIN_S, Site
 from nemodeploy.app.site_file import SPACES_SCRIPT, Found, parse_spaces
-from nemodeploy.core import decode
+from nemodeploy.core.cluster_files import decode_cluster
 from nemodeploy.core.documents import Document
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster
@@ -18,7 +18,7 @@ LOGIN_SCRIPT = 'echo "${SSH_CONNECTION:+ssh} $(uname -sr) $(id -un)@$(uname -n)"
 def unknown_cluster(name: str, host: str, config: str, transport: str) -> Cluster:
     """A cluster of which no more is known than how to log in. Raises BadInput for what is no host."""
     ssh = {"host": host, **({"config": config} if config else {})}
-    return decode.decode_cluster(name, Document({"ssh": ssh, "transport": transport}, source="nemodeploy init"))
+    return decode_cluster(name, Document({"ssh": ssh, "transport": transport}, source="nemodeploy init"))
 
 
 def survey(site: Site) -> Found:

@@ -7,6 +7,7 @@ from nemodeploy.app import profiles
 from nemodeploy.app.wanted import known_model
 from nemodeploy.assembly import plugins
 from nemodeploy.core import decode, layering, planning
+from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.documents import Document
 from nemodeploy.core.spec import Draft, Spec
 from nemodeploy.engines import ENGINES
@@ -61,7 +62,7 @@ def _settle(name: str, document: Document, defaults: Document, *, model_path: st
     whole = own if "gpus_per_node" in own.data else layering.merge((_A_TARGET, own))
     engine = Document({"engine": model.engines[0]}) if model.engines else Document({})
     return decode.decode_settings(
-        layering.merge((decode.DEFAULTS, engine, defaults, whole)),
+        layering.merge((DEFAULTS, engine, defaults, whole)),
         name="x",
         profile=name,
         model=model,

@@ -11,6 +11,8 @@ from nemodeploy.adapters import resources, yaml_files
 from nemodeploy.app import profiles
 from nemodeploy.assembly import assemble, assemble_probe, plugins
 from nemodeploy.core import decode, layering
+from nemodeploy.core.cluster_files import decode_cluster
+from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.documents import Document
 from nemodeploy.core.model_files import decode_model
 from nemodeploy.core.plan import Bundle, Plan
@@ -73,7 +75,7 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
             raise BadInput(f"{cluster_document.origin((key,)).exact}: {key} belongs in the profile file")
     merged = layering.merge(
         (
-            decode.DEFAULTS,
+            DEFAULTS,
             model_document.section("defaults"),
             layering.profile_for(profile_document, model_name),
             cluster_document.without("description"),
@@ -116,7 +118,7 @@ def known_model(name: str) -> Model:
 
 def cluster(name: str) -> Cluster:
     """A configured cluster's way in."""
-    return decode.decode_cluster(_stem(name), resources.find("clusters", name))
+    return decode_cluster(_stem(name), resources.find("clusters", name))
 
 
 def cluster_names(chosen: str | None) -> tuple[str, ...]:

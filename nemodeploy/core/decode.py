@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from nemodeploy.core.cluster_files import read_cluster
 from nemodeploy.core.documents import Document
 from nemodeploy.core.model_files import PRECISIONS
 from nemodeploy.core.reading import REQUIRED, Reader, near
 from nemodeploy.core.spec import (
     ANY_KIND,
     Choices,
-    Cluster,
     Draft,
     Gpu,
     Hardware,
@@ -20,18 +20,11 @@ from nemodeploy.core.spec import (
     Model,
     Option,
     SlurmOptions,
-    Ssh,
 )
 from nemodeploy.errors import BadInput
 from nemodeploy.values import NAME
 
-TRANSPORTS = ("auto", "paramiko", "openssh", "local")
-HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
-HOST_KEY = r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,}={0,3}( .*)?"
-LIKE_HOST_KEY = "a host key such as `ssh-ed25519 AAAA…`; nemodeploy trust shows them"
-REMOTE_PATH = r"(/|\$HOME/)[^\x00-\x1f\x7f%\\]*"
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
-LIKE_PATH = "an absolute path on the cluster, or one that begins with $HOME/"
 IMAGE = r"(?!.*:[^/@]*@(?!sha256:))(\$oauthtoken@)?[A-Za-z0-9./_][A-Za-z0-9@#:/._+-]*"
 LIKE_IMAGE = "an image without spaces, quotes or USER:PASSWORD@ (credentials belong in the runtime's own file)"
 MOUNT = r"(?!.*/\.\.(/|:|$))/[^:,\x00-\x1f]*(:/[^:,\x00-\x1f]*(:(ro|rw)(\+[a-z-]+)*)?)?"
@@ -43,25 +36,6 @@ NOT_OURS = (
 )
 RESERVED = NOT_OURS + r"(?!(?i:.*(TOKEN|PASS|PASSWORD|PASSWD|SECRETS?|API_?KEY|ACCESS_?KEY|CREDENTIALS?))$)"
 LIKE_VARIABLE = "letters, digits and _, and none of the loader's or Slurm's; tokens and passwords go to secrets: [NAME]"
-
-DEFAULTS = Document(
-    {
-        "time": "04:00:00",
-        "port": 1424,
-        "requeue": False,
-        "grace": 10,
-        "hang_timeout": "01:00:00",
-        "root": "$HOME/.nemodeploy",
-        "scheduler": "slurm",
-        "runtime": "pyxis",
-        "transport": "auto",
-        "slurm": {"exclusive": True},
-        "serving": {"max_length": 4096},
-        "lease": {"minimum_s": 120},
-        "storage_gb_per_s": 0.2,
-    },
-    source="built-in default",
-)
 
 SHORTEST_S = 120
 LONGEST_S = 366 * 86400
@@ -123,7 +97,7 @@ def read_settings(reader: Reader, *, name: str, profile: str, model: Model, clus
         requeue=reader.flag("requeue"),
         grace_s=reader.integer("grace", least=1, most=600),
         hang_timeout_s=_duration(reader, "hang_timeout"),
-        cluster=_cluster(cluster, reader, plugins.schedulers),
+        cluster=read_cluster(cluster, reader, plugins.schedulers),
         slurm=_slurm(reader.section("slurm")),
         gpu_request=_gpu_request(reader, hardware),
         runtime=reader.choice("runtime", plugins.runtimes),
@@ -138,18 +112,6 @@ def read_settings(reader: Reader, *, name: str, profile: str, model: Model, clus
         ),
         origins=reader.document.origins,
     )
-
-
-def decode_cluster(name: str, document: Document, schedulers: Iterable[str] = ("slurm", "none")) -> Cluster:
-    """The part of a cluster file that says how to reach it; enough for status, logs and down."""
-    reader = Reader.of(document)
-    cluster = _cluster(name, reader, schedulers)
-    if reader.problems:
-        reader.asked.update(document.data)
-        reader.finish(f"cluster {name}")
-    slurm = document.data.get("slurm")
-    partition = slurm.get("partition", "") if isinstance(slurm, Mapping) else ""
-    return replace(cluster, partition=str(partition or ""))
 
 
 def decode_hardware(name: str, document: Document) -> Hardware:
@@ -185,44 +147,13 @@ def read_hardware(name: str, reader: Reader) -> tuple[Hardware, int | None, Host
     return hardware, fixed, host
 
 
-def _cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluster:
-    transport = reader.choice("transport", TRANSPORTS, DEFAULTS.data["transport"])
-    return Cluster(
-        name=name,
-        description=reader.text("description", ""),
-        notice=reader.text("notice", ""),
-        stand_in=reader.flag("stand_in", False),
-        when_unreachable=reader.text("when_unreachable", ""),
-        transport=transport,
-        ssh=_ssh(reader.section("ssh"), needed=transport != "local"),
-        root=reader.text("root", DEFAULTS.data["root"], pattern=REMOTE_PATH, like=LIKE_PATH),
-        scheduler=reader.choice("scheduler", schedulers, DEFAULTS.data["scheduler"]),
-        endpoint_host=reader.text("endpoint_host", "", pattern=HOST, like="a host name"),
-        lease_minimum_s=reader.section("lease").integer("minimum_s", DEFAULTS.data["lease"]["minimum_s"], most=86400),
-        storage_gb_per_s=reader.number("storage_gb_per_s", DEFAULTS.data["storage_gb_per_s"], most=1e6),
-    )
-
-
-def _ssh(reader: Reader, *, needed: bool) -> Ssh:
-    like = "a host name or an alias of ssh_config"
-    several = reader.texts("hosts", pattern=HOST, like=like)
-    one = reader.text("host", REQUIRED if needed and not several else "", pattern=HOST, like=like)
-    if one and several:
-        reader.complain("host", "stands beside hosts", "leave one of them out")
-    return Ssh(
-        hosts=several or ((one,) if one else ()),
-        user=reader.text("user", "", pattern=r"[A-Za-z0-9_.@-]*", like="a user name"),
-        port=reader.integer("port", None, most=65535),
-        config=reader.text("config", ""),
-        host_keys=reader.texts("host_keys", pattern=HOST_KEY, like=LIKE_HOST_KEY),
-        reconnect_wait_s=reader.integer("reconnect_wait_s", 15, least=0, most=600),
-    )
-
-
 def _slurm(reader: Reader) -> SlurmOptions:
     return SlurmOptions(
         partition=reader.text("partition", ""),
         account=reader.text("account", ""),
+        qos=reader.text("qos", ""),
+        reservation=reader.text("reservation", ""),
+        constraint=reader.text("constraint", ""),
         exclusive=reader.flag("exclusive"),
         extra_args=reader.texts(
             "extra_args", pattern=r"-[^\x00-\x1f\x7f]+", like="sbatch options, each beginning with -"
@@ -346,5 +277,7 @@ FROM_ENVIRONMENT: tuple[str, ...] = (
     "serving.max_batch",
     "slurm.partition",
     "slurm.account",
+    "slurm.qos",
+    "slurm.reservation",
     "slurm.exclusive",
 )

@@ -208,6 +208,9 @@ class SlurmOptions:
 
     partition: str = ""
     account: str = ""
+    qos: str = ""
+    reservation: str = ""
+    constraint: str = ""
     exclusive: bool = True
     extra_args: tuple[str, ...] = ()
 

@@ -15,7 +15,7 @@ from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
-from nemodeploy.core.spec import Spec
+from nemodeploy.core.spec import SlurmOptions, Spec
 from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace
 from nemodeploy.schedulers.survey import Survey
 
@@ -50,7 +50,7 @@ class PlainHost:
         if spec.nodes > 1:
             found.append(("nodes", "a host without a scheduler is one node", "--nodes 1"))
         options = spec.slurm
-        if options.partition or options.account or options.extra_args:
+        if options != SlurmOptions(exclusive=options.exclusive):
             found.append(("slurm", "this cluster says scheduler: none", "leave slurm: out"))
         return found
 

@@ -83,8 +83,8 @@ class Slurm:
     def submit_words(self, spec: Spec) -> tuple[str, ...]:
         """The site's own words to sbatch; they beat the script's lines."""
         options = spec.slurm
-        named = (("--partition", options.partition), ("--account", options.account))
-        words = tuple(f"{option}={value}" for option, value in named if value)
+        names = ("partition", "account", "qos", "reservation", "constraint")
+        words = tuple(f"--{name}={getattr(options, name)}" for name in names if getattr(options, name))
         return tuple(
             word
             for word in (*words, gpu_words(spec.gpu_request, spec.gpus_per_node, spec.nodes), *options.extra_args)

@@ -260,6 +260,4 @@ def _account(survey: Survey, plan: Plan | None) -> Iterator[Check]:
     yield ok("account", f"{account or 'your default one'}; yours are {there}")
     qoses = survey.accounts.get(account) or tuple({one for all_ in survey.accounts.values() for one in all_})
     if qos and qos not in qoses:
-        yield failed(
-            "qos", f"{qos} is not one of yours", f"--qos in slurm.extra_args: one of {', '.join(sorted(qoses))}"
-        )
+        yield failed("qos", f"{qos} is not one of yours", f"slurm.qos: one of {', '.join(sorted(qoses))}")

@@ -34,7 +34,7 @@ def test_a_plugins_name_stands_in_its_own_room_only(name: str) -> None:
         if not at_home & set(path.parts) and f'"{name}"' in path.read_text()
     ]
     # The built-in default names one runtime.
-    assert set(strangers) <= {"nemodeploy/core/decode.py"}
+    assert set(strangers) <= {"nemodeploy/core/defaults.py"}
 
 
 @pytest.mark.parametrize("name", sorted(resources.templates()))

@@ -9,7 +9,7 @@ import pytest
 from nemodeploy.adapters import yaml_files
 from nemodeploy.adapters.transports import TRANSPORTS
 from nemodeploy.adapters.transports.base import Transport
-from nemodeploy.core.decode import decode_cluster
+from nemodeploy.core.cluster_files import decode_cluster
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.values import Command
 

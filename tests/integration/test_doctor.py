@@ -235,7 +235,7 @@ FAULTS: dict[str, Fault] = {
     "qos not yours": Fault(
         both(
             lambda b: b.shim("sacctmgr", "echo 'nlp|normal,high'"),
-            lambda b: b.set(slurm={"partition": "batch", "extra_args": ["--qos=gold"]}),
+            lambda b: b.set(slurm={"partition": "batch", "qos": "gold"}),
         ),
         H100,
         "qos",
@@ -250,7 +250,7 @@ FAULTS: dict[str, Fault] = {
         "",
     ),
     "feature unknown": Fault(
-        lambda b: b.set(slurm={"partition": "batch", "extra_args": ["--constraint=nvlink9"]}),
+        lambda b: b.set(slurm={"partition": "batch", "constraint": "nvlink9"}),
         H100,
         "submission",
         "Invalid feature",

@@ -8,6 +8,7 @@ from nemodeploy.adapters import resources
 from nemodeploy.adapters.yaml_files import parse
 from nemodeploy.assembly import plugins
 from nemodeploy.core import decode, planning
+from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.layering import merge
 from nemodeploy.core.model_files import decode_model
 from nemodeploy.core.spec import Draft, Spec
@@ -27,7 +28,7 @@ images: {nemo-eval: "nvcr.io#nvidia/nemo:24.01.framework"}
 
 
 def draft(more: str = "", name: str = "demo", model: str = "nemotron-4-340b-instruct") -> Draft:
-    document = merge((decode.DEFAULTS, parse(SETTINGS, "base.yaml"), parse(more, "mine.yaml")))
+    document = merge((DEFAULTS, parse(SETTINGS, "base.yaml"), parse(more, "mine.yaml")))
     return decode.decode_settings(
         document,
         name=name,

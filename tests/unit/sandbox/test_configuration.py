@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nemodeploy.adapters.yaml_files import parse
-from nemodeploy.core.decode import decode_cluster
+from nemodeploy.core.cluster_files import decode_cluster
 from nemodeploy.sandbox import configuration
 from nemodeploy.sandbox.configuration import Settings
 from nemodeploy.sandbox.place import NODES, Place

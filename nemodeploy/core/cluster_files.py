@@ -1,0 +1,65 @@
+"""The part of a cluster file that says how to reach a site; every key of it is read here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from nemodeploy.core.defaults import DEFAULTS
+from nemodeploy.core.documents import Document
+from nemodeploy.core.reading import REQUIRED, Reader
+from nemodeploy.core.spec import Cluster, Ssh
+
+TRANSPORTS = ("auto", "paramiko", "openssh", "local")
+HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
+HOST_KEY = r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,}={0,3}( .*)?"
+LIKE_HOST_KEY = "a host key such as `ssh-ed25519 AAAA…`; nemodeploy trust shows them"
+REMOTE_PATH = r"(/|\$HOME/)[^\x00-\x1f\x7f%\\]*"
+LIKE_PATH = "an absolute path on the cluster, or one that begins with $HOME/"
+
+
+def decode_cluster(name: str, document: Document, schedulers: Iterable[str] = ("slurm", "none")) -> Cluster:
+    """The part of a cluster file that says how to reach it; enough for status, logs and down."""
+    reader = Reader.of(document)
+    cluster = read_cluster(name, reader, schedulers)
+    if reader.problems:
+        reader.asked.update(document.data)
+        reader.finish(f"cluster {name}")
+    slurm = document.data.get("slurm")
+    partition = slurm.get("partition", "") if isinstance(slurm, Mapping) else ""
+    return replace(cluster, partition=str(partition or ""))
+
+
+def read_cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluster:
+    """Its keys among all others."""
+    transport = reader.choice("transport", TRANSPORTS, DEFAULTS.data["transport"])
+    return Cluster(
+        name=name,
+        description=reader.text("description", ""),
+        notice=reader.text("notice", ""),
+        stand_in=reader.flag("stand_in", False),
+        when_unreachable=reader.text("when_unreachable", ""),
+        transport=transport,
+        ssh=_ssh(reader.section("ssh"), needed=transport != "local"),
+        root=reader.text("root", DEFAULTS.data["root"], pattern=REMOTE_PATH, like=LIKE_PATH),
+        scheduler=reader.choice("scheduler", schedulers, DEFAULTS.data["scheduler"]),
+        endpoint_host=reader.text("endpoint_host", "", pattern=HOST, like="a host name"),
+        lease_minimum_s=reader.section("lease").integer("minimum_s", DEFAULTS.data["lease"]["minimum_s"], most=86400),
+        storage_gb_per_s=reader.number("storage_gb_per_s", DEFAULTS.data["storage_gb_per_s"], most=1e6),
+    )
+
+
+def _ssh(reader: Reader, *, needed: bool) -> Ssh:
+    like = "a host name or an alias of ssh_config"
+    several = reader.texts("hosts", pattern=HOST, like=like)
+    one = reader.text("host", REQUIRED if needed and not several else "", pattern=HOST, like=like)
+    if one and several:
+        reader.complain("host", "stands beside hosts", "leave one of them out")
+    return Ssh(
+        hosts=several or ((one,) if one else ()),
+        user=reader.text("user", "", pattern=r"[A-Za-z0-9_.@-]*", like="a user name"),
+        port=reader.integer("port", None, most=65535),
+        config=reader.text("config", ""),
+        host_keys=reader.texts("host_keys", pattern=HOST_KEY, like=LIKE_HOST_KEY),
+        reconnect_wait_s=reader.integer("reconnect_wait_s", 15, least=0, most=600),
+    )
