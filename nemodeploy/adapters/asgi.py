@@ -99,17 +99,24 @@ class HttpServer:
         self.server.should_exit = self.server.force_exit = True
 
 
-def application(service: Service) -> Starlette:
-    """The routes."""
+def application(service: Service) -> ASGIApp:
+    """The routes. What generates goes past Starlette's own layers, which are for what these routes do not do."""
     api = _Api(service)
+    generating = {path: api.guarded(api.generation(kind)) for kind, path in PATHS.items()}
     routes = [
-        *(Route(path, api.guarded(api.generation(kind)), methods=["POST"]) for kind, path in PATHS.items()),
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in generating.items()),
         Route("/health", api.health, methods=["GET"]),
         Route("/openapi.json", api.document, methods=["GET"]),
         Route("/v1/models", api.guarded(api.listing), methods=["GET"]),
         Route("/v1/models/{name:path}", api.guarded(api.one), methods=["GET"]),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+    others = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = generating.get(scope.get("path", "")) if scope.get("method") == "POST" else None
+        await (endpoint or others)(scope, receive, send)
+
+    return dispatch
 
 
 class Bell:
