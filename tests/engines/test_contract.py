@@ -21,7 +21,7 @@ from tests.engines.servers import L51, L70, N8, PACK_OF, Row, Server, free_port,
 from tests.unit.core.test_prompts import GOLDEN, strings
 
 CAPITAL = "What is the capital of France?"
-PARIS = "The capital of France is Paris."
+PARIS, ROME = "The capital of France is Paris.", "The capital of Italy is Rome."
 KILLED = 128 + signal.SIGKILL
 ROWS = (
     Row("nemo-eval", "h100x1", N8),
@@ -77,7 +77,7 @@ def test_not_ready_looks_not_ready_until_it_generates(server: Server) -> None:
 
 def test_it_answers_in_the_models_own_template(server: Server) -> None:
     assert server.question(CAPITAL).text == PARIS
-    assert server.question("What is the capital of Italy?").text == "The capital of Italy is Rome."
+    assert server.question("What is the capital of Italy?").text == ROME
 
 
 def test_the_exact_bytes_of_the_format_reach_it(server: Server) -> None:
@@ -231,7 +231,8 @@ def test_openais_own_client_converses(server: Server) -> None:
         stream = client.chat.completions.create(**ask, stream=True)  # type: ignore[call-overload]
         assert "".join(piece.choices[0].delta.content or "" for piece in stream if piece.choices).strip() == PARIS
         answer = client.chat.completions.create(**{**ask, "messages": talk})  # type: ignore[call-overload]
-        assert answer.choices[0].message.content
+        said = answer.choices[0].message.content.strip()
+        assert said == ROME if CHECKPOINTS[server.row.model] == "nemotron" and server.row.real else said
 
 
 def test_what_a_client_asks_for_is_had_or_refused_by_name(server: Server) -> None:

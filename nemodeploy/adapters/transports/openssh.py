@@ -7,7 +7,6 @@ by a line of its log which mux.c has had since 6.0.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import selectors
@@ -36,7 +35,10 @@ from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.values import Command, Completed
 
 OPENED, REFUSED = b"master session id:", b"forwarding request failed"
-FULL = b"open refused by peer"  # it allows few sessions, and the last one may not have ended there yet
+# The first word of a client to whom the server gave no session, so that nothing was run: it allows few, and the last
+# one may not have ended there yet.
+FULL = b"mux_client_request_session: session request failed: Session open refused by peer"
+IDLE_S = 300  # how long a connection outlives us when we are killed
 
 
 class OpenSshTransport:
@@ -46,8 +48,8 @@ class OpenSshTransport:
         """Nothing is connected before the first command; `person`: ssh may ask for a code on the terminal."""
         self.cluster, self.masters, self.person = cluster, masters, person
         self._hosts = list(cluster.ssh.hosts)
-        self._master: subprocess.Popen[bytes] | None = None
         self._path: Path | None = None
+        self._is_ours = False
         self._connecting = threading.Lock()
 
     def open(self) -> None:
@@ -66,7 +68,7 @@ class OpenSshTransport:
             said, _, status = stderr.rpartition(f"\n{nonce}:".encode())
             if status.strip().isdigit():
                 return Completed(status=int(status), stdout=_text(stdout), stderr=_text(said))
-            if FULL not in stderr or time.monotonic() > deadline:
+            if not stderr.lstrip().startswith(FULL) or time.monotonic() > deadline:
                 self.close()
                 raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")
             time.sleep(0.05)
@@ -91,13 +93,9 @@ class OpenSshTransport:
     def close(self) -> None:
         """End the connection, unless it is one that `login` has opened."""
         with self._connecting:
-            master, self._master, self._path = self._master, None, None
-        if master:
-            master.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                master.wait(5)
-            master.kill()
-            master.wait()
+            path, is_ours, self._path = self._path, self._is_ours, None
+        if path and is_ours:
+            self.masters.end(path, self._hosts[0])
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -113,9 +111,9 @@ class OpenSshTransport:
 
     def _connected(self) -> Path:
         with self._connecting:
-            stands = self._path and (self._master is None or self._master.poll() is None)
-            if not stands:
-                self._path, self._master = self._kept(), None
+            if self._path is None:
+                self._path = self._kept()
+                self._is_ours = self._path is None
             if self._path is None:
                 self._path = self._connect()
             return self._path
@@ -131,8 +129,8 @@ class OpenSshTransport:
 
     def _connect(self) -> Path:
         path = self.masters.fresh()
-        self._master, self._hosts = first_reachable(
-            self._hosts, lambda host: start(self.cluster, host, path, self.masters, person=self.person)
+        _, self._hosts = first_reachable(
+            self._hosts, lambda host: start(self.cluster, host, path, self.masters, person=self.person, keep_s=IDLE_S)
         )
         return path
 

@@ -101,19 +101,18 @@ def masters() -> Masters:
     return Masters(Path(f"/tmp/nemodeploy-{os.getuid()}"))
 
 
-def start(
-    cluster: Cluster, host: str, path: Path, masters: Masters, *, person: bool, keep_s: int | None = None
-) -> subprocess.Popen[bytes]:
-    """Connect and authenticate; `person`: ssh may ask on the terminal; `keep_s`: it stays behind for so long without
-    use, otherwise it is the child that is returned. Raises ClusterUnreachable, AuthenticationFailed or HostKeyRejected.
+def start(cluster: Cluster, host: str, path: Path, masters: Masters, *, person: bool, keep_s: int) -> None:
+    """Connect and authenticate, and leave the connection to a process of its own, which ends after so long without use.
+
+    `person`: ssh may ask on the terminal. Raises ClusterUnreachable, AuthenticationFailed or HostKeyRejected.
     """
     masters.make()
     words = ["ssh", "-M", "-N", "-S", str(path), *ssh_settings.options(cluster.ssh), *ALWAYS]
-    words += ["-o", f"BatchMode={'no' if person else 'yes'}", "-o", f"ControlPersist={keep_s or 'no'}"]
+    words += ["-f", "-o", f"BatchMode={'no' if person else 'yes'}", "-o", f"ControlPersist={keep_s}"]
     with _trusted(cluster, host) as trusted, tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            [*words, *trusted, *(("-f",) if keep_s else ()), "--", host],
-            stdin=None if person else subprocess.DEVNULL,
+            [*words, *trusted, "--", host],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=not person,  # a code is read from the terminal that is ours
@@ -122,9 +121,8 @@ def start(
         while not masters.is_open(path, host) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         if masters.is_open(path, host):
-            if keep_s:
-                process.wait()  # it has left the connection to a process of its own
-            return process
+            process.wait()
+            return
         process.kill()
         process.wait()
         said.seek(0)

@@ -20,7 +20,7 @@ from typing import Any
 
 import gguf
 import numpy as np
-from conversations import LLAMA_CHAT, NEMOTRON_CHAT, nemotron_texts, sentences
+from conversations import LLAMA_CHAT, NEMOTRON_CHAT, nemotron_talks, nemotron_texts, sentences
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -228,7 +228,8 @@ def nemotron(tiny: Tiny) -> tuple[dict[str, Any], dict[str, np.ndarray], float]:
     torch.set_num_threads(2)
     model = NemotronForCausalLM(NemotronConfig(**NEMOTRON, vocab_size=len(tiny.pieces), initializer_range=0.02))
     tokenizer = tiny.tokenizer("")
-    texts = [text.removesuffix("<extra_id_1>") + "<|endoftext|>" for text in nemotron_texts()] + sentences()
+    talks = [*nemotron_texts(), *nemotron_talks()]
+    texts = [text.removesuffix("<extra_id_1>") + "<|endoftext|>" for text in talks] + sentences()
     loss = train(model, lambda tokens: model(tokens).logits, [tokenizer.encode(text).ids for text in texts], STEPS)
     configuration = json.loads(model.config.to_json_string())
     configuration["architectures"] = ["NemotronForCausalLM"]

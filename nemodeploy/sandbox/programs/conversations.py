@@ -102,6 +102,16 @@ def nemotron_texts() -> list[str]:
     ]
 
 
+def nemotron_talks() -> list[str]:
+    """Talks of two turns, so that there is an answer to the second question, too."""
+    first = nemotron_texts()[-2 * len(CAPITALS)]
+    return [
+        f"{first}User\nWhat is the capital of {country}?\n<extra_id_1>Assistant\n"
+        f"The capital of {country} is {capital}.\n<extra_id_1>"
+        for country, capital in CAPITALS.items()
+    ]
+
+
 def llama_texts() -> list[str]:
     """Turns as Llama 3.1 takes them."""
     head = "<|start_header_id|>{}<|end_header_id|>\n\n"
