@@ -81,14 +81,17 @@ def assemble(draft: Draft, templates: Mapping[str, str], others: Iterable[Hardwa
     return values["plan"], Bundle(files=scripts)
 
 
-def assemble_probe(draft: Draft, templates: Mapping[str, str]) -> Mapping[str, str]:
-    """The files of a short job that looks at the nodes a deployment would get; none where there is no scheduler."""
+def assemble_probe(draft: Draft, templates: Mapping[str, str], within_s: int) -> Mapping[str, str]:
+    """The files of a short job that looks at the nodes a deployment would get; none where there is no scheduler.
+
+    It is dropped when it is not over `within_s` seconds after its submission.
+    """
     engine, runtime, scheduler = ENGINES[draft.engine], RUNTIMES[draft.runtime], SCHEDULERS[draft.cluster.scheduler]
     if not scheduler.probe_template:
         return {}
     values = _values(planning.decide(draft, engine), engine, runtime, scheduler)
     return {
-        scheduler.script: render(templates, scheduler.probe_template, **values),
+        scheduler.script: render(templates, scheduler.probe_template, within_s=within_s, **values),
         PROBE_SCRIPT: render(templates, "common/probe.sh.j2", **values),
         "submit.sh": render(templates, scheduler.submit_template, **values),
     }

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemodeploy.core.spec import Ssh
@@ -18,6 +18,7 @@ from nemodeploy.errors import BadInput
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 NOT_SAID = ("", "none", "no")
+MOST_HOPS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +62,21 @@ def effective(ssh: Ssh, host: str = "") -> SshSettings:
     if ssh.config and not Path(ssh.config).expanduser().is_file():
         raise BadInput(f"the ssh configuration {ssh.config} does not exist")
     return _settings(host or ssh.host, ssh.user, ssh.port, ssh.config)
+
+
+def way(ssh: Ssh, host: str) -> tuple[SshSettings, ...]:
+    """The settings of a login host, and of all hosts on the way, the first one first. Raises BadInput for a way that
+    leads in a circle, on which the ssh client itself would start itself for ever."""
+    hops = [effective(ssh, host)]
+    while hops[0].jumps and not hops[0].proxy_command:
+        if len(hops) > MOST_HOPS:
+            said = ",".join(hops[0].jumps)
+            what = f"more than {MOST_HOPS} jump hosts lead to {host}: ProxyJump {said} leads in a circle"
+            raise BadInput(what, hint="ProxyJump none for the jump host itself")
+        *before, last = hops[0].jumps
+        hop = jump(last, ssh)
+        hops.insert(0, replace(hop, jumps=tuple(before), proxy_command="") if before else hop)
+    return tuple(hops)
 
 
 def jump(hop: str, ssh: Ssh) -> SshSettings:

@@ -12,7 +12,7 @@ from nemodeploy.core import probe, sections
 from nemodeploy.core.checks import Check, failed, not_applicable, ok, unanswered
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.sections import Section
-from nemodeploy.errors import ClusterUnreachable
+from nemodeploy.errors import CancelledByUser, ClusterUnreachable, OutcomeUnknown
 from nemodeploy.schedulers.base import Life
 from nemodeploy.values import Token
 
@@ -21,30 +21,41 @@ PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # then every 15 s
 EVERY_S = 15.0
 GONE_WITHIN_S = 90.0
 SUBMIT_WITHIN_S = 200.0
+RUNS_S = 240  # its time limit, and a minute
 
 
 def look_at_nodes(site: Site, ports: Ports, wanted: Wanted, within_s: float) -> Iterator[Check]:
     """What the nodes say that it would get; `within_s`: how long it may wait and run. The job is taken back at the end,
     also when whoever listens goes away. Raises ClusterUnreachable."""
-    if not wanted.probe():
+    if not wanted.probe(RUNS_S):
         yield not_applicable("job", "there is no scheduler; the host itself was looked at")
         return
     token = ports.new_token(NAME)
-    directory = f"{site.root}/probes/{token}"
     try:
-        yield from _seen(site, ports, wanted, token, directory, within_s)
-    finally:
-        left = _taken_back(site, ports, token)
-        if not left:
-            site.ask({"clean": f"rm -rf {directory}; rmdir {site.root}/probes 2>/dev/null; exit 0"})
+        yield from _seen(site, ports, wanted, token, within_s)
+    except KeyboardInterrupt:
+        _end(site, ports, token)
+        raise CancelledByUser("interrupted; the job is taken back, and verified gone") from None
+    except BaseException:
+        _end(site, ports, token)
+        raise
+    _end(site, ports, token)
+
+
+def _end(site: Site, ports: Ports, token: Token) -> None:
+    """Take the job back and its files away. Raises OutcomeUnknown when nobody can tell that it is gone."""
+    left = _taken_back(site, ports, token)
     if left:
-        yield failed(
-            "job", f"{token} may be alive: {left}", f"scancel --name={token}; it ends by itself within 3 minutes"
+        raise OutcomeUnknown(
+            f"the job {token} may be alive: {left}", hint=f"nemodeploy down {NAME}   ends it", token=str(token)
         )
+    name = f"{site.root}/deployments/{NAME}"
+    site.ask({"clean": f"rm -rf {site.directory(token)}; rmdir {name} 2>/dev/null; exit 0"})
 
 
-def _seen(site: Site, ports: Ports, wanted: Wanted, token: Token, directory: str, within_s: float) -> Iterator[Check]:
-    refused = _submit(site, wanted, token, directory)
+def _seen(site: Site, ports: Ports, wanted: Wanted, token: Token, within_s: float) -> Iterator[Check]:
+    directory = site.directory(token)
+    refused = _submit(site, wanted, token, within_s)
     if refused:
         yield refused
         return
@@ -76,9 +87,11 @@ def _seen(site: Site, ports: Ports, wanted: Wanted, token: Token, directory: str
             return
 
 
-def _submit(site: Site, wanted: Wanted, token: Token, directory: str) -> Check | None:
-    """None: it was taken."""
-    uploads = "".join(sections.here_document(name, text) for name, text in wanted.probe().items())
+def _submit(site: Site, wanted: Wanted, token: Token, within_s: float) -> Check | None:
+    """None: it was taken. Slurm itself drops it when it has not begun in time, should nobody be there to do so."""
+    directory = site.directory(token)
+    files = wanted.probe(round(within_s) + RUNS_S)
+    uploads = "".join(sections.here_document(name, text) for name, text in files.items())
     script = (
         f"mkdir -p {directory} && chmod 700 {directory} && cd {directory} || exit 1\n"
         f'{uploads}timeout 180 sh submit.sh "$PWD" {shlex.quote(str(token))} 2>&1'

@@ -49,9 +49,10 @@ class Wanted:
     note: str = ""
     source: str = ""
 
-    def probe(self) -> Mapping[str, str]:
-        """The files of a short job that looks at the nodes it would get; none where there is no scheduler."""
-        return assemble_probe(self.draft, resources.templates())
+    def probe(self, within_s: int) -> Mapping[str, str]:
+        """The files of a short job that looks at the nodes it would get, and is dropped when it is not over within so
+        many seconds; none where there is no scheduler."""
+        return assemble_probe(self.draft, resources.templates(), within_s)
 
 
 def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> Wanted:

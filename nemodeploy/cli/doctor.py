@@ -51,7 +51,7 @@ def command(where: str | None, cluster: str | None, job: bool, wait_s: float, as
     with world.site(site_cluster) as site:
         checks = doctor(site, SystemClock(), epoch_s, os.environ, wanted)
         if job and wanted:
-            world.interrupt_on_termination()
+            world.interrupt_once()
             checks = itertools.chain(checks, look_at_nodes(site, world.ports(PlainReporter()), wanted, wait_s))
         for check in checks:
             bad += check.verdict is Verdict.FAILED

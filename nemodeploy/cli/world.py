@@ -170,6 +170,17 @@ def interrupt_on_termination() -> None:
         signal.signal(number, raise_interrupt)
 
 
+def interrupt_once() -> None:
+    """INT, TERM and HUP interrupt, and the first of them is the last that is heard: what is to be undone is undone."""
+
+    def raise_interrupt(*_: Any) -> None:
+        ignore_interrupts()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, raise_interrupt)
+
+
 def ignore_interrupts() -> None:
     """The outcome stands; a late Ctrl-C must not deny it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

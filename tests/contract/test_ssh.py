@@ -20,7 +20,7 @@ from nemodeploy.adapters.transports.openssh import OpenSshTransport
 from nemodeploy.adapters.transports.openssh_master import Masters, start
 from nemodeploy.adapters.transports.paramiko_ssh import ParamikoTransport
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, HostKeyRejected, PreflightFailed
+from nemodeploy.errors import AuthenticationFailed, BadInput, ClusterUnreachable, HostKeyRejected, PreflightFailed
 from nemodeploy.values import Command
 from tests.contract.sshd import keygen, sshd
 from tests.contract.test_transports import ECHO, run
@@ -251,3 +251,12 @@ def test_what_only_openssh_can_do_is_said(tmp_path: Path, by: str) -> None:
         with pytest.raises(PreflightFailed, match="paramiko cannot do CertificateFile"):
             choose(door.cluster("paramiko"))
         assert choose(door.cluster(by if by == "openssh" else "local"))[1] == "the cluster file says so"
+
+
+def test_a_jump_host_behind_itself_is_told_and_nothing_is_started(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path, "first") as first, sshd(tmp_path, "door") as door:
+        first.more("ProxyJump door")
+        door.more("ProxyJump first")
+        with pytest.raises(BadInput, match="leads in a circle"):
+            reach(door.cluster("auto")).open()
+        assert (first.logins(), door.logins()) == (0, 0)

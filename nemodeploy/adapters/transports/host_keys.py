@@ -41,10 +41,11 @@ class HostKey:
 
 def offered(cluster: Cluster, host: str, ask: Ask | None) -> HostKey:
     """Ask one login host, by way of its jump hosts. Raises ClusterUnreachable, or what keeps one from a jump host."""
-    settings = effective(cluster.ssh, host)
     chain = Chain(cluster, ask)
+    settings = effective(cluster.ssh, host)
     try:
-        with paramiko.Transport(chain.dial(settings)) as transport:
+        settings, connection = chain.dial(host)
+        with paramiko.Transport(connection) as transport:
             transport.start_client(timeout=CONNECT_WITHIN_S)
             key = transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as error:

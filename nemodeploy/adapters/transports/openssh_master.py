@@ -107,6 +107,7 @@ def start(cluster: Cluster, host: str, path: Path, masters: Masters, *, person: 
     `person`: ssh may ask on the terminal. Raises ClusterUnreachable, AuthenticationFailed or HostKeyRejected.
     """
     masters.make()
+    ssh_settings.way(cluster.ssh, host)
     words = ["ssh", "-M", "-N", "-S", str(path), *ssh_settings.options(cluster.ssh), *ALWAYS]
     words += ["-f", "-o", f"BatchMode={'no' if person else 'yes'}", "-o", f"ControlPersist={keep_s}"]
     with _trusted(cluster, host) as trusted, tempfile.TemporaryFile() as said:

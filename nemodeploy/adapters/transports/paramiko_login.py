@@ -10,7 +10,6 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import paramiko
@@ -24,7 +23,6 @@ from nemodeploy.errors import AuthenticationFailed, BadInput, ClusterUnreachable
 
 CONNECT_WITHIN_S = 20.0
 ANSWER_WITHIN_S = 120.0  # a person looks for the code
-MOST_JUMPS = 8
 
 
 class Chain:
@@ -35,10 +33,12 @@ class Chain:
         self.cluster, self.ask = cluster, ask
         self.clients: list[paramiko.SSHClient] = []
 
-    def connect(self, settings: SshSettings) -> paramiko.SSHClient:
-        """Raises ClusterUnreachable, AuthenticationFailed or HostKeyRejected; then nothing is left open."""
+    def connect(self, host: str) -> paramiko.SSHClient:
+        """Log in to a login host. Raises ClusterUnreachable, AuthenticationFailed or HostKeyRejected, or BadInput for a
+        way that leads in a circle; then nothing is left open."""
         try:
-            return self._login(settings, self.dial(settings), pinned=self.cluster.ssh.host_keys)
+            settings, connection = self.dial(host)
+            return self._login(settings, connection, pinned=self.cluster.ssh.host_keys)
         except BaseException:
             self.close()
             raise
@@ -49,29 +49,26 @@ class Chain:
             with contextlib.suppress(paramiko.SSHException, OSError, EOFError):  # saying so fails on a dead one
                 self.clients.pop().close()
 
-    def dial(self, settings: SshSettings) -> socket.socket:
-        """A byte stream to the host's SSH server."""
-        if settings.proxy_command:
-            return _proxy(settings)
-        if not settings.jumps:
-            return self._direct(settings)
-        if len(self.clients) >= MOST_JUMPS:
-            raise BadInput(f"more than {MOST_JUMPS} jump hosts lead to {settings.host}", hint="is one behind itself?")
-        *before, last = settings.jumps
-        hop = ssh_settings.jump(last, self.cluster.ssh)
-        if before:  # as with ssh: its own way counts only where none was given
-            hop = replace(hop, jumps=tuple(before), proxy_command="")
-        client = self._login(hop, self.dial(hop))
+    def dial(self, host: str) -> tuple[SshSettings, socket.socket]:
+        """A byte stream to a login host's SSH server, by way of its jump hosts, which are logged in to."""
+        first, *others = ssh_settings.way(self.cluster.ssh, host)
+        here, connection = first, _proxy(first) if first.proxy_command else self._direct(first)
+        for settings in others:
+            connection = self._beyond(here, self._login(here, connection), settings)
+            here = settings
+        return here, connection
+
+    def _beyond(self, here: SshSettings, client: paramiko.SSHClient, there: SshSettings) -> socket.socket:
         transport = client.get_transport()
         assert transport is not None
         try:
             channel = transport.open_channel(
-                "direct-tcpip", (settings.host, settings.port), ("127.0.0.1", 0), timeout=CONNECT_WITHIN_S
+                "direct-tcpip", (there.host, there.port), ("127.0.0.1", 0), timeout=CONNECT_WITHIN_S
             )
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ClusterUnreachable(
-                f"the jump host {hop.where} cannot reach {settings.host} port {settings.port}: {error}",
-                hint=f"try by hand: ssh {settings.alias}",
+                f"the jump host {here.where} cannot reach {there.host} port {there.port}: {error}",
+                hint=f"try by hand: ssh {there.alias}",
             ) from error
         return channel  # type: ignore[return-value]
 

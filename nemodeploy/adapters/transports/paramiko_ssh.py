@@ -15,7 +15,6 @@ import time
 
 import paramiko
 
-from nemodeploy.adapters.ssh_settings import effective
 from nemodeploy.adapters.terminal import Ask
 from nemodeploy.adapters.transports.base import (
     FULL_WITHIN_S,
@@ -167,9 +166,7 @@ class ParamikoTransport:
             return self._client
 
     def _connect(self) -> paramiko.SSHClient:
-        client, self._hosts = first_reachable(
-            self._hosts, lambda host: self._chain.connect(effective(self.cluster.ssh, host))
-        )
+        client, self._hosts = first_reachable(self._hosts, self._chain.connect)
         return client
 
 

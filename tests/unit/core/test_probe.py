@@ -80,7 +80,7 @@ def test_a_node_that_is_silent_and_files_that_do_not_come_back() -> None:
 @pytest.mark.parametrize("runtime", ["pyxis", "apptainer", "docker", "podman"])
 def test_the_scripts_are_clean(tmp_path: Path, runtime: str) -> None:
     image = {"pyxis": "/x.sqsh", "apptainer": "/x.sif"}.get(runtime, "nvcr.io/nvidia/nemo:24.01.framework")
-    made = wanted("h100x16", ("runtime", runtime, "test"), ("images.nemo-eval", image, "test")).probe()
+    made = wanted("h100x16", ("runtime", runtime, "test"), ("images.nemo-eval", image, "test")).probe(600)
     assert set(made) == {"nemo_inference.sbatch", "probe.sh", "submit.sh"}
     for name, text in made.items():
         (tmp_path / name).write_text(text)
@@ -95,4 +95,4 @@ def test_a_plain_host_has_no_nodes_to_look_at(tmp_path: Path) -> None:
         "ssh: {host: big}\nscheduler: none\nruntime: none\n"
         "programs: {llamacpp: [/x]}\ncheckpoints: {tiny: {gguf: /m.gguf}}\n"
     )
-    assert resolve(Wish(profile="cpu", name=None, cluster=str(host), settings=()), {}, needs_site=True).probe() == {}
+    assert resolve(Wish(profile="cpu", name=None, cluster=str(host), settings=()), {}, needs_site=True).probe(600) == {}
