@@ -25,8 +25,9 @@ MOST_HOPS = 8
 class SshSettings:
     """Where to connect, as whom, with which keys, trusting which host keys, and by which way.
 
-    `jumps`: hosts on the way, the first one first, each as user@host:port. `agent`: its socket; empty: the one of the
-    environment; none: no agent. `only_openssh`: what paramiko cannot do for it.
+    `own_known_hosts`: where a new host key is recorded, whether it is there or not. `jumps`: hosts on the way, the
+    first one first, each as user@host:port. `agent`: its socket; empty: the one of the environment; none: no agent.
+    `only_openssh`: what paramiko cannot do for it.
     """
 
     alias: str
@@ -35,6 +36,7 @@ class SshSettings:
     user: str
     key_files: tuple[Path, ...]
     known_hosts: tuple[Path, ...]
+    own_known_hosts: Path
     identities_only: bool
     host_key_alias: str
     jumps: tuple[str, ...] = ()
@@ -49,9 +51,8 @@ class SshSettings:
 
     @property
     def known_as(self) -> str:
-        """Its name in known_hosts."""
-        name = self.host_key_alias or self.host
-        return name if self.port == 22 else f"[{name}]:{self.port}"
+        """Its name in known_hosts; an alias stands there without the port."""
+        return self.host_key_alias or (self.host if self.port == 22 else f"[{self.host}]:{self.port}")
 
 
 def effective(ssh: Ssh, host: str = "") -> SshSettings:
@@ -139,6 +140,7 @@ def _settings(host: str, user: str, port: int | None, config: str) -> SshSetting
         known_hosts=_existing(
             [*values.get("userknownhostsfile", []), *values.get("globalknownhostsfile", [])] or DEFAULT_KNOWN_HOSTS
         ),
+        own_known_hosts=Path(values.get("userknownhostsfile", [DEFAULT_KNOWN_HOSTS[0]])[0]).expanduser(),
         identities_only=values.get("identitiesonly", ["no"])[0] == "yes",
         host_key_alias=said("hostkeyalias"),
         jumps=tuple(filter(None, said("proxyjump").split(","))),

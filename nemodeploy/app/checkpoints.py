@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from nemodeploy.adapters import resources
 from nemodeploy.app.doctor import checkpoint
 from nemodeploy.app.site import Site
 from nemodeploy.core import checkpoint_files
 from nemodeploy.core.checks import Check, not_applicable
+from nemodeploy.core.cluster_files import LIKE_PATH, REMOTE_PATH
 from nemodeploy.core.reading import near
 from nemodeploy.core.spec import Checkpoint, Model
 from nemodeploy.errors import BadInput
@@ -23,9 +25,15 @@ def named(cluster: str, model: Model, kind: str | None, path: str | None) -> Map
     if kind and kind not in forms:
         raise BadInput(f"{model.name} has no {kind} checkpoint", hint=f"--kind: {near(kind, forms)}")
     if path:
-        return {kind or forms[0]: path}
-    entry = (resources.find("clusters", cluster).data.get("checkpoints") or {}).get(model.name)
+        return _checked({kind or forms[0]: path}, forms, "--path")
+    section = resources.find("clusters", cluster).data.get("checkpoints") or {}
+    if not isinstance(section, Mapping):
+        raise BadInput(
+            f"cluster {cluster}: checkpoints must be a mapping", hint=f"checkpoints: {{{model.name}: /path}}"
+        )
+    entry = section.get(model.name)
     found = dict(entry) if isinstance(entry, Mapping) else {kind or forms[0]: entry} if entry else {}
+    _checked(found, forms, f"cluster {cluster}: checkpoints.{model.name}")
     if kind:
         found = {one: where for one, where in found.items() if one == kind}
     if not found:
@@ -34,6 +42,17 @@ def named(cluster: str, model: Model, kind: str | None, path: str | None) -> Map
             hint=f"checkpoints: {{{model.name}: {{{kind or forms[0]}: /path}}}} in its cluster file, or --path",
         )
     return {one: str(where) for one, where in found.items()}
+
+
+def _checked(paths: Mapping[str, object], forms: Sequence[str], where: str) -> Mapping[str, str]:
+    found = {}
+    for kind, path in paths.items():
+        if kind not in forms:
+            raise BadInput(f"{where}: there is no such checkpoint as {kind!r}", hint=near(str(kind), forms))
+        if not isinstance(path, str) or not re.fullmatch(REMOTE_PATH, path) or not path.isprintable():
+            raise BadInput(f"{where}: {path!r} is no path on the cluster", hint=LIKE_PATH)
+        found[kind] = path
+    return found
 
 
 def check(site: Site, model: Model, paths: Mapping[str, str]) -> Iterator[tuple[str, Check]]:

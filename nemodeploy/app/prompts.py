@@ -64,7 +64,7 @@ def answered(text: str, name: str, settings: Mapping[str, Any]) -> set[tuple[int
         try:
             data = json.loads(line)
             there = (int(data["line"]), str(data["prompt"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise BadInput(f"{name}:{number} is no line of answers", hint="another file for --output") from None
         if data.get("settings") != settings:
             raise BadInput(f"{name}:{number} was made with other settings", hint="another file for --output")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -119,7 +120,7 @@ def _save(talk: Talk, where: str) -> None:
     if not where:
         tell("  /save FILE")
         return
-    path = Path(where).expanduser()
+    path = Path(os.path.expanduser(where))  # noqa: PTH111 # where there is no such user it stays as it is
     if path.suffix == ".json":
         text = json.dumps(talk.messages, indent=2, ensure_ascii=False) + "\n"
     else:

@@ -77,13 +77,15 @@ def _foreground(
         variables = connection.variables()
         if words:
             return child.run(words, {**os.environ, **variables}, from_terminal=sys.stdin.isatty())[0]
-        _show({"schema": SCHEMA, "name": name, "url": connection.url, "variables": variables}, as_json=as_json)
+        about = {"name": name, "cluster": site.cluster.name}
+        _show({"schema": SCHEMA, **about, "url": connection.url, "variables": variables}, as_json=as_json)
         tell(f"{name} answers at {connection.url} until Ctrl-C")
         with contextlib.suppress(KeyboardInterrupt):
             while not connection.has_ended:
                 time.sleep(LOOK_EVERY_S)
         if connection.has_ended:
-            raise JobEnded(f"{name} has ended", hint=f"nemodeploy status {name}")
+            tell(f"error: {name} has ended\n  try  nemodeploy status {name}")
+            return JobEnded.exit_code
     return 0
 
 
@@ -94,7 +96,9 @@ def _background(name: str, cluster: str | None, port: int | None, *, raw: bool, 
 
     tunnels = Tunnels(state_directory())
     document = tunnels.running(name)
-    if document is None:
+    if document is not None:
+        _same(document, name, cluster, port, raw=raw)
+    else:
         where = ("--cluster", cluster) if cluster else ()
         chosen = ("--port", str(port)) if port is not None else ()
         started = tunnels.start(name, ("connect", name, "--json", *where, *chosen, *(("--raw",) if raw else ())))
@@ -107,6 +111,20 @@ def _background(name: str, cluster: str | None, port: int | None, *, raw: bool, 
     _show(document, as_json=as_json)
     tell(f"{name} answers at {document['url']} until nemodeploy connect {name} --stop")
     return 0
+
+
+def _same(document: Mapping[str, Any], name: str, cluster: str | None, port: int | None, *, raw: bool) -> None:
+    """Raises BadInput when the tunnel that is open is not the one that was asked for."""
+    from nemodeploy.app.wanted import cluster as read
+
+    differs = (
+        (port and not document["url"].endswith(f":{port}"), f"at {document['url']}"),
+        (raw and "OPENAI_BASE_URL" in document["variables"], "with OpenAI's API"),
+        (cluster and read(cluster).name != document["cluster"], f"on cluster {document['cluster']}"),
+    )
+    for different, how in differs:
+        if different:
+            raise BadInput(f"a tunnel to {name} is open already, {how}", hint=f"nemodeploy connect {name} --stop")
 
 
 def _stop(name: str, *, as_json: bool) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "nemodeploy/generate@1"
 TIMEOUT_S = 600.0
+BEGINNING = '{"line": '  # of every line of answers
 
 
 def sampling(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,6 +69,8 @@ def command(
         raise BadInput("either a PROMPT or --input", hint=f'nemodeploy generate {name} "…"')
     if output and source is None:
         raise BadInput("--output goes with --input", hint="nemodeploy generate NAME … > FILE")
+    if output and source not in (None, "-") and output.resolve() == Path(str(source)).resolve():
+        raise BadInput("--input and --output are the same file", hint="another file for --output")
     settings = {"n": n, **{key: value for key, value in told.items() if value is not None}}
     prompts = read_prompts(_text_of(source), source) if source is not None else []
     with asked_at(cluster, name) as backend:
@@ -145,11 +148,13 @@ def _answers(
         yield set(), lambda line: click.echo(line)
         return
     try:
-        with output.open("a+", encoding="utf-8") as file:
+        with output.open("a+", encoding="utf-8", newline="") as file:
             file.seek(0)
             text = file.read()
-            whole = text[: text.rfind("\n") + 1]  # the last line may have been cut off
+            whole = text[: text.rfind("\n") + 1]
             there = answered(whole, str(output), settings)
+            if not BEGINNING.startswith(text[len(whole) :][: len(BEGINNING)]):  # else a line that was cut off
+                raise BadInput(f"--output {output} does not end in a line of answers", hint="another file")
             file.truncate(len(whole.encode()))
 
             def write(line: str) -> None:

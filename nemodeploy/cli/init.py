@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nemodeploy.cli.words import somebody_is_there, tell
 from nemodeploy.errors import BadInput
 
 SCHEMA = "nemodeploy/init@1"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 @click.command("init", short_help="Look at a site and write its cluster file.")
@@ -36,11 +38,16 @@ def command(
     from nemodeploy.app.surveying import survey, unknown_cluster
     from nemodeploy.app.validating import validate
 
+    if host and transport == "local" and host != "localhost":
+        raise BadInput(f"{host} and --transport local, which is this machine", hint="leave one of them out")
+    if name is not None and not re.fullmatch(NAME, name):
+        raise BadInput(f"{name!r} is no name for a cluster", hint="letters, digits, . _ and -, 64 at most")
+    config = str(Path(config).expanduser().absolute()) if config else ""
     asks = not yes and somebody_is_there()
     chosen = host or ("localhost" if transport == "local" else _host(config, asks=asks))
-    called = name or re.sub(r"[^a-z0-9-]+", "-", chosen.partition(".")[0].lower()).strip("-") or "site"
+    called = name or re.sub(r"[^a-z0-9-]+", "-", chosen.partition(".")[0].lower()).strip("-")[:64] or "site"
     path = output or config_directory() / "clusters" / f"{called}.yaml"
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise BadInput(f"{path} is there already", hint="--output FILE, or --name NAME")
     cluster = unknown_cluster(called, chosen, config, transport)
     with world.site(cluster) as site:
@@ -50,15 +57,16 @@ def command(
         text += f"transport: {transport}\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror}", hint="--output FILE") from error
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be written: {error}", hint="--output FILE") from error
     validate(str(path), "cluster")
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "name": called, "file": str(path), "text": text}))
     else:
         click.echo(text, nl=False)
-    tell(f"\nwritten to {path}\n  nemodeploy doctor {called if output is None else path}   tries it")
+    tell(f"\nwritten to {path}\n  nemodeploy doctor {shlex.quote(called if output is None else str(path))}   tries it")
 
 
 def _host(config: str, *, asks: bool) -> str:

@@ -9,10 +9,10 @@ import click
 
 from nemodeploy.cli import options
 from nemodeploy.cli.words import clock
-from nemodeploy.errors import ClusterUnreachable, PreflightFailed
+from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
 
 SCHEMA = "nemodeploy/login@1"
-KEEP_S = 8 * 3600.0
+KEEP_S, MOST_S = 8 * 3600.0, 7 * 86400.0
 
 
 @click.command("login", short_help="Log in once; later commands ask for no code.")
@@ -38,13 +38,15 @@ def command(cluster: str, keep_s: float, as_json: bool) -> int:
         raise PreflightFailed("there is no ssh on this machine", hint="apt install openssh-client")
     kept = masters()
     failure: ClusterUnreachable | None = None
+    if keep_s > MOST_S:
+        raise BadInput(f"--for {clock(keep_s)} is longer than {clock(MOST_S)}", hint="--for 8h")
     for host in site.ssh.hosts:
-        path = kept.path(site, host)
+        path, fresh = kept.path(site, host), kept.fresh()
         there = kept.is_open(path, host)
         try:
             if not there:
-                path.unlink(missing_ok=True)
-                start(site, host, path, kept, person=terminal.asker() is not None, keep_s=max(int(keep_s), 1))
+                start(site, host, fresh, kept, person=terminal.asker() is not None, keep_s=max(int(keep_s), 1))
+                there = not kept.keep(fresh, path, host)
         except ClusterUnreachable as error:
             failure = error
             continue

@@ -55,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
-    if sys.stderr is None:  # closed by the caller
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    _open_what_is_closed()
     try:
         code = run(words, as_json=as_json)
         sys.stdout.flush()
@@ -70,6 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError:  # nobody watches any more; Python's own attempt at its exit would change our code to 120
         _silence(2)
     sys.exit(code)
+
+
+def _open_what_is_closed() -> None:
+    """A caller may have closed any of the three; then nothing comes in, and what goes out goes nowhere."""
+    sys.stdin = sys.stdin or Path(os.devnull).open()  # noqa: SIM115
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _silence(descriptor: int) -> None:

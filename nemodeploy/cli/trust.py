@@ -30,7 +30,7 @@ def command(cluster: str, wanted: str | None, as_json: bool) -> int:
     On a terminal it asks whether they are the same, and then records them; otherwise it shows them.
     """
     from nemodeploy.adapters import terminal
-    from nemodeploy.adapters.transports.host_keys import KNOWN, offered
+    from nemodeploy.adapters.transports.host_keys import KNOWN, REVOKED, offered
     from nemodeploy.app.wanted import cluster as read
 
     site = read(cluster)
@@ -41,7 +41,11 @@ def command(cluster: str, wanted: str | None, as_json: bool) -> int:
         for key in found:
             click.echo(f"{key.host}  {key.fingerprint}  {key.state}")
     left = [key for key in found if key.state != KNOWN]
-    recorded = [key for key in left if not site.ssh.host_keys and _record(key, wanted, may_ask=not as_json)]
+    recorded = [
+        key
+        for key in left
+        if key.state != REVOKED and not site.ssh.host_keys and _record(key, wanted, may_ask=not as_json)
+    ]
     refused = _refused(cluster, site, [key for key in left if key not in recorded])
     if as_json:
         rows = [
@@ -60,7 +64,13 @@ def command(cluster: str, wanted: str | None, as_json: bool) -> int:
 def _refused(cluster: str, site: Cluster, left: Sequence[HostKey]) -> HostKeyRejected | None:
     if not left:
         return None
-    what = "its cluster file pins other keys" if site.ssh.host_keys else "nothing was recorded"
+    if site.ssh.host_keys:
+        what, hint = (
+            "its cluster file pins other keys",
+            "put the line above into ssh.host_keys, once the site has confirmed it",
+        )
+        return HostKeyRejected(f"the host key of {left[0].host} is another one, and {what}", hint=hint)
+    what = "nothing was recorded"
     hint = f"nemodeploy trust {cluster} --fingerprint {left[0].fingerprint}   once the site has confirmed it"
     return HostKeyRejected(f"the host key of {left[0].host} is {left[0].state}, and {what}", hint=hint)
 

@@ -170,6 +170,18 @@ def test_a_host_key_that_is_unknown_or_changed_is_refused_before_anything_is_sen
         assert door.logins() == 0
 
 
+def test_a_revoked_host_key_is_refused_and_odd_lines_are_passed_over(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path) as door:
+        known = tmp_path / "door.known"
+        good = known.read_text()
+        known.write_text(f"# caf\u00e9\nother ssh-ed25519 AAAAC3!!!x\n{good}")
+        assert run(reach(door.cluster("auto")), "echo in\n")[1] == "in\n"
+        known.write_text(f"{good}@revoked * {door.host_key}\n")
+        with pytest.raises(HostKeyRejected):
+            reach(door.cluster("auto")).open()
+        assert door.logins() == 1
+
+
 def test_pinned_host_keys_are_the_only_ones(reach: Reach, tmp_path: Path) -> None:
     with sshd(tmp_path) as door:
         (tmp_path / "door.known").unlink()

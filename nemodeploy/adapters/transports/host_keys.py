@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
-from paramiko.hostkeys import HostKeyEntry, HostKeys
 
-from nemodeploy.adapters.ssh_settings import SshSettings, effective
+from nemodeploy.adapters import known_hosts
+from nemodeploy.adapters.ssh_settings import effective
 from nemodeploy.adapters.terminal import Ask
-from nemodeploy.adapters.transports.paramiko_login import CONNECT_WITHIN_S, Chain
+from nemodeploy.adapters.transports.paramiko_login import CONNECT_WITHIN_S, Chain, trusted
 from nemodeploy.core.spec import Cluster
 from nemodeploy.errors import ClusterUnreachable
 
-KNOWN, UNKNOWN, CHANGED = "recorded", "unknown", "changed"
+KNOWN, UNKNOWN, CHANGED, REVOKED = "recorded", "unknown", "changed", "revoked"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostKey:
-    """A key that a host offers. `line`: as `host_keys` wants it; `state`: recorded, unknown, or changed."""
+    """A key that a host offers. `line`: as `host_keys` wants it; `state`: recorded, unknown, changed, or revoked."""
 
     host: str
     known_as: str
@@ -30,22 +30,27 @@ class HostKey:
 
     def record(self) -> None:
         """Trust it from now on, instead of what was recorded for that host. Raises OSError."""
-        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        kept = [line for line in lines if not _is_about(line, self.known_as)]
-        new = self.file.with_name(f"{self.file.name}.nemodeploy")
-        new.write_text("\n".join([*kept, f"{self.known_as} {self.line}"]) + "\n")
-        new.chmod(0o600)
-        new.replace(self.file)
+        file = self.file.resolve()  # a link stays one
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lines = file.read_bytes().decode("utf-8", "surrogateescape").splitlines() if file.exists() else []
+        kept = [left for line in lines if (left := known_hosts.without(line, self.known_as)) or not line]
+        new = file.with_name(f"{file.name}.nemodeploy")
+        text = "\n".join([*kept, f"{self.known_as} {self.line}"]) + "\n"
+        new.write_bytes(text.encode("utf-8", "surrogateescape"))
+        new.chmod(file.stat().st_mode & 0o777 if file.exists() else 0o600)
+        new.replace(file)
 
 
 def offered(cluster: Cluster, host: str, ask: Ask | None) -> HostKey:
     """Ask one login host, by way of its jump hosts. Raises ClusterUnreachable, or what keeps one from a jump host."""
     chain = Chain(cluster, ask)
     settings = effective(cluster.ssh, host)
+    known = trusted(settings, cluster.ssh.host_keys)
     try:
         settings, connection = chain.dial(host)
         with paramiko.Transport(connection) as transport:
+            security = transport.get_security_options()
+            security.key_types = sorted(security.key_types, key=lambda name: _kind(name) not in known.keys)
             transport.start_client(timeout=CONNECT_WITHIN_S)
             key = transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as error:
@@ -57,28 +62,18 @@ def offered(cluster: Cluster, host: str, ask: Ask | None) -> HostKey:
         known_as=settings.known_as,
         fingerprint=key.fingerprint,
         line=f"{key.get_name()} {key.get_base64()}",
-        state=_state(settings, cluster, key),
-        file=next(iter(settings.known_hosts), Path("~/.ssh/known_hosts").expanduser()),
+        state=_state(known, key),
+        file=settings.own_known_hosts,
     )
 
 
-def _state(settings: SshSettings, cluster: Cluster, key: paramiko.PKey) -> str:
-    keys = HostKeys()
-    for line in cluster.ssh.host_keys:
-        entry = HostKeyEntry.from_line(f"{settings.known_as} {line}")
-        if entry is not None and entry.key is not None:
-            keys.add(settings.known_as, entry.key.get_name(), entry.key)
-    for path in () if cluster.ssh.host_keys else settings.known_hosts:
-        keys.load(str(path))
-    found = keys.lookup(settings.known_as)
-    if found is None:
-        return UNKNOWN
-    return KNOWN if found.get(key.get_name()) == key else CHANGED
+def _kind(algorithm: str) -> str:
+    """The type of key that a signature algorithm wants."""
+    return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
-def _is_about(line: str, known_as: str) -> bool:
-    """Whether a line of known_hosts speaks of this host and no other."""
-    if line.startswith(("#", "@")) or len(line.split()) < 3:
-        return False
-    name = line.split()[0]
-    return name == known_as or (name.startswith("|1|") and HostKeys.hash_host(known_as, name) == name)
+def _state(known: known_hosts.Known, key: paramiko.PKey) -> str:
+    recorded = known.keys.get(key.get_name())
+    if key.asbytes() in known.revoked:
+        return REVOKED
+    return UNKNOWN if recorded is None else KNOWN if recorded == key else CHANGED

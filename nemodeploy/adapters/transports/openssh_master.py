@@ -38,6 +38,7 @@ _WORDS = {
     "NumberOfPasswordPrompts": 1,  # a refused code is not tried again
     "ForwardAgent": "no",
     "ForwardX11": "no",
+    "LogLevel": "INFO",  # what goes wrong is read from what it says
 }
 ALWAYS = tuple(word for key, value in _WORDS.items() for word in ("-o", f"{key}={value}"))
 
@@ -58,6 +59,18 @@ class Masters:
     def fresh(self) -> Path:
         """A place for a connection of one command."""
         return self.directory / f"{os.getpid()}-{secrets.token_hex(4)}"
+
+    def keep(self, fresh: Path, path: Path, host: str) -> bool:
+        """Have a connection found under another path from now on; False: one is found there already, and this one is
+        closed."""
+        if not self.is_open(path, host):
+            path.unlink(missing_ok=True)
+        try:
+            path.hardlink_to(fresh)
+        except FileExistsError:
+            self.end(fresh, host)
+            return False
+        return True
 
     def is_open(self, path: Path, host: str) -> bool:
         """Whether a connection stands there."""
@@ -118,12 +131,18 @@ def start(cluster: Cluster, host: str, path: Path, masters: Masters, *, person: 
             stderr=said,
             start_new_session=not person,  # a code is read from the terminal that is ours
         )
-        deadline = time.monotonic() + (ANSWER_WITHIN_S if person else 2 * CONNECT_WITHIN_S)
-        while not masters.is_open(path, host) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if masters.is_open(path, host):
+        try:
+            deadline = time.monotonic() + (ANSWER_WITHIN_S if person else 2 * CONNECT_WITHIN_S)
+            while not masters.is_open(path, host) and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if masters.is_open(path, host):
+                process.wait()
+                return
+        except BaseException:  # nobody wants it any more, and it must not get there by itself
+            process.kill()
             process.wait()
-            return
+            masters.end(path, host)
+            raise
         process.kill()
         process.wait()
         said.seek(0)
@@ -152,6 +171,8 @@ def translated(cluster: Cluster, host: str, said: str, *, person: bool = False) 
             f"the host key of {host} is not the recorded one; nothing was sent",
             hint=f"ask the site whether the key changed, then replace it: nemodeploy trust {cluster.name}",
         )
+    if "REVOKED HOST KEY" in said:
+        return HostKeyRejected(f"the host key of {host} is revoked in known_hosts; nothing was sent")
     if "Host key verification failed" in said or "host key is known" in said:
         return HostKeyRejected(
             f"the host key of {host} is unknown; nothing was sent",

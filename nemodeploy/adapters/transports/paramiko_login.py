@@ -9,17 +9,18 @@ import base64
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import paramiko
 from paramiko.agent import AgentSSH
 
-from nemodeploy.adapters import ssh_settings, streams
+from nemodeploy.adapters import known_hosts, ssh_settings, streams
 from nemodeploy.adapters.ssh_settings import SshSettings
 from nemodeploy.adapters.terminal import Ask
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import AuthenticationFailed, BadInput, ClusterUnreachable, HostKeyRejected
+from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, HostKeyRejected
 
 CONNECT_WITHIN_S = 20.0
 ANSWER_WITHIN_S = 120.0  # a person looks for the code
@@ -70,7 +71,7 @@ class Chain:
                 f"the jump host {here.where} cannot reach {there.host} port {there.port}: {error}",
                 hint=f"try by hand: ssh {there.alias}",
             ) from error
-        return channel  # type: ignore[return-value]
+        return _Stream(channel)  # type: ignore[return-value]
 
     def _direct(self, settings: SshSettings) -> socket.socket:
         try:
@@ -89,12 +90,17 @@ class Chain:
     ) -> paramiko.SSHClient:
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        _trust(client, settings, pinned)
-        authentication = Authentication(settings, self.ask)
+        known = trusted(settings, pinned)
+        name = settings.host_key_alias or settings.host
+        for key in known.keys.values():  # under the name by which paramiko looks it up
+            client.get_host_keys().add(
+                name if settings.port == 22 else f"[{name}]:{settings.port}", key.get_name(), key
+            )
+        authentication = Authentication(settings, self.ask, known.revoked)
         self.clients.append(client)
         try:
             client.connect(
-                settings.host_key_alias or settings.host,
+                name,
                 port=settings.port,
                 username=settings.user,
                 timeout=CONNECT_WITHIN_S,
@@ -142,12 +148,28 @@ class Chain:
         return error
 
 
+class _Stream:
+    """A channel under another connection: paramiko closes it in a thread of its own, where it must not raise because
+    the connection that it belongs to has ended before."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def close(self) -> None:
+        """Without a word when nobody is there any more."""
+        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            self._channel.close()
+
+
 class Authentication:
     """Keys in ssh's own order, then whatever else the server wants and a person can say. Never the same twice."""
 
-    def __init__(self, settings: SshSettings, ask: Ask | None) -> None:
-        """`tried`: the keys, for messages."""
-        self.settings, self.ask = settings, ask
+    def __init__(self, settings: SshSettings, ask: Ask | None, revoked: Collection[bytes]) -> None:
+        """`revoked`: host keys that must not be trusted."""
+        self.settings, self.ask, self.revoked = settings, ask, revoked
         self.tried: list[str] = []
         self.locked: list[str] = []
         self.wants_person = False
@@ -158,7 +180,9 @@ class Authentication:
         return f"; without its passphrase: {', '.join(self.locked)}" if self.locked else ""
 
     def authenticate(self, transport: paramiko.Transport) -> None:
-        """Log in. Raises paramiko's AuthenticationException."""
+        """Log in. Raises paramiko's AuthenticationException, or HostKeyRejected before anything is sent."""
+        if transport.get_remote_server_key().asbytes() in self.revoked:
+            raise HostKeyRejected(f"the host key of {self.settings.where} is revoked in known_hosts; nothing was sent")
         try:
             transport.auth_none(self.settings.user)
             return
@@ -261,17 +285,11 @@ def _public(path: Path) -> bytes:
     return b""
 
 
-def _trust(client: paramiko.SSHClient, settings: SshSettings, pinned: Sequence[str]) -> None:
+def trusted(settings: SshSettings, pinned: Sequence[str]) -> known_hosts.Known:
     """Pinned keys and no others, or those of the known_hosts files."""
     if not pinned:
-        for path in settings.known_hosts:
-            client.load_host_keys(str(path)) if os.access(path, os.W_OK) else client.load_system_host_keys(str(path))
-        return
-    for line in pinned:
-        entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{settings.known_as} {line}")
-        if entry is None or entry.key is None:
-            raise BadInput(f"host_keys: {line[:60]!r} is no host key", hint="nemodeploy trust shows them")
-        client.get_host_keys().add(settings.known_as, entry.key.get_name(), entry.key)
+        return known_hosts.read(settings.known_as, settings.known_hosts)
+    return known_hosts.Known(keys={key.get_name(): key for key in known_hosts.pinned(pinned)}, revoked=frozenset())
 
 
 def _proxy(settings: SshSettings) -> socket.socket:
