@@ -249,8 +249,9 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 
 def _authorize(request: Request, key: Secret) -> None:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), key.reveal().encode()):
+    said = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
+    scheme, _, given = said.partition(b" ")
+    if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), key.reveal().encode()):
         raise Refused(
             401, "a wrong key or none; OPENAI_API_KEY as nemodeploy connect prints it", code="invalid_api_key"
         )
@@ -258,11 +259,15 @@ def _authorize(request: Request, key: Secret) -> None:
 
 async def _body(request: Request) -> bytes:
     found = bytearray()
-    async for chunk in request.stream():
-        found += chunk
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        found += message.get("body", b"")
         if len(found) > MOST_BYTES:
             raise Refused(413, f"the body is larger than {MOST_BYTES // 2**20} MiB")
-    return bytes(found)
+        if not message.get("more_body"):
+            return bytes(found)
 
 
 def _refuse(error: Refused) -> Response:
