@@ -12,10 +12,8 @@ import json
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future
-from functools import cached_property, partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import Protocol
 
 import uvicorn
@@ -26,7 +24,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nemodeploy.core.openai_answers import DONE, Answering, describe, model_card, refusal
+from nemodeploy.adapters.arrivals import Arrivals, Bell, Talk
+from nemodeploy.core.openai_answers import DONE, describe, model_card
 from nemodeploy.core.openai_requests import PATHS, Refused
 from nemodeploy.values import Reply, Secret
 from nemodeploy.version import __version__
@@ -38,21 +37,6 @@ LISTEN_AFTER_S = 0.1  # a task that hears whether a client leaves costs as much 
 LEFT = 499  # nginx's number for a client that has closed the connection; nobody sees it
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class Talk(Protocol):
-    """A request under way: a future for each choice, in order."""
-
-    @property
-    def answering(self) -> Answering:
-        """How its answers are said."""
-
-    @property
-    def futures(self) -> Sequence[Future[Reply]]:
-        """Each raises Refused when its answer cannot be had."""
-
-    def drop(self) -> None:
-        """Nobody listens any more."""
 
 
 class Service(Protocol):
@@ -117,68 +101,6 @@ def application(service: Service) -> ASGIApp:
         await (endpoint or others)(scope, receive, send)
 
     return dispatch
-
-
-class Bell:
-    """Wakes its loop from other threads, once for all that came before it woke: a wake-up costs a system call."""
-
-    def __init__(self) -> None:
-        """For the loop that runs here."""
-        self.loop = asyncio.get_running_loop()
-        self._rung: deque[Callable[[], None]] = deque()
-        self._wakes = False
-
-    def ring(self, then: Callable[[], None]) -> None:
-        """From any thread: have this done in the loop."""
-        self._rung.append(then)
-        if not self._wakes:
-            self._wakes = True
-            with contextlib.suppress(RuntimeError):  # the server is closed, and nobody waits any more
-                self.loop.call_soon_threadsafe(self._hear)
-
-    def _hear(self) -> None:
-        self._wakes = False  # first: whoever rings from now on wakes it again
-        while self._rung:
-            self._rung.popleft()()
-
-
-class Arrivals:
-    """The choices of a request that have their answers, as they come."""
-
-    def __init__(self, talk: Talk, bell: Bell) -> None:
-        """From now on."""
-        self.loop, self.bell = bell.loop, bell
-        self.left = len(talk.futures)
-        self._gone = False
-        self._news: deque[tuple[int, Future[Reply]]] = deque()
-        self._waits: asyncio.Future[None] | None = None
-        for index, one in enumerate(talk.futures):
-            one.add_done_callback(partial(self._arrives, index))
-
-    async def next(self) -> tuple[int, Reply] | None:
-        """The next one, and which; None: the client has left. Raises Refused where there is no answer."""
-        while not self._news:
-            if self._gone:
-                return None
-            self._waits = self.loop.create_future()
-            await self._waits
-        index, one = self._news.popleft()
-        self.left -= 1
-        return index, _settled(one)
-
-    def leave(self, *_: object) -> None:
-        """In the loop: the client has left."""
-        self._gone = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waits and not self._waits.done():
-            self._waits.set_result(None)
-
-    def _arrives(self, index: int, one: Future[Reply]) -> None:
-        """In the thread in which it was answered."""
-        self._news.append((index, one))
-        self.bell.ring(self._wake)
 
 
 class _Api:
@@ -309,17 +231,6 @@ async def _whole(request: Request, talk: Talk, arrivals: Arrivals) -> Response:
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _settled(one: Future[Reply]) -> Reply:
-    """A reply with text. Raises Refused for any other."""
-    error = one.exception()
-    if error is not None:
-        raise error if isinstance(error, Refused) else Refused(500, f"a bug in nemodeploy: {error!r}")
-    wrong = refusal(one.result())
-    if wrong:
-        raise wrong
-    return one.result()
 
 
 async def _events(talk: Talk, arrivals: Arrivals) -> AsyncIterator[str]:
