@@ -7,9 +7,9 @@ from pathlib import Path
 
 import paramiko
 
-from nemodeploy.adapters import known_hosts
 from nemodeploy.adapters.ssh_settings import effective
 from nemodeploy.adapters.terminal import Ask
+from nemodeploy.adapters.transports import known_hosts
 from nemodeploy.adapters.transports.paramiko_login import CONNECT_WITHIN_S, Chain, trusted
 from nemodeploy.core.spec import Cluster
 from nemodeploy.errors import ClusterUnreachable

@@ -16,9 +16,10 @@ from typing import Any
 import paramiko
 from paramiko.agent import AgentSSH
 
-from nemodeploy.adapters import known_hosts, ssh_settings, streams
+from nemodeploy.adapters import ssh_settings, streams
 from nemodeploy.adapters.ssh_settings import SshSettings
 from nemodeploy.adapters.terminal import Ask
+from nemodeploy.adapters.transports import known_hosts
 from nemodeploy.core.spec import Cluster
 from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, HostKeyRejected
 

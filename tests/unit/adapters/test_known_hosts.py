@@ -8,7 +8,7 @@ import paramiko
 import pytest
 from paramiko.hostkeys import HostKeys
 
-from nemodeploy.adapters import known_hosts
+from nemodeploy.adapters.transports import known_hosts
 from tests.contract.sshd import keygen
 
 
