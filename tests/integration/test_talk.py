@@ -81,7 +81,11 @@ def test_many_prompts_are_answered_and_those_that_are_missing_only(site: Home, t
     assert json.loads(piped.stdout)["texts"] == ["The capital of Spain is Madrid."]
     two = site.run("generate", "big", "What is the capital of France?", "-n", "2", "--json")
     assert json.loads(two.stdout)["texts"] == ["The capital of France is Paris."] * 2
+    notes = tmp_path / "notes"
+    notes.write_text("precious, and without an end")
     for wrong, said in (
+        ([*words[:4], "--output", str(notes)], "does not end in a line of answers"),
+        ([*words[:4], "--output", str(source)], "are the same file"),
         ([*words, "--temperature", "0.5"], "was made with other settings"),
         ([*words[:4], "--max-tokens", "99999"], "line 1: max_tokens is 99999"),
         (["generate", "big"], "either a PROMPT or --input"),
@@ -91,6 +95,11 @@ def test_many_prompts_are_answered_and_those_that_are_missing_only(site: Home, t
     ):
         refused = site.run(*wrong)
         assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+    assert notes.read_text() == "precious, and without an end"
+    output.write_bytes(output.read_bytes().replace(b"\n", b"\r\n"))  # as an editor elsewhere leaves it
+    source.write_text(source.read_text() + "What is the capital of Spain?\n")
+    assert site.run(*words).returncode == 0
+    assert [json.loads(line)["line"] for line in output.read_text().splitlines()] == [3, 1, 4]
 
 
 def test_a_talk_remembers_what_was_said(site: Home, tmp_path: Path) -> None:
