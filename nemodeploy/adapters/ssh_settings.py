@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -154,9 +154,8 @@ def _agent(said: str) -> str:
     return "" if said == "SSH_AUTH_SOCK" else str(Path(said).expanduser()) if said else ""
 
 
-def _only_openssh(said: object, keys: Sequence[Path]) -> list[str]:
+def _only_openssh(said: Callable[[str], str], keys: Sequence[Path]) -> list[str]:
     """What paramiko 5.1 does not know, as reasons."""
-    assert callable(said)
     found = [
         f"{word} {said(key)}"
         for key, word in (("certificatefile", "CertificateFile"), ("pkcs11provider", "PKCS11Provider"))

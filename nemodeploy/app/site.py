@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +10,7 @@ from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.app.look import Look, base_of, current_row, strays_of, with_strays
 from nemodeploy.core import observation, sections, submission
 from nemodeploy.core.history import HISTORY_SCRIPT, History, parse_history
+from nemodeploy.core.login_host import quoted
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.readiness import Seen
@@ -53,8 +53,7 @@ class Site:
     @property
     def root(self) -> str:
         """The cluster's root as shell text, expanded there."""
-        root = self.cluster.root
-        return '"$HOME"' + shlex.quote(root[5:]) if root.startswith("$HOME") else shlex.quote(root)
+        return quoted(self.cluster.root)
 
     def directory(self, token: Token) -> str:
         """A token's run directory as shell text."""

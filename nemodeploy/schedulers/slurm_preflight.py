@@ -15,7 +15,7 @@ from nemodeploy.core.sections import Section
 from nemodeploy.schedulers import slurm_words
 from nemodeploy.schedulers.base import Findings
 
-_GPU = re.compile(r"gpu(?::(?P<type>(?!no_consume)[A-Za-z0-9_.-]+?))?(?::no_consume)?:(?P<count>\d+)")
+GPU = re.compile(r"gpu(?::(?P<type>(?!no_consume)[A-Za-z0-9_.-]+?))?(?::no_consume)?:(?P<count>\d+)")
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)")
 _START = re.compile(r"to start at (\d{4}-\d\d-\d\d)T(\d\d:\d\d)")
 # Not an answer to the question: the controller was busy or away.
@@ -47,7 +47,7 @@ def parts(files: Mapping[str, str]) -> Mapping[str, str]:
 
 def judge(plan: Plan, answers: Mapping[str, Section]) -> Findings:
     """What stands against the job, and what is worth saying; a question without an answer stands against nothing."""
-    partitions = _partitions(answers["partitions"])
+    partitions = partitions_of(answers["partitions"])
     nodes = answers["nodes"].text if answers["nodes"].status == 0 else ""
     test = answers["test"]
     wanted = chosen(plan, partitions)
@@ -81,7 +81,8 @@ def chosen(plan: Plan, partitions: Mapping[str, Mapping[str, str]]) -> tuple[str
     return tuple(name for name, fields in partitions.items() if fields.get("Default") == "YES")
 
 
-def _partitions(section: Section) -> dict[str, dict[str, str]]:
+def partitions_of(section: Section) -> dict[str, dict[str, str]]:
+    """The fields of `scontrol show partition --oneliner` by partition; a question that failed has none."""
     found = {}
     for line in section.text.splitlines() if section.status == 0 else ():
         fields = dict(word.partition("=")[::2] for word in line.split() if "=" in word)
@@ -115,9 +116,7 @@ def _against(
 
 def _gpus(plan: Plan, name: str, nodes: str) -> Iterator[tuple[str, str]]:
     """Too few nodes with that many GPUs of the type asked for. Sites that count no GPUs say nothing either way."""
-    asked = _GPU.search(" ".join(plan.submit_options)) or re.search(
-        r"--gpus-per-node=(?:(?P<type>[A-Za-z0-9_.-]+):)?(?P<count>\d+)", " ".join(plan.submit_options)
-    )
+    asked = asked_gpus(plan)
     rows = [line.split("|") for line in nodes.splitlines() if line.count("|") == 2]
     here = [(int(count), gres) for partition, count, gres in rows if partition == name and count.isdigit()]
     if not asked or not plan.layout.gpus_per_node or not any("gpu" in gres for _, gres in here):
@@ -133,8 +132,14 @@ def _gpus(plan: Plan, name: str, nodes: str) -> Iterator[tuple[str, str]]:
         )
 
 
+def asked_gpus(plan: Plan) -> re.Match[str] | None:
+    """The `type` (None: any) and the `count` per node for which the job asks; None: it asks in another way."""
+    words = " ".join(plan.submit_options)
+    return GPU.search(words) or re.search(r"--gpus-per-node=(?:(?P<type>[A-Za-z0-9_.-]+):)?(?P<count>\d+)", words)
+
+
 def _count(gres: str, kind: str) -> int:
-    return sum(int(match["count"]) for match in _GPU.finditer(gres) if not kind or match["type"] in (None, kind))
+    return sum(int(match["count"]) for match in GPU.finditer(gres) if not kind or match["type"] in (None, kind))
 
 
 def seconds_of(text: str) -> int | None:

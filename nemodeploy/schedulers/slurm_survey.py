@@ -12,16 +12,13 @@ from nemodeploy.core.checks import Check, failed, ok, unanswered, warning
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.rendering import duration
 from nemodeploy.core.sections import Section
-from nemodeploy.schedulers.slurm_preflight import chosen, seconds_of
+from nemodeploy.schedulers.slurm_preflight import GPU, asked_gpus, chosen, partitions_of, seconds_of
 from nemodeploy.schedulers.survey import NodeKind, Partition, Survey
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 OLDEST = (20, 11)
 SHORT_MEMORY_S = 60
-_GRES = re.compile(r"gpu(?::(?P<type>(?!no_consume)[A-Za-z][A-Za-z0-9_.-]*?))?(?::no_consume)?:(?P<count>\d+)")
 _SETTINGS = "MinJobAge|AccountingStorageType|AccountingStorageEnforce|ClusterName|SelectType"
-_DOWN = re.compile(r"Slurmctld\((?:primary|backup\d*)\).* is DOWN|Unable to contact|connect failure|timed out", re.I)
-
 
 # A question to a controller that is away takes ten seconds; once one has failed the others are not put. `$$` is the
 # same in all parts.
@@ -85,19 +82,16 @@ def _last(text: str) -> str:
 
 def _partitions(section: Section) -> dict[str, Partition]:
     found = {}
-    for line in section.text.splitlines() if section.status == 0 else ():
-        fields = dict(word.partition("=")[::2] for word in line.split() if "=" in word)
-        name = fields.get("PartitionName")
-        if name:
-            most = fields.get("MaxNodes", "")
-            found[name] = Partition(
-                name=name,
-                is_default=fields.get("Default") == "YES",
-                state=fields.get("State", "UP"),
-                longest_s=seconds_of(fields.get("MaxTime", "")),
-                most_nodes=int(most) if most.isdigit() else None,
-                fields=fields,
-            )
+    for name, fields in partitions_of(section).items():
+        most = fields.get("MaxNodes", "")
+        found[name] = Partition(
+            name=name,
+            is_default=fields.get("Default") == "YES",
+            state=fields.get("State", "UP"),
+            longest_s=seconds_of(fields.get("MaxTime", "")),
+            most_nodes=int(most) if most.isdigit() else None,
+            fields=fields,
+        )
     return found
 
 
@@ -105,7 +99,7 @@ def _nodes(section: Section) -> Iterator[NodeKind]:
     for line in section.text.splitlines() if section.status == 0 else ():
         row = line.split("|")
         if len(row) == 7 and row[1].isdigit():
-            gpus = {match["type"] or "": int(match["count"]) for match in _GRES.finditer(row[2])}
+            gpus = {match["type"] or "": int(match["count"]) for match in GPU.finditer(row[2])}
             yield NodeKind(
                 partition=row[0],
                 nodes=int(row[1]),
@@ -227,9 +221,8 @@ def _gpus(survey: Survey, name: str, plan: Plan | None) -> Iterator[Check]:
             "gpus", f"Slurm counts no GPUs in {name}", "gpus: {TYPE: {request: --constraint=…}} asks for them"
         )
         return
-    asked = " ".join(plan.submit_options)
-    match = _GRES.search(asked) or re.search(r"gpus-per-node=(?:(?P<type>[A-Za-z][\w.-]*):)?(?P<count>\d+)", asked)
-    kind = (match["type"] or "") if match else ""
+    asked = asked_gpus(plan)
+    kind = (asked["type"] or "") if asked else ""
     needed = plan.layout.gpus_per_node
     enough = sum(one.nodes for one in kinds if _of(one.gpus, kind) >= needed)
     there = ", ".join(sorted({f"{kind or 'gpu'}:{count}" for one in kinds for kind, count in one.gpus.items()}))

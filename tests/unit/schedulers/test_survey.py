@@ -1,0 +1,22 @@
+"""Reading what Slurm says about its nodes; the whole survey is put to a real Slurm in the doctor's tests."""
+
+import pytest
+
+from nemodeploy.core.sections import Section
+from nemodeploy.schedulers import slurm_survey
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [
+        ("gpu:h100:8(S:0-1)", {"h100": 8}),
+        ("gpu:8", {"": 8}),
+        ("gpu:a100:no_consume:4", {"a100": 4}),
+        ("gpu:1g.10gb:7,gpu:a100:1", {"1g.10gb": 7, "a100": 1}),  # a MIG type begins with a digit
+        ("(null)", {}),
+    ],
+)
+def test_the_gpus_of_a_node_by_type(gres: str, gpus: dict[str, int]) -> None:
+    answers = dict.fromkeys(slurm_survey.parts(), Section(status=0, text=""))
+    nodes = Section(status=0, text=f"batch|2|{gres}|idle|64|1000|(null)")
+    assert dict(slurm_survey.parse({**answers, "slurm.nodes": nodes}).nodes[0].gpus) == gpus
