@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from nemodeploy.adapters.resources import slurm_directory
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.place import Place
 
@@ -116,8 +117,9 @@ class Home:
 
 
 def make_home(path: Path, **more: str) -> Home:
-    names = ("PATH", "USER", "LOGNAME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+    names = ("PATH", "USER", "LOGNAME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "NEMODEPLOY_SANDBOX_SLURM")
     kept = {name: os.environ[name] for name in names if name in os.environ}
+    kept["NEMODEPLOY_SLURM_DIR"] = str(slurm_directory())  # unpacked once, for every home
     xdg = {f"XDG_{kind.upper()}_HOME": str(path / kind) for kind in ("config", "state", "data", "cache")}
     return Home(path, {**kept, "HOME": str(path), "PYTHONPATH": str(ROOT), **xdg, **more})
 

@@ -44,6 +44,11 @@ def engines_directory() -> Path:
     return _data_directory("NEMODEPLOY_ENGINES_DIR", "engines")
 
 
+def slurm_directory() -> Path:
+    """Where Slurms that are not the machine's own are unpacked."""
+    return _data_directory("NEMODEPLOY_SLURM_DIR", "slurm")
+
+
 def _data_directory(variable: str, name: str) -> Path:
     chosen = os.environ.get(variable)
     return Path(chosen).absolute() if chosen else Path(platformdirs.user_data_dir("nemodeploy")) / name

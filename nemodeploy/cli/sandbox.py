@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from nemodeploy.cli import options
-from nemodeploy.errors import BadInput, ClusterUnreachable
+from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
 
 if TYPE_CHECKING:
     from nemodeploy.sandbox.cluster import Sandbox
     from nemodeploy.sandbox.packs import Packs
+    from nemodeploy.sandbox.slurms import Slurm, Slurms
 
 START = "nemodeploy sandbox up"
 
@@ -41,6 +42,37 @@ def _packs() -> Packs:
     return Packs(engines_directory())
 
 
+def _slurms() -> Slurms:
+    from nemodeploy.adapters.resources import slurm_directory
+    from nemodeploy.sandbox.slurms import Slurms
+
+    return Slurms(slurm_directory())
+
+
+def _slurm(name: str | None) -> Slurm:
+    """What `sandbox up` is to run: what was named; else the machine's own; else what was unpacked in its place."""
+    from nemodeploy.sandbox.cluster import missing
+    from nemodeploy.sandbox.slurms import MACHINE, OWN
+
+    if name in (None, "", MACHINE.name):
+        own = None if name or not missing(MACHINE) else _slurms().find(OWN)
+        return own or MACHINE
+    found = _slurms().find(_release(str(name)))
+    if found is None:
+        raise PreflightFailed(f"Slurm {name} is not here", hint=f"nemodeploy sandbox install {name}")
+    return found
+
+
+def _release(name: str) -> str:
+    from nemodeploy.sandbox.slurms import RELEASES
+
+    if name not in RELEASES:
+        from nemodeploy.core.reading import near
+
+        raise BadInput(f"unknown Slurm {name!r}", hint=near(name, RELEASES) or f"one of {', '.join(RELEASES)}")
+    return name
+
+
 @click.group("sandbox", short_help="A real Slurm cluster on this machine, for trying and testing.")
 def command() -> None:
     """A whole Slurm cluster on this machine: 2×8 H100, 2×8 A100 and 1×8 H200, with fake GPUs, reached over SSH."""
@@ -61,23 +93,29 @@ def command() -> None:
     show_default=True,
     help="real: the engines' own software, as far as `sandbox engines install` has put it here.",
 )
+@click.option(
+    "--slurm",
+    metavar="VERSION",
+    envvar="NEMODEPLOY_SANDBOX_SLURM",
+    help="One that `sandbox install` has unpacked, such as 24.11; default: the machine's own.",
+)
 @options.as_json
-def up(mode: str, engines: str, as_json: bool) -> None:
+def up(mode: str, engines: str, slurm: str | None, as_json: bool) -> None:
     """Start it, or say that it runs; returns when every node is idle."""
     from nemodeploy.adapters.resources import config_directory
     from nemodeploy.sandbox import software
     from nemodeploy.sandbox.configuration import cluster_file as text_of
     from nemodeploy.sandbox.packs import PACKS
 
-    sandbox, begun, packs = _sandbox(), time.monotonic(), _packs()
+    sandbox, begun, packs, chosen = _sandbox(), time.monotonic(), _packs(), _slurm(slurm)
     serving = software.stand_ins() if engines == "stand-in" else software.real(packs)
     cluster_file = config_directory() / "clusters/sandbox.yaml"
     try:
         cluster_file.parent.mkdir(parents=True, exist_ok=True)
         before = sandbox.state()
-        state = before or sandbox.up(mode)
+        state = sandbox.up(mode, chosen)
         new = cluster_file.with_suffix(".new")
-        new.write_text(text_of(sandbox.place, serving, plain=state.mode == "plain"))
+        new.write_text(text_of(sandbox.place, serving, plain=state.mode == "plain", libraries=chosen.libraries))
         new.replace(cluster_file)
     except OSError as error:
         raise BadInput(
@@ -100,6 +138,32 @@ def up(mode: str, engines: str, as_json: bool) -> None:
         if missing:
             click.echo(f"  nemodeploy sandbox engines install {' '.join(missing)}", err=True)
     click.echo("  nemodeploy up --profile h100x16", err=True)
+
+
+@command.command("install")
+@click.argument("version", required=False)
+@options.as_json
+def install_slurm(version: str | None, as_json: bool) -> None:
+    """Unpack Slurm without root, and without installing anything on the machine.
+
+    VERSION is 20.11, 22.05, 24.11 or newest (Debian's, from this machine's mirror); without it, the one that the
+    machine's own package sources have, with an SSH server and whatever else is missing here.
+    """
+    from nemodeploy.cli.words import tell
+    from nemodeploy.sandbox.slurms import OWN
+
+    name = _release(version or OWN)
+    slurm = _slurms().install(name, tell)
+    if as_json:
+        document = {
+            "schema": "nemodeploy/slurm@1",
+            "name": name,
+            "version": slurm.version,
+            "directory": str(slurm.home),
+        }
+        click.echo(json.dumps(document))
+    else:
+        click.echo(START if name == OWN else f"{START} --slurm {name}")
 
 
 @command.command("status")
@@ -177,7 +241,6 @@ def install(names: tuple[str, ...], as_json: bool) -> None:
     """Build the packs NAMES, all by default; what is here already is left as it is."""
     from nemodeploy.cli.words import tell
     from nemodeploy.core.reading import near
-    from nemodeploy.errors import PreflightFailed
     from nemodeploy.sandbox.packs import PACKS
 
     for name in names:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import getpass
 import importlib.util
@@ -25,9 +24,9 @@ from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
 from nemodeploy.sandbox import configuration, processes
 from nemodeploy.sandbox.configuration import SSH_ALIAS, Settings
 from nemodeploy.sandbox.place import NODES, Place
+from nemodeploy.sandbox.slurms import MACHINE, OPENMP, SYSTEM_PATH, Slurm, machine_has, missing_programs
 from nemodeploy.sandbox.software import stand_ins
 
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INSTALL = (
     "apt-get install -y --no-install-recommends "
     "slurmctld slurmd slurm-client munge openssh-server openssh-client iproute2 libgomp1"
@@ -41,11 +40,14 @@ LONGEST_SOCKET_PATH = 107
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What runs: the process that keeps it, how it is made, and the loopback port of its SSH server."""
+    """What runs: the process that keeps it, how it is made, the loopback port of its SSH server, which Slurm, and the
+    search path of its programs."""
 
     pid: int
     mode: str
     port: int
+    slurm: str = MACHINE.name
+    path: str = SYSTEM_PATH
 
 
 class Sandbox:
@@ -65,11 +67,11 @@ class Sandbox:
             return None
         return state if state.pid in processes.marked(self.place) else None
 
-    def up(self, mode: str = "auto") -> State:
+    def up(self, mode: str = "auto", slurm: Slurm = MACHINE) -> State:
         """Start a cold cluster and return when every node is idle; a running one is left as it is.
 
         `mode` is `auto`, `namespaces` or `plain`. Raises PreflightFailed when something it needs is missing, with
-        the command that installs it.
+        the command that installs it, and when one runs already with another Slurm.
         """
         path, most = str(self.place.root), LONGEST_SOCKET_PATH - len(STEP_SOCKET)
         if len(path) > most or not re.fullmatch(r"[A-Za-z0-9._/+@=-]+", path):
@@ -77,21 +79,26 @@ class Sandbox:
                 f"the sandbox cannot live in {path}: at most {most} plain characters",
                 hint="set NEMODEPLOY_SANDBOX_DIR",
             )
-        _require_programs()
+        _require_programs(slurm)
         self.place.root.mkdir(parents=True, exist_ok=True)
         with (self.place.root / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two at once: the second finds it running
-            return self.state() or self._start(mode)
+            running = self.state()
+            if running and running.slurm != slurm.name:
+                raise PreflightFailed(
+                    f"the sandbox runs already, with another Slurm ({running.slurm})", hint="nemodeploy sandbox down"
+                )
+            return running or self._start(mode, slurm)
 
-    def _start(self, mode: str) -> State:
-        chosen = ("namespaces" if namespaces_allowed() else "plain") if mode == "auto" else mode
+    def _start(self, mode: str, slurm: Slurm) -> State:
+        chosen = ("namespaces" if namespaces_allowed(slurm.path) else "plain") if mode == "auto" else mode
         processes.end_all(self.place)
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = listener.getsockname()[1]
-        self._write_files(chosen, port)
+        self._write_files(chosen, port, slurm)
         with listener:
-            pid = self._launch(chosen, listener)
-        state = State(pid, chosen, port)
+            pid = self._launch(chosen, listener, slurm)
+        state = State(pid, chosen, port, slurm.name, slurm.path)
         self.place.state.write_text(json.dumps(asdict(state)))
         return state
 
@@ -121,7 +128,12 @@ class Sandbox:
 
     def ssh_words(self, *options: str) -> list[str]:
         """The ssh command that logs in, without a command to run."""
-        return ["ssh", "-F", str(self.place.ssh_config), *options, SSH_ALIAS]
+        return [shutil.which("ssh") or self._own_ssh(), "-F", str(self.place.ssh_config), *options, SSH_ALIAS]
+
+    def _own_ssh(self) -> str:
+        """On a machine without an SSH client: the one that came along with Slurm, if one runs."""
+        state = self.state()
+        return shutil.which("ssh", path=state.path) or "ssh" if state else "ssh"
 
     # -- faults --------------------------------------------------------------------------------------------------
 
@@ -165,7 +177,7 @@ class Sandbox:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _write_files(self, mode: str, port: int) -> None:
+    def _write_files(self, mode: str, port: int, slurm: Slurm) -> None:
         root = self.place.root
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o700)
@@ -178,9 +190,9 @@ class Sandbox:
         for index in range(GPU_FILES):
             with contextlib.suppress(FileExistsError):
                 (root / f"dev/nvidia{index}").symlink_to("/dev/null")
-        self._write_configuration(mode, port)
+        self._write_configuration(mode, port, slurm)
 
-    def _write_configuration(self, mode: str, port: int) -> None:
+    def _write_configuration(self, mode: str, port: int, slurm: Slurm) -> None:
         root, plain = self.place.root, mode == "plain"
         hostname = socket.gethostname()
         address = _address_of(hostname) if plain else ""
@@ -189,13 +201,14 @@ class Sandbox:
             user=getpass.getuser(),
             nodes=NODES,
             first_job_id=_first_job_id(),
-            path=SYSTEM_PATH,
+            path=slurm.path,
+            plugins=slurm.plugins,
             ports=tuple(_free_ports(1 + len(NODES))) if plain else (),
             hostname=hostname,
             address=address or "127.0.0.1",
             resolves=bool(address),
         )
-        self._write_keys(port)
+        self._write_keys(port, slurm)
         texts = {
             "etc/slurm.conf": configuration.slurm_conf(settings),
             "etc/gres.conf": configuration.gres_conf(settings),
@@ -209,19 +222,21 @@ class Sandbox:
         if plain:
             (root / "munge/key").write_bytes(os.urandom(128))
             (root / "munge/key").chmod(0o600)
-        (root / "cluster.yaml").write_text(configuration.cluster_file(self.place, stand_ins(), plain=plain))
+        (root / "cluster.yaml").write_text(
+            configuration.cluster_file(self.place, stand_ins(), plain=plain, libraries=slurm.libraries)
+        )
 
-    def _write_keys(self, port: int) -> None:
-        ssh = self.place.root / "ssh"
+    def _write_keys(self, port: int, slurm: Slurm) -> None:
+        ssh, generate = self.place.root / "ssh", shutil.which("ssh-keygen", path=slurm.path) or "ssh-keygen"
         for name in ("host_key", "id_ed25519"):
             if not (ssh / name).exists():
-                words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "nemodeploy sandbox", "-f")
+                words = (generate, "-q", "-t", "ed25519", "-N", "", "-C", "nemodeploy sandbox", "-f")
                 subprocess.run((*words, str(ssh / name)), check=True, capture_output=True)
         (ssh / "authorized_keys").write_text((ssh / "id_ed25519.pub").read_text())
         kind, key, *_ = (ssh / "host_key.pub").read_text().split()
         (ssh / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
 
-    def _launch(self, mode: str, listener: socket.socket) -> int:
+    def _launch(self, mode: str, listener: socket.socket, slurm: Slurm) -> int:
         """Start process 1 and wait until it says it is ready. Returns the pid that keeps everything alive."""
         read_end, write_end = os.pipe()
         init = (sys.executable, "-m", "nemodeploy.sandbox.init", "--root", str(self.place.root), "--mode", mode)
@@ -234,10 +249,10 @@ class Sandbox:
                 stderr=log,
                 pass_fds=(listener.fileno(), write_end),
                 start_new_session=True,
-                env=self._environment(),
+                env=self._environment(slurm),
             )
             os.close(write_end)
-            self.place.state.write_text(json.dumps(asdict(State(process.pid, mode, 0))))
+            self.place.state.write_text(json.dumps(asdict(State(process.pid, mode, 0, slurm.name, slurm.path))))
             word = ready.readline().strip()  # a line, not the end: unshare keeps its own copy open
         if word != "ready":
             processes.end_all(self.place)
@@ -247,7 +262,7 @@ class Sandbox:
             )
         return process.pid
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, slurm: Slurm) -> dict[str, str]:
         """A login's environment, and the mark by which `down` finds what is left of this sandbox."""
         package = Path(__file__).parents[2]
         kept = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME", "LANG") if name in os.environ}
@@ -256,7 +271,7 @@ class Sandbox:
             "USER": getpass.getuser(),
             "LOGNAME": getpass.getuser(),
             **kept,
-            "PATH": SYSTEM_PATH,
+            "PATH": slurm.path,
             processes.MARK: str(self.place.slurm_conf),
             "PYTHONPATH": str(package),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -276,29 +291,32 @@ def namespace_words() -> tuple[str, ...]:
     return ("unshare", *mapped, *flags)
 
 
-def namespaces_allowed() -> bool:
-    """Whether the kernel lets us make hosts: tried for real, since `unshare` alone can succeed where these fail."""
+def namespaces_allowed(path: str = SYSTEM_PATH) -> bool:
+    """Whether the kernel lets us make hosts: tried for real with the programs on a search path, since `unshare` alone
+    can succeed where these fail."""
     attempt = "hostname sandbox && mount -t tmpfs tmpfs /mnt && ip link add t0 type bridge"
     done = subprocess.run(
         (*namespace_words(), "sh", "-ec", attempt),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
-        env={"PATH": SYSTEM_PATH},
+        env={"PATH": path},
     )
     return done.returncode == 0 and not done.stderr
 
 
-def _require_programs() -> None:
-    missing = [name for name in NEEDED if not shutil.which(name, path=SYSTEM_PATH)]
-    try:
-        ctypes.CDLL("libgomp.so.1")  # llama.cpp's wheel takes it from the system
-    except OSError:
-        missing.append("libgomp.so.1")
-    if missing:
+def missing(slurm: Slurm) -> tuple[str, ...]:
+    """What a sandbox with this Slurm needs and cannot find."""
+    library = () if machine_has(OPENMP) or slurm.libraries else (OPENMP,)  # llama.cpp's wheel brings none
+    return (*missing_programs(NEEDED, slurm.path), *library)
+
+
+def _require_programs(slurm: Slurm) -> None:
+    lacking = missing(slurm)
+    if lacking:
         raise PreflightFailed(
-            f"the sandbox needs Slurm and an SSH server on this machine; not found: {', '.join(missing)}",
-            hint=INSTALL if os.geteuid() == 0 else f"sudo {INSTALL}",
+            f"the sandbox needs Slurm and an SSH server on this machine; not found: {', '.join(lacking)}",
+            hint=INSTALL if os.geteuid() == 0 else f"sudo {INSTALL}, or without root: nemodeploy sandbox install",
         )
     if importlib.util.find_spec("xllamacpp") is None:
         raise PreflightFailed(

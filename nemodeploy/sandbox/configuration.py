@@ -16,8 +16,9 @@ SSH_ALIAS = "nemodeploy-sandbox"
 class Settings:
     """What the files depend on.
 
-    `user` is the account everything runs as. `ports` is empty in a namespaced sandbox, where every daemon has its own
-    host; in a plain one it holds slurmctld's port and then one for each node. `hostname` is this machine's, and
+    `user` is the account everything runs as; `path` is a login's search path, and `plugins` the directory of Slurm's
+    plugins, empty where Slurm knows it by itself. `ports` is empty in a namespaced sandbox, where every daemon has its
+    own host; in a plain one it holds slurmctld's port and then one for each node. `hostname` is this machine's, and
     `address` what it resolves to, if it does.
     """
 
@@ -26,6 +27,7 @@ class Settings:
     nodes: tuple[Node, ...]
     first_job_id: int
     path: str
+    plugins: str = ""
     ports: tuple[int, ...] = ()
     hostname: str = ""
     address: str = "127.0.0.1"
@@ -47,6 +49,7 @@ def slurm_conf(settings: Settings) -> str:
         auth=auth,
         first_job_id=settings.first_job_id,
         controller=_controller(settings),
+        plugins=f"PluginDir={settings.plugins}\n" if settings.plugins else "",
         nodes="\n".join(_node_line(settings, node) for node in settings.nodes),
     )
 
@@ -85,7 +88,7 @@ JobCompType=jobcomp/filetxt
 JobCompLoc={root}/log/jobcomp.log
 AccountingStorageType=accounting_storage/none
 PlugStackConfig={root}/etc/plugstack.conf
-{nodes}
+{plugins}{nodes}
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=batch Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=01:00:00 State=UP
@@ -179,8 +182,12 @@ class Software:
     checkpoints: Mapping[str, str | Mapping[str, str]]
 
 
-def cluster_file(place: Place, software: Software, *, plain: bool) -> str:
-    """The sandbox as nemodeploy sees it: a cluster file like any site's."""
+def cluster_file(place: Place, software: Software, *, plain: bool, libraries: str = "") -> str:
+    """The sandbox as nemodeploy sees it: a cluster file like any site's.
+
+    `libraries`: a directory of shared libraries that the programs need and the machine has not.
+    """
+    environment = {"OMP_NUM_THREADS": "1", **({"LD_LIBRARY_PATH": libraries} if libraries else {})}
     return _CLUSTER_FILE.format(
         alias=SSH_ALIAS,
         config=place.ssh_config,
@@ -189,6 +196,7 @@ def cluster_file(place: Place, software: Software, *, plain: bool) -> str:
         stand_in="stand_in: true\n" if software.stand_in else "",
         programs="".join(f"\n  {name}: {json.dumps(words)}" for name, words in software.programs.items()),
         checkpoints="".join(f"\n  {name}: {json.dumps(path)}" for name, path in software.checkpoints.items()),
+        environment=json.dumps(environment),
         plain="port: auto\nendpoint_host: 127.0.0.1\n" if plain else "",
     )
 
@@ -209,7 +217,7 @@ gpus:
 runtime: none
 programs:{programs}
 checkpoints:{checkpoints}
-env: {{OMP_NUM_THREADS: "1"}}
+env: {environment}
 lease: {{minimum_s: 3}}
 storage_gb_per_s: 1000
 {plain}"""

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -199,9 +200,11 @@ class Init:
     def _let_in(self) -> None:
         connection, _ = self.listener.accept()
         with connection:
-            sshd = Path("/usr/sbin/sshd")
+            sshd = (
+                shutil.which("sshd", path=self.environment["PATH"]) or "/usr/sbin/sshd"
+            )  # it insists on its full path
             subprocess.Popen(
-                (*self._unprivileged(), str(sshd), "-i", "-e", "-f", str(self.place.root / "ssh/sshd_config")),
+                (*self._unprivileged(), sshd, "-i", "-e", "-f", str(self.place.root / "ssh/sshd_config")),
                 stdin=connection.fileno(),
                 stdout=connection.fileno(),
                 stderr=self.log,
