@@ -128,12 +128,14 @@ class Sandbox:
 
     def ssh_words(self, *options: str) -> list[str]:
         """The ssh command that logs in, without a command to run."""
-        return [shutil.which("ssh") or self._own_ssh(), "-F", str(self.place.ssh_config), *options, SSH_ALIAS]
+        ssh = shutil.which("ssh") or shutil.which("ssh", path=self.search_path) or "ssh"
+        return [ssh, "-F", str(self.place.ssh_config), *options, SSH_ALIAS]
 
-    def _own_ssh(self) -> str:
-        """On a machine without an SSH client: the one that came along with Slurm, if one runs."""
+    @property
+    def search_path(self) -> str:
+        """Where its programs are found: a login's PATH, without the place for faults."""
         state = self.state()
-        return shutil.which("ssh", path=state.path) or "ssh" if state else "ssh"
+        return state.path if state else SYSTEM_PATH
 
     # -- faults --------------------------------------------------------------------------------------------------
 

@@ -292,7 +292,7 @@ def parse_job_id(text: str) -> str:
 def cancel_script(token: str, *, gently: bool) -> str:
     """Every job of ours with this name, which is a token and so belongs to one submission only.
 
-    Gently, TERM goes to the supervisor alone, which ends everything in order.
+    Gently, TERM goes to the supervisor alone, which ends everything in order. Slurm 20.11's scancel has no --me.
     """
     how = "--batch --signal=TERM " if gently else ""
-    return f"scancel --me --quiet {how}--name={token} 2>&1\n"
+    return f"scancel --user=$(id -u) --quiet {how}--name={token} 2>&1\n"

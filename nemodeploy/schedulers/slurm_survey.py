@@ -76,7 +76,7 @@ def _all_down(text: str) -> bool:
 
 
 def _last(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip("* ") and "RESTORE SLURMCTLD" not in line]
     return lines[-1].strip() if lines else "no answer"
 
 

@@ -38,7 +38,7 @@ class Rig:
         calls = self.sandbox.place.root / f"run/calls-{program}"
         calls.unlink(missing_ok=True)
         path.write_text(
-            f"#!/bin/bash\nreal=$(PATH=/usr/bin:/bin:/usr/sbin command -v {program})\n"
+            f"#!/bin/bash\nreal=$(PATH={self.sandbox.search_path} command -v {program})\n"
             f"echo \"$$ $*\" >>{calls}; count=$(grep -c '' {calls})\nrun={self.sandbox.place.root}/run\n{body}\n"
         )
         path.chmod(0o755)
@@ -47,7 +47,7 @@ class Rig:
         """As if the login host had no such programs: its PATH is links to all others."""
         hidden = self.sandbox.place.root / f"run/hidden-{'-'.join(programs)}"
         hidden.mkdir(exist_ok=True)
-        for place in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"):
+        for place in self.sandbox.search_path.split(":"):
             for one in Path(place).iterdir():
                 link = hidden / one.name
                 if one.name not in programs and not link.is_symlink():

@@ -17,6 +17,7 @@ import yaml
 
 from nemodeploy.app.validating import validate
 from nemodeploy.sandbox.cluster import Sandbox
+from nemodeploy.sandbox.place import NODES
 from tests.conftest import ROOT, Home
 from tests.contract.sshd import keygen
 from tests.faults.rig import Rig
@@ -26,6 +27,7 @@ H100 = ("--profile", "h100x16")
 MODEL = "nemotron-4-340b-instruct"
 INDEX = "model.safetensors.index.json"
 HF = ("--profile", "a100x2", "--engine", "nemo-hf-triton")
+EVERY_NODE = ",".join(node.name for node in NODES)  # Slurm 20.11 does not know ALL
 L70 = "llama-3.1-nemotron-70b-instruct"
 
 
@@ -57,6 +59,13 @@ class Bed(Rig):
     def scontrol(self, *words: str) -> None:
         done = self.sandbox.exec("scontrol", "update", *words)
         assert done.returncode == 0, done.stderr
+
+    def resume(self) -> None:
+        """All nodes as they were; one that has come back by itself refuses to."""
+        for node in NODES:
+            self.sandbox.exec("scontrol", "update", f"nodename={node.name}", "state=resume")
+        states = self.sandbox.node_states().values()
+        assert not [state for state in states if state.startswith(("down", "drain"))], states
 
     def checkpoint(self, model: str, kind: str, files: dict[str, str]) -> Path:
         """A directory with these files, as the model's checkpoint; no stand-ins."""
@@ -205,12 +214,12 @@ FAULTS: dict[str, Fault] = {
         warns=True,
     ),
     "all nodes down": Fault(
-        lambda b: b.scontrol("nodename=ALL", "state=down", "reason=flood"),
+        lambda b: b.scontrol(f"nodename={EVERY_NODE}", "state=down", "reason=flood"),
         H100,
         "nodes",
         "flood",
         "when they are back",
-        undo=lambda b: b.scontrol("nodename=ALL", "state=resume"),
+        undo=Bed.resume,
     ),
     "no such GPU": Fault(
         lambda b: b.set(gpus={"h100": {"request": "--gpus-per-node=b300:8"}}),
@@ -441,11 +450,11 @@ def test_a_container_that_does_not_start_is_told_in_its_own_words(bed: Bed) -> N
 
 
 def test_a_job_that_is_refused_or_waits_too_long_is_told_and_taken_back(bed: Bed) -> None:
-    bed.scontrol("nodename=ALL", "state=drain", "reason=flood")
+    bed.scontrol(f"nodename={EVERY_NODE}", "state=drain", "reason=flood")
     try:
         code, checks = bed.doctor(*H100, "--job", "--wait", "2s")
     finally:
-        bed.scontrol("nodename=ALL", "state=resume")
+        bed.resume()
     (job,) = [one for one in checks if one["name"] == "job"]
     assert (job["result"], "nothing after" in job["says"]) == ("no answer", True), job
     nothing_is_left(bed)
@@ -457,7 +466,7 @@ def test_a_job_that_is_refused_or_waits_too_long_is_told_and_taken_back(bed: Bed
 
 
 def test_whoever_goes_away_takes_the_job_along(bed: Bed) -> None:
-    bed.scontrol("nodename=ALL", "state=drain", "reason=flood")
+    bed.scontrol(f"nodename={EVERY_NODE}", "state=drain", "reason=flood")
     try:
         with bed.site.start("doctor", "sandbox", *H100, "--job") as doctor:
             deadline = time.monotonic() + 30
@@ -470,5 +479,5 @@ def test_whoever_goes_away_takes_the_job_along(bed: Bed) -> None:
             assert doctor.wait(60) == 40
             doctor.communicate()
     finally:
-        bed.scontrol("nodename=ALL", "state=resume")
+        bed.resume()
     nothing_is_left(bed)

@@ -95,11 +95,12 @@ def test_after_down_the_cluster_is_known_and_said_to_be_down(own: Home) -> None:
 
 def test_without_slurm_the_install_command_is_printed(own: Home, tmp_path: Path) -> None:
     code = (
-        "import nemodeploy.sandbox.cluster as c, sys\nfrom nemodeploy.cli.main import run\n"
-        f"c.SYSTEM_PATH = {str(tmp_path)!r}\nsys.exit(run(['sandbox', 'up'], as_json=False))"
+        "import nemodeploy.sandbox.slurms as s, sys\nfrom nemodeploy.cli.main import run\n"
+        f"s.SYSTEM_PATH = {str(tmp_path)!r}\nsys.exit(run(['sandbox', 'up'], as_json=False))"
     )
+    nothing = {"NEMODEPLOY_SLURM_DIR": str(tmp_path / "none"), "NEMODEPLOY_SANDBOX_SLURM": ""}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=dict(own.environment), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], env={**own.environment, **nothing}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 12
     assert "apt-get install -y --no-install-recommends slurmctld slurmd" in done.stderr

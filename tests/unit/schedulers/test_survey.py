@@ -20,3 +20,10 @@ def test_the_gpus_of_a_node_by_type(gres: str, gpus: dict[str, int]) -> None:
     answers = dict.fromkeys(slurm_survey.parts(), Section(status=0, text=""))
     nodes = Section(status=0, text=f"batch|2|{gres}|idle|64|1000|(null)")
     assert dict(slurm_survey.parse({**answers, "slurm.nodes": nodes}).nodes[0].gpus) == gpus
+
+
+def test_the_reason_is_what_slurm_says_and_not_the_banner_below_it() -> None:
+    banner = "*****\n** RESTORE SLURMCTLD DAEMON TO SERVICE **\n*****\n"
+    answers = dict.fromkeys(slurm_survey.parts(), Section(status=0, text=""))
+    ping = Section(status=1, text="Slurmctld(primary) at login is DOWN\n" + banner)
+    assert slurm_survey.parse({**answers, "slurm.ping": ping}).problem == "Slurmctld(primary) at login is DOWN"
