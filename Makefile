@@ -1,4 +1,4 @@
-.PHONY: demo demo-real test test-ci test-engines card faults golden bench
+.PHONY: demo demo-real test test-ci test-engines test-slurms card faults golden bench
 
 demo: ## a cluster on this machine, a deployment on it, an answer
 	@sh scripts/demo
@@ -9,12 +9,16 @@ demo-real: ## the same with NeMo's own server: 16 ranks, TP8 x PP2 (a pack of 1.
 test: ## format, lint, types, tests; 8 minutes at most
 	@sh scripts/test
 
-test-ci: ## what is longer: faults first, then the engines' own software
+test-ci: ## what is longer: faults, another Slurm, the engines' own software
 	@sh scripts/test -m "long and not minutes and not engines" -n 2 --dist loadscope
+	@sh scripts/test-slurms 24.11
 	@$(MAKE) --no-print-directory test-engines
 
 test-engines: ## real NeMo, Triton, vLLM and transformers servers (packs of 4 GB, then ten minutes)
 	@sh scripts/test-engines
+
+test-slurms: ## the integration suite on Slurm 20.11, 24.11 and the newest, unpacked from Debian's packages
+	@sh scripts/test-slurms
 
 card: ## one card's row with its own server software: make card CARD=70b
 	@sh scripts/test-engines -k "test_a_card_is_up_and_answers and $(CARD)"

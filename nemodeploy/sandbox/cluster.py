@@ -318,7 +318,7 @@ def _require_programs(slurm: Slurm) -> None:
     if lacking:
         raise PreflightFailed(
             f"the sandbox needs Slurm and an SSH server on this machine; not found: {', '.join(lacking)}",
-            hint=INSTALL if os.geteuid() == 0 else f"sudo {INSTALL}, or without root: nemodeploy sandbox install",
+            hint=f"{'' if os.geteuid() == 0 else 'sudo '}{INSTALL}, or without root: nemodeploy sandbox install",
         )
     if importlib.util.find_spec("xllamacpp") is None:
         raise PreflightFailed(

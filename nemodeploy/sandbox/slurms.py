@@ -150,7 +150,7 @@ def machine_has(library: str) -> bool:
     return True
 
 
-def missing_programs(needed: tuple[str, ...], path: str = SYSTEM_PATH) -> tuple[str, ...]:
+def missing_programs(needed: tuple[str, ...], path: str) -> tuple[str, ...]:
     """Those that are not on a search path."""
     return tuple(name for name in needed if not shutil.which(name, path=path))
 
@@ -192,7 +192,9 @@ def _download(name: str, home: Path, say: Say) -> tuple[Path, ...]:
 
 def _debian_mirror() -> str:
     """Where this machine takes Debian's packages from. Raises PreflightFailed where it takes none."""
-    words = ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages")
+    # Without release information it tells the sources also where no list was downloaded yet, as on a bare machine.
+    form = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
+    words = ("apt-get", "indextargets", "--no-release-info", "--format", form, "Created-By: Packages")
     for line in _run(words).splitlines():
         address, release, component = (*line.split(), "", "", "")[:3]
         if component == "main" and release and release in DEBIAN_RELEASES:
@@ -236,7 +238,7 @@ def _write_programs(new: Path, home: Path, name: str) -> None:
 
 def _programs(root: Path, name: str) -> Iterator[tuple[str, Path]]:
     """The programs to be had: all of Slurm, and of the rest what this machine has not itself."""
-    others = missing_programs(OTHER_PROGRAMS) if name == OWN else ()
+    others = missing_programs(OTHER_PROGRAMS, MACHINE.path) if name == OWN else ()
     for program in (*SLURM_PROGRAMS, *others):
         found = (root / place / f"{program}{end}" for end in ("", "-wlm") for place in PROGRAM_PLACES)
         file = next((one for one in found if one.is_file()), None)

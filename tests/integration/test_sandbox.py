@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from nemodeploy.sandbox import processes
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.place import NODES, Place
+from nemodeploy.sandbox.slurms import SYSTEM_PATH
 from tests.conftest import NAME, ROOT, Home, make_home
 
 pytestmark = pytest.mark.sandbox
@@ -104,6 +106,42 @@ def test_without_slurm_the_install_command_is_printed(own: Home, tmp_path: Path)
     )
     assert done.returncode == 12
     assert "apt-get install -y --no-install-recommends slurmctld slurmd" in done.stderr
+
+
+@pytest.mark.long
+def test_without_root_slurm_and_a_login_come_from_unpacked_packages(own: Home, tmp_path: Path) -> None:
+    """On a machine that has neither: its search path is links to all other programs."""
+    hidden = {"slurmctld", "slurmd", "slurmstepd", *("sbatch", "squeue", "sinfo", "scontrol", "scancel", "srun")}
+    path = tmp_path / "programs"
+    path.mkdir()
+    for place in reversed(SYSTEM_PATH.split(":")):
+        for one in Path(place).iterdir():
+            if one.name not in (*hidden, "munged", "sshd", "ip"):
+                (path / one.name).unlink(missing_ok=True)
+                (path / one.name).symlink_to(one)
+    own = replace(own, environment={**own.environment, "NEMODEPLOY_SLURM_DIR": str(tmp_path / "slurm")})
+    own = replace(own, environment={**own.environment, "NEMODEPLOY_SANDBOX_SLURM": ""})
+
+    def poor(*words: str) -> subprocess.CompletedProcess[str]:
+        code = (
+            "import nemodeploy.sandbox.slurms as s, sys\nfrom nemodeploy.cli.main import run\n"
+            f"s.SYSTEM_PATH = {str(path)!r}\nsys.exit(run({list(words)!r}, as_json=False))"
+        )
+        words = (sys.executable, "-c", code)
+        return subprocess.run(words, env=dict(own.environment), capture_output=True, text=True, check=False)
+
+    refused = poor("sandbox", "up")
+    assert refused.returncode == 12
+    assert "nemodeploy sandbox install" in refused.stderr
+    for words in (("install",), ("up",)):
+        done = poor("sandbox", *words)
+        assert done.returncode == 0, done.stderr
+    found = own.run("sandbox", "exec", "sh", "-c", "command -v sinfo; command -v ip").stdout.split()
+    assert found == [str(tmp_path / "slurm/own/bin" / name) for name in ("sinfo", "ip")]
+    assert own.run("up", "--profile", "h100x16").returncode == 0
+    assert own.run("generate", NAME, "hello").stdout == "Hello! I am a tiny model on your cluster.\n"
+    assert own.run("sandbox", "down").returncode == 0
+    nothing_left(own)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the whole suite runs as an ordinary user already")
