@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -63,6 +64,16 @@ def _slurm(name: str | None) -> Slurm:
     return found
 
 
+def _runtime() -> Path:
+    from nemodeploy.adapters.resources import slurm_directory
+    from nemodeploy.sandbox import containers
+
+    found = containers.find(slurm_directory())
+    if found is None:
+        raise PreflightFailed("apptainer is not here", hint="nemodeploy sandbox install apptainer")
+    return found
+
+
 def _release(name: str) -> str:
     from nemodeploy.sandbox.slurms import RELEASES
 
@@ -99,21 +110,31 @@ def command() -> None:
     envvar="NEMODEPLOY_SANDBOX_SLURM",
     help="One that `sandbox install` has unpacked, such as 24.11; default: the machine's own.",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(("none", "apptainer")),
+    default="none",
+    show_default=True,
+    help="apptainer: every rank in a real container; `sandbox install apptainer` gets it.",
+)
 @options.as_json
-def up(mode: str, engines: str, slurm: str | None, as_json: bool) -> None:
+def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) -> None:
     """Start it, or say that it runs; returns when every node is idle."""
     from nemodeploy.adapters.resources import config_directory
-    from nemodeploy.sandbox import software
+    from nemodeploy.sandbox import containers, software
     from nemodeploy.sandbox.configuration import cluster_file as text_of
     from nemodeploy.sandbox.packs import PACKS
 
     sandbox, begun, packs, chosen = _sandbox(), time.monotonic(), _packs(), _slurm(slurm)
+    program = _runtime() if runtime != "none" else Path()
     serving = software.stand_ins() if engines == "stand-in" else software.real(packs)
     cluster_file = config_directory() / "clusters/sandbox.yaml"
     try:
         cluster_file.parent.mkdir(parents=True, exist_ok=True)
         before = sandbox.state()
         state = sandbox.up(mode, chosen)
+        if runtime != "none":
+            serving = containers.in_image(serving, sandbox.place, program)
         new = cluster_file.with_suffix(".new")
         new.write_text(text_of(sandbox.place, serving, plain=state.mode == "plain", libraries=chosen.libraries))
         new.replace(cluster_file)
@@ -147,11 +168,20 @@ def install_slurm(version: str | None, as_json: bool) -> None:
     """Unpack Slurm without root, and without installing anything on the machine.
 
     VERSION is 20.11, 22.05, 24.11 or newest (Debian's, from this machine's mirror); without it, the one that the
-    machine's own package sources have, with an SSH server and whatever else is missing here.
+    machine's own package sources have, with an SSH server and whatever else is missing here. It may also be apptainer,
+    for `sandbox up --runtime apptainer`.
     """
     from nemodeploy.cli.words import tell
     from nemodeploy.sandbox.slurms import OWN
 
+    if version == "apptainer":
+        from nemodeploy.adapters.resources import slurm_directory
+        from nemodeploy.sandbox import containers
+
+        found = containers.install(slurm_directory(), tell)
+        said = json.dumps({"schema": "nemodeploy/slurm@1", "name": version, "directory": str(found.parents[1])})
+        click.echo(said if as_json else f"{START} --runtime apptainer")
+        return
     name = _release(version or OWN)
     slurm = _slurms().install(name, tell)
     if as_json:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nemodeploy.runtimes.base import Container
+from nemodeploy.core.diagnosis import Cause
+from nemodeploy.runtimes.base import IMAGE_CAUSES, Container
 
 
 class Apptainer(Container):
@@ -12,6 +13,33 @@ class Apptainer(Container):
     template = "runtimes/apptainer.sh.j2"
     example = "for example /shared/images/nemo.sif or docker://nvcr.io/nvidia/nemo:24.01.framework"
     unmountable = ":,"
+    causes = (
+        Cause(
+            key="image-file",
+            pattern=r"could not open image .*no such file",
+            meaning="the image is not on the node",
+            advice="check images: in the cluster file, as the nodes see it",
+        ),
+        Cause(
+            key="image-format",
+            pattern=r"image format not recognized",
+            meaning="that is no image",
+            advice="name a .sif file, a directory or docker://… in images:",
+        ),
+        Cause(
+            key="mount",
+            pattern=r"mount source .* doesn't exist|mount hook function failure",
+            meaning="something that is to be mounted is not on the node",
+            advice="check mounts:, checkpoints: and root: in the cluster file as the nodes see them",
+        ),
+        Cause(
+            key="namespace",
+            pattern=r"[Ff]ailed to create user namespace",
+            meaning="the node's kernel allows no user namespaces",
+            advice="ask the site",
+        ),
+        *IMAGE_CAUSES,
+    )
 
     def misread(self, image: str) -> str:
         """Without a scheme it is the name of a file."""

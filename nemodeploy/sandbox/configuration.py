@@ -132,6 +132,7 @@ def hosts(settings: Settings) -> str:
 def sshd_config(settings: Settings) -> str:
     """The login node's SSH server: one account, one key, no passwords."""
     ssh = settings.place.root / "ssh"
+    path = f"{settings.place.shims}:{settings.place.programs}:{settings.path}"
     return textwrap.dedent(f"""\
         HostKey {ssh}/host_key
         PidFile none
@@ -148,7 +149,7 @@ def sshd_config(settings: Settings) -> str:
         MaxSessions 64
         MaxStartups 100
         Subsystem sftp internal-sftp
-        SetEnv SLURM_CONF={settings.place.slurm_conf} PATH={settings.place.shims}:{settings.path}
+        SetEnv SLURM_CONF={settings.place.slurm_conf} PATH={path}
         """)
 
 
@@ -171,7 +172,7 @@ def ssh_config(settings: Settings, port: int) -> str:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Software:
     """What takes the place of the engines' programs and of the models' checkpoints, and what people are told of it;
-    `stand_in`: the weights are not the models' own.
+    `stand_in`: the weights are not the models' own. `runtime`, `image` and `mounts` are as in any cluster file.
 
     `checkpoints` gives a path for each model, or one for each kind of checkpoint.
     """
@@ -180,6 +181,9 @@ class Software:
     stand_in: bool
     programs: Mapping[str, tuple[str, ...]]
     checkpoints: Mapping[str, str | Mapping[str, str]]
+    runtime: str = "none"
+    image: str = ""
+    mounts: tuple[str, ...] = ()
 
 
 def cluster_file(place: Place, software: Software, *, plain: bool, libraries: str = "") -> str:
@@ -194,6 +198,9 @@ def cluster_file(place: Place, software: Software, *, plain: bool, libraries: st
         root=place.shared / "nemodeploy",
         notice=json.dumps(software.notice),
         stand_in="stand_in: true\n" if software.stand_in else "",
+        runtime=software.runtime,
+        images="".join(f"\n  {name}: {json.dumps(software.image)}" for name in software.programs if software.image),
+        mounts=json.dumps(software.mounts),
         programs="".join(f"\n  {name}: {json.dumps(words)}" for name, words in software.programs.items()),
         checkpoints="".join(f"\n  {name}: {json.dumps(path)}" for name, path in software.checkpoints.items()),
         environment=json.dumps(environment),
@@ -214,7 +221,9 @@ gpus:
   a100: {{request: "--gpus-per-node=a100:8"}}
   a100-40g: {{request: "--gpus-per-node=a100:8"}} # the same nodes play both
   h200: {{request: "--gpus-per-node=h200:8"}}
-runtime: none
+runtime: {runtime}
+images:{images}
+mounts: {mounts}
 programs:{programs}
 checkpoints:{checkpoints}
 env: {environment}

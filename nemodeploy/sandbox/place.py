@@ -76,6 +76,11 @@ class Place:
         return self.root / "shims"
 
     @property
+    def programs(self) -> Path:
+        """Programs that the sandbox was given besides Slurm's; they come before the machine's own."""
+        return self.root / "programs"
+
+    @property
     def shared(self) -> Path:
         """The cluster's shared file system, where deployments live; emptied at each start."""
         return self.root / "shared"

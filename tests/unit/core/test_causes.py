@@ -152,6 +152,32 @@ LINES: tuple[tuple[str, str], ...] = (
     ("step", "srun: error: h100-1: task 3: Exited with exit code 1"),
 )
 
+BY_APPTAINER = (
+    (
+        "image-file",
+        "FATAL:   While checking container encryption: could not open image /x.sif: failed to retrieve path for /x.sif: lstat /x.sif: no such file or directory",
+    ),
+    (
+        "image-format",
+        "FATAL:   While checking container encryption: could not open image /etc/hosts: image format not recognized",
+    ),
+    (
+        "mount",
+        "FATAL:   container creation failed: mount hook function failure: mount /x->/x error: while mounting /x: mount source /x doesn't exist",
+    ),
+    ("namespace", "ERROR  : Failed to create user namespace: not allowed to create user namespace"),
+    (
+        "no-internet",
+        'FATAL:   Unable to handle docker://127.0.0.1:9/a/b:1 uri: pinging container registry 127.0.0.1:9: Get "https://127.0.0.1:9/v2/": dial tcp 127.0.0.1:9: connect: connection refused',
+    ),
+)
+
+
+@pytest.mark.parametrize(("key", "line"), BY_APPTAINER, ids=lambda word: word[:24])
+def test_apptainers_lines_are_read_as_what_they_mean(key: str, line: str) -> None:
+    found = diagnose([Log("a.0.log", f"fine\n{line}\n")], 0, causes({**PLAN, "runtime": "apptainer"}, "slurm"))
+    assert (found.key, found.line) == (key, line)
+
 
 @pytest.mark.parametrize(("key", "line"), LINES, ids=lambda word: word[:24])
 def test_a_line_is_read_as_what_it_means(key: str, line: str) -> None:
@@ -163,7 +189,7 @@ def test_a_line_is_read_as_what_it_means(key: str, line: str) -> None:
 def test_every_cause_has_a_line_and_something_to_do() -> None:
     plugins: list[Engine | Runtime | Scheduler] = [*ENGINES.values(), *RUNTIMES.values(), *SCHEDULERS.values()]
     everything = [*GENERAL, *(cause for plugin in plugins for cause in plugin.causes)]
-    assert {cause.key for cause in everything} == {key for key, _ in LINES}
+    assert {cause.key for cause in everything} == {key for key, _ in (*LINES, *BY_APPTAINER)}
     assert [cause.key for cause in everything if not cause.advice] == ["cancelled"]
 
 
