@@ -64,13 +64,17 @@ def _slurm(name: str | None) -> Slurm:
     return found
 
 
-def _runtime() -> Path:
+def _runtime(name: str) -> Path:
     from nemodeploy.adapters.resources import slurm_directory
-    from nemodeploy.sandbox import containers
+    from nemodeploy.core.reading import near
+    from nemodeploy.sandbox.runtimes import REAL
 
-    found = containers.find(slurm_directory())
+    if name not in REAL:
+        known = ("none", *REAL)
+        raise BadInput(f"unknown runtime {name!r}", hint=near(name, known) or f"one of {', '.join(known)}")
+    found = REAL[name].find(slurm_directory())
     if found is None:
-        raise PreflightFailed("apptainer is not here", hint="nemodeploy sandbox install apptainer")
+        raise PreflightFailed(f"{name} is not here", hint=f"nemodeploy sandbox install {name}")
     return found
 
 
@@ -79,8 +83,10 @@ def _release(name: str) -> str:
 
     if name not in RELEASES:
         from nemodeploy.core.reading import near
+        from nemodeploy.sandbox.runtimes import REAL
 
-        raise BadInput(f"unknown Slurm {name!r}", hint=near(name, RELEASES) or f"one of {', '.join(RELEASES)}")
+        known = (*RELEASES, *REAL)
+        raise BadInput(f"unknown Slurm {name!r}", hint=near(name, known) or f"one of {', '.join(known)}")
     return name
 
 
@@ -112,21 +118,22 @@ def command() -> None:
 )
 @click.option(
     "--runtime",
-    type=click.Choice(("none", "apptainer")),
+    metavar="NAME",
     default="none",
     show_default=True,
-    help="apptainer: every rank in a real container; `sandbox install apptainer` gets it.",
+    help="Every rank in a real container; `sandbox install NAME` gets what runs it.",
 )
 @options.as_json
 def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) -> None:
     """Start it, or say that it runs; returns when every node is idle."""
     from nemodeploy.adapters.resources import config_directory
-    from nemodeploy.sandbox import containers, software
+    from nemodeploy.sandbox import software
     from nemodeploy.sandbox.configuration import cluster_file as text_of
     from nemodeploy.sandbox.packs import PACKS
+    from nemodeploy.sandbox.runtimes import REAL
 
     sandbox, begun, packs, chosen = _sandbox(), time.monotonic(), _packs(), _slurm(slurm)
-    program = _runtime() if runtime != "none" else Path()
+    program = _runtime(runtime) if runtime != "none" else Path()
     serving = software.stand_ins() if engines == "stand-in" else software.real(packs)
     cluster_file = config_directory() / "clusters/sandbox.yaml"
     try:
@@ -134,7 +141,7 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) 
         before = sandbox.state()
         state = sandbox.up(mode, chosen)
         if runtime != "none":
-            serving = containers.in_image(serving, sandbox.place, program)
+            serving = REAL[runtime].in_image(serving, sandbox.place, program)
         new = cluster_file.with_suffix(".new")
         new.write_text(text_of(sandbox.place, serving, plain=state.mode == "plain", libraries=chosen.libraries))
         new.replace(cluster_file)
@@ -172,15 +179,15 @@ def install_slurm(version: str | None, as_json: bool) -> None:
     for `sandbox up --runtime apptainer`.
     """
     from nemodeploy.cli.words import tell
+    from nemodeploy.sandbox.runtimes import REAL
     from nemodeploy.sandbox.slurms import OWN
 
-    if version == "apptainer":
+    if version and version in REAL:
         from nemodeploy.adapters.resources import slurm_directory
-        from nemodeploy.sandbox import containers
 
-        found = containers.install(slurm_directory(), tell)
+        found = REAL[version].install(slurm_directory(), tell)
         said = json.dumps({"schema": "nemodeploy/slurm@1", "name": version, "directory": str(found.parents[1])})
-        click.echo(said if as_json else f"{START} --runtime apptainer")
+        click.echo(said if as_json else f"{START} --runtime {version}")
         return
     name = _release(version or OWN)
     slurm = _slurms().install(name, tell)

@@ -199,7 +199,7 @@ def cluster_file(place: Place, software: Software, *, plain: bool, libraries: st
         notice=json.dumps(software.notice),
         stand_in="stand_in: true\n" if software.stand_in else "",
         runtime=software.runtime,
-        images="".join(f"\n  {name}: {json.dumps(software.image)}" for name in software.programs if software.image),
+        images=json.dumps(dict.fromkeys(software.programs, software.image) if software.image else {}),
         mounts=json.dumps(software.mounts),
         programs="".join(f"\n  {name}: {json.dumps(words)}" for name, words in software.programs.items()),
         checkpoints="".join(f"\n  {name}: {json.dumps(path)}" for name, path in software.checkpoints.items()),
@@ -222,7 +222,7 @@ gpus:
   a100-40g: {{request: "--gpus-per-node=a100:8"}} # the same nodes play both
   h200: {{request: "--gpus-per-node=h200:8"}}
 runtime: {runtime}
-images:{images}
+images: {images}
 mounts: {mounts}
 programs:{programs}
 checkpoints:{checkpoints}

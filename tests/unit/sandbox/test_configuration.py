@@ -72,3 +72,14 @@ def test_the_cluster_file_is_one_like_any_sites() -> None:
         "vllm": ["/p y/python", "/x/stand_in.py", "vllm"],
     }
     assert parse(text, "f").data["checkpoints"] == {"a": "/m.gguf", "b": {"hf": "/b"}}
+
+
+def test_in_containers_the_cluster_file_names_their_runtime_and_image() -> None:
+    plain = configuration.Software(
+        notice="n", stand_in=True, programs={"vllm": ("/p/python", "/x.py")}, checkpoints={"a": "/m.gguf"}
+    )
+    for software, image in ((plain, {}), (replace(plain, runtime="apptainer", image="/i"), {"vllm": "/i"})):
+        text = configuration.cluster_file(settings().place, software, plain=False)
+        decode_cluster("sandbox", parse(text, "cluster.yaml"))
+        assert parse(text, "f").data["images"] == image
+        assert parse(text, "f").data["runtime"] == software.runtime

@@ -1,4 +1,4 @@
-"""A real container runtime in the sandbox: apptainer, unpacked from packages, and an image for it.
+"""Apptainer in the sandbox, unpacked from packages, and an image for it.
 
 The image is empty but for directories: the machine's own programs and libraries are mounted into it, so that what is
 tried is the runtime, with its mounts, its environment and its processes, and not 20 GB of somebody's software.
@@ -31,29 +31,51 @@ TOP_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 FILES = ("etc/hosts", "etc/resolv.conf", "etc/passwd", "etc/group", "etc/localtime")
 
 
-def find(directory: Path) -> Path | None:
-    """The program, the machine's own or the one unpacked below a directory; None where there is neither."""
-    own = shutil.which(APPTAINER, path=SYSTEM_PATH)
-    unpacked = directory / APPTAINER / "bin" / APPTAINER
-    return Path(own) if own else unpacked if (directory / APPTAINER / "installed").exists() else None
+class Apptainer:
+    """The machine's own, or one from packages."""
 
+    def find(self, directory: Path) -> Path | None:
+        """The program, the machine's own or the one unpacked below a directory; None where there is neither."""
+        own = shutil.which(APPTAINER, path=SYSTEM_PATH)
+        unpacked = directory / APPTAINER / "bin" / APPTAINER
+        return Path(own) if own else unpacked if (directory / APPTAINER / "installed").exists() else None
 
-def install(directory: Path, say: Say) -> Path:
-    """Unpack it below a directory, unless it is here. Raises PreflightFailed and BadInput as `Slurms.install` does."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            found = find(directory)
-            if not found:
-                _build(Unpacked(directory / f"{APPTAINER}.new", directory / APPTAINER), say)
-                found = directory / APPTAINER / "bin" / APPTAINER
-    except OSError as error:
-        raise BadInput(
-            f"cannot write {error.filename}: {error.strerror}", hint="check NEMODEPLOY_SLURM_DIR and XDG_DATA_HOME"
-        ) from error
-    say(f"{run((str(found), '--version')).strip()} is here: {found}")
-    return found
+    def install(self, directory: Path, say: Say) -> Path:
+        """Unpack it below a directory, unless it is here. Raises as `Slurms.install` does."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with (directory / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                found = self.find(directory)
+                if not found:
+                    _build(Unpacked(directory / f"{APPTAINER}.new", directory / APPTAINER), say)
+                    found = directory / APPTAINER / "bin" / APPTAINER
+        except OSError as error:
+            raise BadInput(
+                f"cannot write {error.filename}: {error.strerror}", hint="check NEMODEPLOY_SLURM_DIR and XDG_DATA_HOME"
+            ) from error
+        say(f"{run((str(found), '--version')).strip()} is here: {found}")
+        return found
+
+    def in_image(self, software: Software, place: Place, program: Path) -> Software:
+        """The same software, started in containers by a runtime; its image is made, and its program put on the path."""
+        image = place.root / "image"
+        for name in EMPTY:
+            (image / name).mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (image / name).touch()
+        for name in TOP_LINKS:
+            with contextlib.suppress(FileExistsError):
+                if Path("/", name).is_symlink():
+                    (image / name).symlink_to(f"usr/{name}")
+                elif Path("/", name).is_dir():
+                    (image / name).mkdir()
+        place.programs.mkdir(parents=True, exist_ok=True)
+        for beside in program.parent.iterdir() if program.parent.parent.name == APPTAINER else (program,):
+            link = place.programs / beside.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(beside)
+        return replace(software, runtime=APPTAINER, image=str(image), mounts=tuple(_mounts(software)))
 
 
 def _build(unpacked: Unpacked, say: Say) -> None:
@@ -77,27 +99,6 @@ def _build(unpacked: Unpacked, say: Say) -> None:
             script.chmod(0o755)
     unpacked.settle()
     (unpacked.home / "installed").touch()
-
-
-def in_image(software: Software, place: Place, program: Path) -> Software:
-    """The same software, started in containers by a runtime; its image is made, and its program put on the path."""
-    image = place.root / "image"
-    for name in EMPTY:
-        (image / name).mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        (image / name).touch()
-    for name in TOP_LINKS:
-        with contextlib.suppress(FileExistsError):
-            if Path("/", name).is_symlink():
-                (image / name).symlink_to(f"usr/{name}")
-            elif Path("/", name).is_dir():
-                (image / name).mkdir()
-    place.programs.mkdir(parents=True, exist_ok=True)
-    for beside in program.parent.iterdir() if program.parent.parent.name == APPTAINER else (program,):
-        link = place.programs / beside.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(beside)
-    return replace(software, runtime=APPTAINER, image=str(image), mounts=tuple(_mounts(software)))
 
 
 def _mounts(software: Software) -> list[str]:
