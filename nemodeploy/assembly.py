@@ -163,6 +163,7 @@ def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) ->
         load_estimate_s=load_s,
         startup_budget_s=STARTUP_BASE_S + load_s,
         image=spec.image,
+        imported=runtime.imported(spec.image),
         checkpoint=spec.checkpoint,
         checkpoint_kind=spec.checkpoint_kind,
         checkpoint_gb=checkpoint.size_gb,

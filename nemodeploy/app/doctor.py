@@ -10,7 +10,7 @@ from nemodeploy.adapters.clock import Clock
 from nemodeploy.adapters.transports import choose
 from nemodeploy.app.site import PREFLIGHT_WITHIN_S, Site
 from nemodeploy.app.wanted import Wanted, secret
-from nemodeploy.core import checkpoint_files, login_host, sections
+from nemodeploy.core import checkpoint_files, images, login_host, sections
 from nemodeploy.core.checks import Check, Verdict, failed, not_applicable, ok, unanswered, warning
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.sections import Section
@@ -81,7 +81,7 @@ def _asked(site: Site, wanted: Wanted | None, wall: Callable[[], float]) -> Iter
     parts = {**login_host.parts(site.root), **site.scheduler.survey_parts()}
     look = wanted is not None and not site.cluster.stand_in
     if wanted and look:
-        parts |= _own_parts(wanted.plan)
+        parts |= _own_parts(wanted.plan, site.root)
     begun = wall()
     answers = site.ask(parts, within_s=PREFLIGHT_WITHIN_S)
     yield from login_host.judge(
@@ -113,12 +113,13 @@ def _preflight(site: Site, wanted: Wanted) -> Iterator[Check]:
         yield ok("submission", found.says)
 
 
-def _own_parts(plan: Plan) -> Mapping[str, str]:
+def _own_parts(plan: Plan, root: str) -> Mapping[str, str]:
     present = RUNTIMES[plan.runtime].present
     image = login_host.quoted(plan.image)
     return {
         "own.runtime": present or ":",
         "own.image": f"if [ -s {image} ]; then echo there; elif [ -e {image} ]; then echo empty; fi",
+        "own.imported": images.look_script(root, plan.imported) if plan.imported else ":",
         "own.program": f"[ -e {login_host.quoted(plan.program[0] if plan.program else '/')} ]",
         "own.checkpoint": checkpoint_files.script(plan.checkpoint),
     }
@@ -142,7 +143,7 @@ def _own(wanted: Wanted, answers: Mapping[str, Section]) -> Iterator[Check]:
             "runtime", f"{plan.runtime} is not installed on the login host", "another runtime:, or ask the site"
         )
     if present:
-        yield _image(plan, answers["own.image"].text.strip())
+        yield _image(plan, answers["own.image"].text.strip(), answers["own.imported"])
     yield from checkpoint(
         plan.checkpoint,
         plan.checkpoint_kind,
@@ -152,10 +153,13 @@ def _own(wanted: Wanted, answers: Mapping[str, Section]) -> Iterator[Check]:
     )
 
 
-def _image(plan: Plan, said: str) -> Check:
+def _image(plan: Plan, said: str, imported: Section) -> Check:
     if not plan.image.startswith("/"):
+        found = images.parse(imported)
+        if found and found.image == plan.image:
+            return ok("image", f"{plan.image} is imported; every start is spared {found.saves}")
         what = f"{plan.image} is fetched by every node at every start"
-        return warning("image", what, "import it once, and give the path of the file in images:")
+        return warning("image", what, f"nemodeploy image pull {plan.profile}" if plan.imported else "")
     if said == "there":
         return ok("image", f"{plan.image} is there")
     what = "is empty" if said == "empty" else "is not there"

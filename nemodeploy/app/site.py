@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.app.look import Look, base_of, current_row, strays_of, with_strays
-from nemodeploy.core import observation, sections, submission
+from nemodeploy.core import images, observation, sections, submission
 from nemodeploy.core.history import HISTORY_SCRIPT, History, parse_history
 from nemodeploy.core.login_host import quoted
 from nemodeploy.core.observation import RunDirectory
@@ -176,6 +176,7 @@ class Site:
             "queue": queue,  # before the files: a job is younger than its directory
             "files": f'{observation.base_script(self.root)}; ls "$d/{plan.name}" 2>/dev/null; exit 0',
             "taken": taken if unless_taken else ":",
+            "image": images.look_script(self.root, plan.imported) if plan.imported else ":",
             **self.scheduler.preflight_parts(plan, files),
         }
         answers = self.ask(parts, within_s=PREFLIGHT_WITHIN_S)
@@ -188,7 +189,9 @@ class Site:
             for token in strays_of(self._rows(answers["queue"]), base_of(answers["files"]))
             if token.name == plan.name and str(token) not in there
         ]
-        return replace(found, problems=(*strays, *found.problems))
+        return replace(
+            found, problems=(*strays, *found.problems), says=found.says + images.told(plan, answers["image"])
+        )
 
     def _rows(self, queue: Section | None) -> Mapping[str, tuple[QueueRow, ...]]:
         """The queue by job name; empty where it was not asked or did not answer."""

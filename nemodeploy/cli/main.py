@@ -20,7 +20,7 @@ from nemodeploy.version import __version__
 CLOSED_PIPE = 141
 COMMANDS = (
     *("up", "run", "status", "wait", "connect", "generate", "chat", "logs", "events", "keep", "down", "reap"),
-    *("init", "doctor", "checkpoint", "login", "logout", "trust"),
+    *("init", "doctor", "checkpoint", "image", "login", "logout", "trust"),
     *("plan", "render", "profiles", "models", "validate", "schema", "sandbox"),
 )
 

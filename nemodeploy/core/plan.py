@@ -48,6 +48,7 @@ class Plan:
     load_estimate_s: int
     startup_budget_s: int
     image: str
+    imported: str
     checkpoint: str
     checkpoint_kind: str
     checkpoint_gb: float

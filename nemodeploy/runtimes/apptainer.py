@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.runtimes.base import IMAGE_CAUSES, Container
 
@@ -13,6 +15,8 @@ class Apptainer(Container):
     template = "runtimes/apptainer.sh.j2"
     example = "for example /shared/images/nemo.sif or docker://nvcr.io/nvidia/nemo:24.01.framework"
     unmountable = ":,"
+    suffix = "sif"
+    is_image = 'head -c 64 "$part" | grep -q SIF_MAGIC'
     causes = (
         Cause(
             key="image-file",
@@ -25,6 +29,12 @@ class Apptainer(Container):
             pattern=r"image format not recognized",
             meaning="that is no image",
             advice="name a .sif file, a directory or docker://… in images:",
+        ),
+        Cause(
+            key="image-extract",
+            pattern=r"root filesystem extraction failed",
+            meaning="the node could not unpack the image",
+            advice="the rest of the line says why; with squashfuse on the nodes nothing is unpacked",
         ),
         Cause(
             key="mount",
@@ -40,6 +50,10 @@ class Apptainer(Container):
         ),
         *IMAGE_CAUSES,
     )
+
+    def import_words(self, image: str) -> str:
+        """A conversion, as every node would do it by itself."""
+        return f'apptainer build --force "$part" {shlex.quote(image)}'
 
     def misread(self, image: str) -> str:
         """Without a scheme it is the name of a file."""

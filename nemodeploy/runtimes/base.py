@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from nemodeploy.core import images
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
@@ -34,9 +35,9 @@ IMAGE_CAUSES = (
     ),
     Cause(
         key="no-internet",
-        pattern=r"Could not resolve host|curl: \((6|7|28|35|56)\)|dial tcp.*(timeout|refused|no such host)",
+        pattern=r"Could not resolve host|curl: \((6|7|28|35|56)\)|dial tcp.*(timeout|refused|no such host|unreachable)",
         meaning="the node cannot reach the registry",
-        advice="import the image on the login host, and give the path of the file in images:",
+        advice="nemodeploy image pull imports it once, on the login host; or give the path of a file in images:",
     ),
 )
 
@@ -69,8 +70,28 @@ class Runtime(Protocol):
     def example(self) -> str:
         """How an image is named, for whoever has to; empty: there is none."""
 
+    @property
+    def suffix(self) -> str:
+        """Of the file that an import makes; empty: it keeps images in its own way, on every node."""
+
+    def misread(self, image: str) -> str:
+        """What it would make of an image written in another one's way; empty: it is right."""
+
+    def corrected(self, image: str) -> str:
+        """The same image in its own way."""
+
+    def import_words(self, image: str) -> str:
+        """Shell text that makes an image the file $part."""
+
     def rules(self, spec: Spec) -> Rules:
         """What this runtime refuses: dotted key, what is wrong, what to write instead."""
+
+    @property
+    def is_image(self) -> str:
+        """Shell text that tells whether the file $part is an image of its kind."""
+
+    def imported(self, image: str) -> str:
+        """The file's name below `<root>/images` once it is imported; empty: there is nothing to import."""
 
     def model_path(self, spec: Spec) -> str:
         """Where the checkpoint lies as the server program sees it."""
@@ -89,6 +110,9 @@ class Container:
     notice = ""
     causes: tuple[Cause, ...] = IMAGE_CAUSES
     example = ""
+
+    suffix = ""
+    is_image = ":"  # shell text: whether $part is one
 
     @property
     def present(self) -> str:
@@ -122,6 +146,14 @@ class Container:
     def corrected(self, image: str) -> str:
         """The same image in this runtime's way."""
         return image.replace("#", "/", 1)
+
+    def imported(self, image: str) -> str:
+        """The file's name below `<root>/images` once it is imported; empty: there is nothing to import."""
+        return images.file_name(image, self.suffix) if self.suffix and not image.startswith(("/", "./")) else ""
+
+    def import_words(self, image: str) -> str:
+        """Nothing to do."""
+        return ":"
 
     def model_path(self, spec: Spec) -> str:
         """A fixed place inside the container."""

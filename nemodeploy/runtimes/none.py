@@ -16,6 +16,24 @@ class NoRuntime:
     causes: tuple[Cause, ...] = ()
     present = ""
     example = ""
+    suffix = ""
+    is_image = ":"
+
+    def misread(self, image: str) -> str:
+        """There are none."""
+        return "without a container there is no image"
+
+    def corrected(self, image: str) -> str:
+        """There are none."""
+        return image
+
+    def import_words(self, image: str) -> str:
+        """There are none."""
+        return ":"
+
+    def imported(self, image: str) -> str:
+        """There are none."""
+        return ""
 
     def rules(self, spec: Spec) -> Rules:
         """Without a container somebody has to say where the program is."""

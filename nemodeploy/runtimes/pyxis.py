@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
@@ -15,6 +17,8 @@ class Pyxis(Container):
     template = "runtimes/pyxis.sh.j2"
     example = "for example nvcr.io#nvidia/nemo:24.01.framework"
     unmountable = ":,"
+    suffix = "sqsh"
+    is_image = '[ "$(head -c 4 "$part")" = hsqs ]'
     causes = (
         Cause(
             key="no-pyxis",
@@ -27,7 +31,7 @@ class Pyxis(Container):
             key="image-disk",
             pattern=r"(mksquashfs|enroot).*No space left on device|Failed to write to output filesystem",
             meaning="the node has too little room to import the image",
-            advice="import it on the login host (enroot import), and give the path of the .sqsh file in images:",
+            advice="nemodeploy image pull imports it once; or give the path of a .sqsh file in images:",
         ),
         Cause(
             key="image-place",
@@ -67,6 +71,10 @@ class Pyxis(Container):
             follower=True,
         ),
     )
+
+    def import_words(self, image: str) -> str:
+        """enroot's own import; it knows the credentials of its own file."""
+        return f'enroot import --output "$part" {shlex.quote(image if "://" in image else f"docker://{image}")}'
 
     @property
     def present(self) -> str:

@@ -260,6 +260,13 @@ class Scheduler(Protocol):
     def is_unreachable(self, error: str) -> bool:
         """Whether the submitter could not even ask."""
 
+    def errand_script(self, name: str, partition: str, account: str) -> str:
+        """Shell text that submits ./import.sh as a job of this name to a partition, on a few cores and without GPUs,
+        and writes its id to the file `job`; empty: there are no partitions."""
+
+    def errand_state_script(self, name: str) -> str:
+        """Shell text that prints the state of the job of this name; nothing: there is none."""
+
     def cancel_script(self, token: str, root: str, *, gently: bool) -> str:
         """End every job of a token, which no other job can have, so an id that was given away is never hit.
 

@@ -157,6 +157,14 @@ if same "$pid" "$start" "$born"; then echo "alive $pid"; elif here "$born" "$whe
         """There is nothing behind it that could be out of reach."""
         return False
 
+    def errand_script(self, name: str, partition: str, account: str) -> str:
+        """There are no partitions."""
+        return ""
+
+    def errand_state_script(self, name: str) -> str:
+        """There are no jobs but deployments."""
+        return ":"
+
     def cancel_script(self, token: str, root: str, *, gently: bool) -> str:
         """By the file that the submission wrote. A step leads a session of its own, and the supervisor outlives it."""
         hard = (

@@ -6,6 +6,7 @@ Tried on Slurm 22.05.8; the formats are the same from 20.11 to 26.05. No JSON: b
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 
 from nemodeploy.core.checks import Check
@@ -151,6 +152,19 @@ class Slurm:
     def is_unreachable(self, error: str) -> bool:
         """Whether sbatch could not even connect to the controller."""
         return is_unreachable(error)
+
+    def errand_script(self, name: str, partition: str, account: str) -> str:
+        """At most two hours on four cores."""
+        words = ("--parsable", f"--job-name={name}", f"--partition={partition}", "--nodes=1", "--ntasks=1")
+        more = ("--cpus-per-task=4", "--time=02:00:00", "--no-requeue", "--output=log")
+        whose = (f"--account={account}",) if account else ()
+        options = shlex.join((*words, *more, *whose, "--export=PATH,HOME,USER,LOGNAME"))
+        unset = "unset SLURM_JWT SLURM_CLUSTERS $(env | sed -n 's/^\\(SBATCH_[A-Z_]*\\)=.*/\\1/p')\n"
+        return f'{unset}timeout 60 sbatch {options} import.sh "$PWD" 2>&1 >job || {{ rm -f job; exit 1; }}'
+
+    def errand_state_script(self, name: str) -> str:
+        """squeue by name; a question that failed counts as an answer, since nothing may be taken for gone by it."""
+        return f"squeue --me --noheader --name={shlex.quote(name)} -o %T 2>/dev/null || echo unknown; exit 0"
 
     def cancel_script(self, token: str, root: str, *, gently: bool) -> str:
         """scancel by name, so that an id which wrapped around is never hit."""

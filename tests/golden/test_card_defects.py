@@ -67,7 +67,8 @@ def test_02_no_variable_is_used_that_is_not_set() -> None:
 
 
 def test_03_pyxis_gets_a_hash_after_the_registry() -> None:
-    assert "--container-image='nvcr.io#nvidia/nemo:24.01.framework'" in job("h100x16")
+    assert "\ncontainer_image='nvcr.io#nvidia/nemo:24.01.framework'\n" in job("h100x16")
+    assert '--container-image="$container_image"' in job("h100x16")
 
 
 @pytest.mark.parametrize("model", [B340, BASE])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
+import signal
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,16 +46,17 @@ def sandbox_of(home: Home) -> Sandbox:
     return Sandbox(Place(Path(home.environment["NEMODEPLOY_SANDBOX_DIR"])))
 
 
-def servers(home: Home) -> list[int]:
-    """The server programs, on all nodes, as this machine numbers them."""
-    place, found = sandbox_of(home).place, []
+def servers(home: Home, image: str = "image") -> list[int]:
+    """The server programs in containers of an image, on all nodes, as this machine numbers them."""
+    found = list[int]()
+    mark = f"SLURM_CONF={sandbox_of(home).place.slurm_conf}".encode()
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
             environment = (entry / "environ").read_bytes() if b"gpt_model_file" in words else b""
         except OSError:
             continue
-        if f"APPTAINER_CONTAINER={place.root}/image".encode() in environment.split(b"\0"):
+        if {f"APPTAINER_NAME={image}".encode(), mark} <= set(environment.split(b"\0")):
             found.append(int(entry.name))
     return found
 
@@ -100,6 +106,122 @@ def test_what_apptainer_refuses_is_told_in_plain_words(
     done = contained.run("up", *H100, "--cluster", spoilt(contained, tmp_path, key, change))
     assert done.returncode == 30, done.stderr
     assert said in done.stderr
+
+
+@pytest.fixture
+def layout(contained: Home) -> str:
+    """The empty image as whoever builds images hands it over: an OCI layout, on the shared file system; its name."""
+    place = sandbox_of(contained).place
+    layer, directory = io.BytesIO(), place.shared / "layout"
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for path in sorted((place.root / "image").rglob("*")):
+            tar.add(path, str(path.relative_to(place.root / "image")), recursive=False)
+
+    def blob(data: bytes, kind: str) -> dict[str, object]:
+        digest = hashlib.sha256(data).hexdigest()
+        (directory / "blobs/sha256").mkdir(parents=True, exist_ok=True)
+        (directory / "blobs/sha256" / digest).write_bytes(data)
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
+
+    layers = [blob(layer.getvalue(), "layer.v1.tar")]
+    tree = {"type": "layers", "diff_ids": [layers[0]["digest"]]}
+    config = {"architecture": {"x86_64": "amd64"}.get(os.uname().machine, "arm64"), "os": "linux", "rootfs": tree}
+    whole = {"schemaVersion": 2, "config": blob(json.dumps(config).encode(), "config.v1+json"), "layers": layers}
+    manifest = blob(json.dumps(whole).encode(), "manifest.v1+json")
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return f"oci://{directory}"
+
+
+@pytest.mark.parametrize("where", [(), ("--partition", "batch")])
+def test_an_image_is_imported_once_and_then_used(
+    contained: Home, layout: str, tmp_path: Path, where: tuple[str, ...]
+) -> None:
+    cluster = spoilt(contained, tmp_path, "images", {"nemo-eval": layout})
+    first = contained.run("image", "pull", "h100x16", "--cluster", cluster, "--json", "--again", *where)
+    assert first.returncode == 0, first.stderr
+    document = json.loads(first.stdout)
+    file = Path(document["file"])
+    assert file.stat().st_size == document["bytes"] > 10_000
+    assert not document["already"]
+    assert [one.name for one in file.parent.iterdir() if one.name not in (file.name, file.name + ".txt")] == []
+    again = contained.run("image", "pull", layout, "--cluster", cluster, "--json")
+    assert json.loads(again.stdout)["already"]
+    done = contained.run("up", *H100, "--cluster", cluster)
+    assert done.returncode == 0, done.stderr
+    assert "the image is imported, which saves" in done.stderr
+    assert len(servers(contained, file.name)) >= 16
+
+
+def test_pyxis_gets_a_squashfs_by_enroot_under_its_own_name(contained: Home) -> None:
+    """enroot is played by a script, which takes the same words; the file must look like one of its."""
+    sandbox = sandbox_of(contained)
+    shim, asked = sandbox.place.shims / "enroot", sandbox.place.shared / "asked"
+    shim.write_text(f'#!/bin/sh\necho "$@" >{asked}\nprintf %s "$MAGIC" >"$3"\n'.replace("$MAGIC", "hsqs and more"))
+    shim.chmod(0o755)
+    words = ("image", "pull", "nvcr.io/nvidia/nemo:24.01.framework", "--runtime", "pyxis", "--json")
+    try:
+        done = contained.run(*words)
+        assert done.returncode == 0, done.stderr
+        file = Path(json.loads(done.stdout)["file"])
+        assert file.read_text() == "hsqs and more"
+        assert file.suffix == ".sqsh"
+        _, output, _, image = asked.read_text().split()
+        assert (output, image) == ("--output", "docker://nvcr.io#nvidia/nemo:24.01.framework")
+        shim.write_text('#!/bin/sh\necho nonsense >"$3"\n')
+        done = contained.run(*words, "--again")
+        assert done.returncode == 12
+        assert "what was made is no image" in done.stderr
+        assert file.read_text() == "hsqs and more"  # the whole one is still there
+    finally:
+        shim.unlink()
+
+
+def test_half_an_image_is_not_taken_for_one(contained: Home, layout: str, tmp_path: Path) -> None:
+    cluster = spoilt(contained, tmp_path, "images", {"nemo-eval": layout})
+    done = contained.run("image", "pull", layout, "--cluster", cluster, "--json", "--again")
+    assert done.returncode == 0, done.stderr
+    file = Path(json.loads(done.stdout)["file"])
+    file.write_bytes(file.read_bytes()[:-1])
+    done = contained.run("image", "pull", layout, "--cluster", cluster, "--json")
+    assert not json.loads(done.stdout)["already"]
+
+
+def test_two_at_once_import_it_once(contained: Home) -> None:
+    sandbox = sandbox_of(contained)
+    shim, calls = sandbox.place.shims / "apptainer", sandbox.place.shared / "calls"
+    shim.write_text(f'#!/bin/sh\necho once >>{calls}; sleep 4; printf "%32sSIF_MAGIC and more" "" >"$3"\n')
+    shim.chmod(0o755)
+    words = ("image", "pull", "docker://127.0.0.1:5000/both:1", "--json")
+    try:
+        both = [contained.start(*words) for _ in range(2)]
+        documents = [json.loads(process.communicate(timeout=60)[0]) for process in both]
+    finally:
+        shim.unlink()
+    assert documents[0] == documents[1]
+    assert documents[0]["seconds"] >= 4
+    assert calls.read_text() == "once\n"
+
+
+@pytest.mark.parametrize("where", [(), ("--partition", "batch")])
+def test_an_interrupted_import_is_ended_and_leaves_nothing(
+    contained: Home, tmp_path: Path, where: tuple[str, ...]
+) -> None:
+    sandbox = sandbox_of(contained)
+    shim = sandbox.place.shims / "apptainer"
+    shim.write_text("#!/bin/sh\necho importing; exec sleep 4321\n")
+    shim.chmod(0o755)
+    try:
+        process = contained.start_until("importing", "image", "pull", "docker://127.0.0.1:5000/slow:1", *where)
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        contained.rest_of(process)
+        assert process.returncode == 40
+    finally:
+        shim.unlink()
+    assert list((sandbox.place.shared / "nemodeploy/images").glob("*slow*")) == []
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+    assert "sleep 4321" not in sandbox.exec("ps", "-eo", "args").stdout
 
 
 def test_doctor_looks_at_the_nodes_own_container(contained: Home) -> None:

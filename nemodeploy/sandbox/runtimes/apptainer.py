@@ -26,6 +26,7 @@ APPTAINER = "apptainer"
 RELEASE = "sid"  # no other release of Debian has it
 PACKAGES = (APPTAINER, "squashfs-tools")
 PROGRAM_NAMES = (APPTAINER, "mksquashfs", "unsquashfs")
+RECIPE = "3"  # another one for every way in which a release of nemodeploy makes it
 EMPTY = ("usr", "etc", "tmp", "proc", "sys", "dev", "var/tmp", "run")
 TOP_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 FILES = ("etc/hosts", "etc/resolv.conf", "etc/passwd", "etc/group", "etc/localtime")
@@ -38,7 +39,8 @@ class Apptainer:
         """The program, the machine's own or the one unpacked below a directory; None where there is neither."""
         own = shutil.which(APPTAINER, path=SYSTEM_PATH)
         unpacked = directory / APPTAINER / "bin" / APPTAINER
-        return Path(own) if own else unpacked if (directory / APPTAINER / "installed").exists() else None
+        stamp = directory / APPTAINER / "installed"
+        return Path(own) if own else unpacked if stamp.exists() and stamp.read_text() == RECIPE else None
 
     def install(self, directory: Path, say: Say) -> Path:
         """Unpack it below a directory, unless it is here. Raises as `Slurms.install` does."""
@@ -92,13 +94,16 @@ def _build(unpacked: Unpacked, say: Say) -> None:
         file = unpacked.find(program)
         if file:
             unpacked.patch(file)
-            script = unpacked.making / "bin" / program
-            # Without an installed helper of root's, root too needs a user namespace.
-            words = shlex.quote(str(unpacked.at_home(file)))
-            script.write_text(f'#!/bin/sh\nexport APPTAINER_USERNS=1\nexec {words} "$@"\n')
-            script.chmod(0o755)
+            (unpacked.making / "bin" / program).symlink_to(unpacked.at_home(file))
+    # Root asks for every capability, and may lack one; in a user namespace of its own it has all.
+    script = unpacked.making / "bin" / APPTAINER
+    words = shlex.quote(str(script.readlink()))
+    script.unlink()
+    as_root = f'[ "$(id -u)" -ne 0 ] || exec unshare --user --map-root-user {words} "$@"'
+    script.write_text(f'#!/bin/sh\n{as_root}\nexec {words} "$@"\n')
+    script.chmod(0o755)
     unpacked.settle()
-    (unpacked.home / "installed").touch()
+    (unpacked.home / "installed").write_text(RECIPE)
 
 
 def _mounts(software: Software) -> list[str]:

@@ -162,6 +162,10 @@ BY_APPTAINER = (
         "FATAL:   While checking container encryption: could not open image /etc/hosts: image format not recognized",
     ),
     (
+        "image-extract",
+        "FATAL:   while extracting /x.sif: root filesystem extraction failed: command error: while running unsquashfs: exit status 1",
+    ),
+    (
         "mount",
         "FATAL:   container creation failed: mount hook function failure: mount /x->/x error: while mounting /x: mount source /x doesn't exist",
     ),

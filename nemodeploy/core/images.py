@@ -1,0 +1,158 @@
+"""Container images that were imported once to shared storage: the script that does it, and what is there.
+
+Below `<root>/images`: NAME, the image itself; NAME.txt, what was noted of it when it was whole (the image it is of, its
+bytes, the seconds that it took); NAME.work/, an import that is under way. An image counts only while its size is the
+noted one, so neither a half-written nor a truncated file is ever taken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nemodeploy.core.plan import Plan
+from nemodeploy.core.sections import Section
+
+# Shell text, for a file in $file: its size is the noted one.
+IS_WHOLE = '[ -s "$file" ] && [ "$(wc -c <"$file" | tr -d " ")" = "$(sed -n "s/^bytes //p" "$file.txt" 2>/dev/null)" ]'
+_SHOWN_BYTES = 4096
+# Shell function: whether somebody is at an import on a login host. From another one only its files can tell.
+_AT_IT = """\
+at_it() {
+  [ -s pid ] || return 1
+  if [ "$(cat host 2>/dev/null)" = "$(uname -n)" ]; then kill -0 "$(cat pid)" 2>/dev/null; return; fi
+  [ -n "$(find . -mmin -10 2>/dev/null | head -n 1)" ]
+}
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Imported:
+    """An image that is there: which, how large (bytes), and how long its import took (seconds)."""
+
+    image: str
+    bytes: int
+    seconds: int
+
+    @property
+    def saves(self) -> str:
+        """What a start is spared."""
+        minutes = self.seconds / 60
+        return f"{minutes:.0f} min" if minutes >= 1 else f"{self.seconds} s"
+
+
+def file_name(image: str, suffix: str) -> str:
+    """The name below `<root>/images`: readable, and another one for every image."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", image.rpartition("://")[2]).strip("-.")
+    return f"{plain[-80:]}-{hashlib.sha256(image.encode()).hexdigest()[:8]}.{suffix}"
+
+
+def look_script(root: str, name: str) -> str:
+    """Shell text that prints what was noted of an image, if it is whole; `root` as shell text."""
+    return f'file={root}/images/{shlex.quote(name)}\nif {IS_WHOLE}; then cat "$file.txt"; fi; exit 0'
+
+
+def parse(answer: Section) -> Imported | None:
+    """What `look_script` printed; None: it is not there."""
+    said = dict(line.split(" ", 1) for line in answer.text.splitlines() if " " in line)
+    numbers = [said.get(key, "") for key in ("bytes", "seconds")]
+    if not said.get("image") or not all(number.isdigit() for number in numbers):
+        return None
+    return Imported(image=said["image"], bytes=int(numbers[0]), seconds=int(numbers[1]))
+
+
+def told(plan: Plan, answer: Section) -> str:
+    """For the line of checks: whether a deployment is spared the import."""
+    if not plan.imported:
+        return ""
+    found = parse(answer)
+    if found and found.image == plan.image:
+        return f" · the image is imported, which saves {found.saves}"
+    return f" · every node imports the image by itself (nemodeploy image pull {plan.profile})"
+
+
+def import_script(image: str, name: str, words: str, check: str) -> str:
+    """The script that imports an image, run in `<root>/images/NAME.work`: `words` make the file $part, and `check` says
+    whether it is one. Its last act is to write `status`; the image gets its name only when it is whole."""
+    return f"""\
+#!/bin/sh
+# Imports {_comment(image)} once, for all nodes and all starts; written by `nemodeploy image pull`.
+umask 077
+cd "$1" || exit 1
+export LC_ALL=C
+begun=$(date +%s)
+part=$PWD/part
+file=$PWD/../{shlex.quote(name)}
+import() {{
+  {words} || return $?
+  {check} || {{ echo "what was made is no image" >&2; return 65; }}
+  {{
+    printf '%s\\n' {shlex.quote(f"image {image}")}
+    echo "bytes $(wc -c <"$part" | tr -d " ")"
+    echo "seconds $(($(date +%s) - begun))"
+  }} >noted &&
+    mv "$part" "$file" && mv noted "$file.txt"
+}}
+import
+status=$?
+rm -rf "$part"
+echo "$status" >status.new && mv status.new status
+"""
+
+
+def start_script(root: str, name: str, text: str, start: str) -> str:
+    """Shell text that starts an import unless one is under way (or is being started); prints `under way` then.
+
+    `start`: shell text that runs ./import.sh with the directory as argument, and writes its job's id to the file `job`,
+    or its process's to `pid`.
+    """
+    work = f"{root}/images/{shlex.quote(name)}.work"
+    return f"""\
+umask 077
+{_AT_IT}mkdir -p {root}/images || exit 1
+cd {root}/images || exit 1
+mkdir {work} 2>/dev/null || {{
+  cd {work} || exit 1
+  young=$(find . -maxdepth 0 -mmin -2)
+  if [ ! -e status ] && {{ at_it || [ -s job ] || [ -n "$young" ]; }}; then echo "under way"; exit 0; fi
+  rm -rf {work} && mkdir {work} || exit 1
+}}
+cd {work} || exit 1
+cat >import.sh <<'nemodeploy-end-of-import'
+{text}nemodeploy-end-of-import
+uname -n >host
+{start}
+"""
+
+
+def watch_parts(root: str, name: str) -> Mapping[str, str]:
+    """Shell texts that tell how an import is doing."""
+    work = f"cd {root}/images/{shlex.quote(name)}.work 2>/dev/null || exit 0\n"
+    return {
+        "there": work + "echo yes",
+        "status": work + "cat status 2>/dev/null; exit 0",
+        "alive": _AT_IT + work + "if at_it; then echo yes; fi; exit 0",
+        "log": work + f"tail -c {_SHOWN_BYTES} log 2>/dev/null; exit 0",
+        "made": work + "du -sk . 2>/dev/null | cut -f 1; exit 0",
+        "image": look_script(root, name),
+    }
+
+
+def end_script(root: str, name: str) -> str:
+    """Shell text that ends an import on the login host, and takes its files away; a whole image stays."""
+    work = f"{root}/images/{shlex.quote(name)}.work"
+    kill = '[ -s pid ] && [ "$(cat host)" = "$(uname -n)" ] && kill -- "-$(cat pid)" 2>/dev/null'
+    return f"cd {work} 2>/dev/null || exit 0\n{kill}\ncd / && rm -rf {work}; exit 0"
+
+
+def last_words(log: str) -> str:
+    """The newest line of a log that redraws itself."""
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in re.split(r"[\r\n]", log)]
+    return next((line for line in reversed(lines) if line), "")[:200]
+
+
+def _comment(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())

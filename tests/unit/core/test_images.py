@@ -1,0 +1,58 @@
+"""Images that were imported once: their names, what was noted of them, and what is said."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nemodeploy.core import images
+from nemodeploy.core.sections import Section
+from nemodeploy.runtimes import RUNTIMES
+
+IMAGE = "nvcr.io#nvidia/nemo:24.01.framework"
+
+
+def noted(text: str) -> Section:
+    return Section(status=0, text=text)
+
+
+def test_every_image_has_a_name_of_its_own_that_can_be_read() -> None:
+    names = [
+        images.file_name(image, "sqsh") for image in (IMAGE, IMAGE.replace("#", "/"), "docker://a b/c:1", "x" * 300)
+    ]
+    assert len(set(names)) == len(names)
+    assert names[0].startswith("nvcr.io-nvidia-nemo-24.01.framework-")
+    assert all(len(name) < 100 and name.isascii() and "/" not in name and " " not in name for name in names)
+
+
+@pytest.mark.parametrize("text", ["", "image x\nbytes many\nseconds 1\n", "bytes 1\nseconds 1\n", "image x\nbytes 1\n"])
+def test_what_is_not_noted_whole_is_not_there(text: str) -> None:
+    assert images.parse(noted(text)) is None
+
+
+def test_what_is_noted_is_told_in_minutes() -> None:
+    found = images.parse(noted(f"image {IMAGE}\nbytes 20000000000\nseconds 700\n"))
+    assert found == images.Imported(image=IMAGE, bytes=20_000_000_000, seconds=700)
+    assert found.saves == "12 min"
+
+
+def test_only_runtimes_that_share_files_import() -> None:
+    assert {name for name, runtime in RUNTIMES.items() if runtime.imported("a/b:1")} == {"pyxis", "apptainer"}
+    assert {runtime.imported("/shared/x.sif") for runtime in RUNTIMES.values()} == {""}
+
+
+@pytest.mark.parametrize(("size", "whole"), [(4, True), (3, False), (0, False)])
+def test_an_image_counts_only_with_the_size_that_was_noted(tmp_path: Path, size: int, whole: bool) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/it.sif").write_bytes(b"x" * size)
+    (tmp_path / "images/it.sif.txt").write_text("image a\nbytes 4\nseconds 9\n")
+    script = images.look_script(str(tmp_path), "it.sif")
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert (images.parse(noted(done.stdout)) is not None) is whole
+
+
+def test_the_newest_words_of_a_log_that_redraws_itself() -> None:
+    assert images.last_words("first\n\x1b[2K 10%\r 20%\r\n\n") == "20%"
+    assert images.last_words("") == ""
