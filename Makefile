@@ -10,7 +10,7 @@ test: ## format, lint, types, tests; 8 minutes at most
 	@sh scripts/test
 
 test-ci: ## what is longer: faults, another Slurm, the engines' own software
-	@sh scripts/test -m "long and not minutes and not engines" -n 2 --dist loadscope
+	@sh scripts/test -m "long and not minutes and not engines" -n 3 --dist loadscope
 	@sh scripts/test-slurms 24.11
 	@$(MAKE) --no-print-directory test-engines
 

@@ -31,9 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """A shell starts what it puts into the background deaf to INT, and that is inherited by all that is tested."""
+    """A shell starts what it puts into the background deaf to INT, and nohup to HUP; all that is tested inherits it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,17 @@ def make_home(path: Path, **more: str) -> Home:
     kept["NEMODEPLOY_SLURM_DIR"] = str(slurm_directory())  # unpacked once, for every home
     xdg = {f"XDG_{kind.upper()}_HOME": str(path / kind) for kind in ("config", "state", "data", "cache")}
     return Home(path, {**kept, "HOME": str(path), "PYTHONPATH": str(ROOT), **xdg, **more})
+
+
+def add_user(name: str) -> None:
+    """An account without a password that is not locked; another test may be at the same file just now."""
+    words = ["useradd", "--no-create-home", "--shell", "/bin/sh", "--password", "*", name]
+    for _ in range(50):
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode in (0, 9):  # 9: there is one already
+            return
+        time.sleep(0.1)
+    raise AssertionError(done.stderr)
 
 
 @pytest.fixture

@@ -159,7 +159,8 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) 
         )
         return
     verb = "runs already" if before else f"is up after {time.monotonic() - begun:.1f} s"
-    click.echo(f"the sandbox {verb}: 5 nodes, 40 fake GPUs, cluster name sandbox ({state.mode})")
+    how = f"{state.mode}, Slurm {chosen.version}" if chosen.version else state.mode
+    click.echo(f"the sandbox {verb}: 5 nodes, 40 fake GPUs, cluster name sandbox ({how})")
     if engines == "real":
         click.echo(f"  {serving.notice}", err=True)
         missing = [name for name, pack in PACKS.items() if not packs.installed(pack)]

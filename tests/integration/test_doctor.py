@@ -303,7 +303,7 @@ FAULTS: dict[str, Fault] = {
         H100,
         "image",
         "every node at every start",
-        "import it once",
+        "nemodeploy image pull",
         warns=True,
     ),
     "checkpoint missing": Fault(

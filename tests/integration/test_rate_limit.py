@@ -14,7 +14,7 @@ import yaml
 
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.place import Place
-from tests.conftest import Home, make_home
+from tests.conftest import Home, add_user, make_home
 
 USER = "nemodeploy-guest"
 SINCE = (23, 2)
@@ -31,7 +31,7 @@ def guest(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """An ordinary account on a cluster that is run by root and limits how often it may ask."""
     place = Place(tmp_path_factory.mktemp("own") / "box")
     home, sandbox = make_home(tmp_path, NEMODEPLOY_SANDBOX_DIR=str(place.root)), Sandbox(place)
-    subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", "--password", "*", USER], check=False)
+    add_user(USER)
     try:
         assert home.run("sandbox", "up").returncode == 0
         state = sandbox.state()

@@ -19,7 +19,7 @@ from nemodeploy.sandbox import processes
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.place import NODES, Place
 from nemodeploy.sandbox.slurms import SYSTEM_PATH
-from tests.conftest import NAME, ROOT, Home, make_home
+from tests.conftest import NAME, ROOT, Home, add_user, make_home
 
 pytestmark = pytest.mark.sandbox
 
@@ -148,7 +148,7 @@ def test_without_root_slurm_and_a_login_come_from_unpacked_packages(own: Home, t
 @pytest.mark.parametrize("mode", ["auto", "plain"])
 def test_it_works_for_an_ordinary_user(tmp_path: Path, mode: str) -> None:
     user = "nemodeploy-test"
-    subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", user], check=False, capture_output=True)
+    add_user(user)
     home = Path("/tmp") / f"nd-user-{os.getpid()}-{mode}"  # where another account can read
     try:
         interpreter = _interpreter_for(user)
