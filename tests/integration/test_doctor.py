@@ -214,7 +214,8 @@ FAULTS: dict[str, Fault] = {
         warns=True,
     ),
     "all nodes down": Fault(
-        lambda b: b.scontrol(f"nodename={EVERY_NODE}", "state=down", "reason=flood"),
+        # Drained: what is only down comes back by itself as soon as its slurmd registers, at once since Slurm 24.11.
+        lambda b: b.scontrol(f"nodename={EVERY_NODE}", "state=drain", "reason=flood"),
         H100,
         "nodes",
         "flood",

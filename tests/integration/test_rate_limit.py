@@ -55,8 +55,9 @@ def _as_guest(*words: str) -> list[str]:
 
 def _let_in(home: Home, place: Place) -> None:
     """The key that opens root's door opens every account's; its files must be readable, and it needs a place."""
-    for path in [*reversed(place.root.parents[:3]), place.root]:
-        path.chmod(path.stat().st_mode | 0o055)
+    for path in (place.root, *place.root.parents):
+        if path.stat().st_mode & 0o055 != 0o055:
+            path.chmod(path.stat().st_mode | 0o055)
     own = place.shared / "guest"
     own.mkdir()
     shutil.chown(own, USER)
