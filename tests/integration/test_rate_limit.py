@@ -18,7 +18,7 @@ from tests.conftest import Home, add_user, make_home
 
 USER = "nemodeploy-guest"
 SINCE = (23, 2)
-LIMITS = "SlurmctldParameters=rl_enable,rl_bucket_size=2,rl_refill_rate=1,rl_refill_period=2\n"
+LIMITS = "SlurmctldParameters=rl_enable,rl_bucket_size=2,rl_refill_rate=1,rl_refill_period=1\n"
 
 pytestmark = [
     pytest.mark.sandbox,
