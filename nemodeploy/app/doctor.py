@@ -155,8 +155,8 @@ def _own(wanted: Wanted, answers: Mapping[str, Section]) -> Iterator[Check]:
 
 def _image(plan: Plan, said: str, imported: Section) -> Check:
     if not plan.image.startswith("/"):
-        found = images.parse(imported)
-        if found and found.image == plan.image:
+        found = images.parse(imported, plan.image)
+        if found:
             return ok("image", f"{plan.image} is imported; every start is spared {found.saves}")
         what = f"{plan.image} is fetched by every node at every start"
         return warning("image", what, f"nemodeploy image pull {plan.profile}" if plan.imported else "")

@@ -84,8 +84,8 @@ def account_of(cluster: str) -> str:
 
 def look(site: Site, wanted: Order) -> Imported | None:
     """What is there of it. Raises ClusterUnreachable or AuthenticationFailed."""
-    found = images.parse(site.ask({"image": images.look_script(site.root, wanted.file)})["image"])
-    return found if found and found.image == wanted.image else None
+    answer = site.ask({"image": images.look_script(site.root, wanted.file)})["image"]
+    return images.parse(answer, wanted.image)
 
 
 def pull(site: Site, clock: Clock, wanted: Order, say: Say) -> Imported:
@@ -130,7 +130,7 @@ def _watch(site: Site, clock: Clock, wanted: Order, say: Say) -> Imported:
         parts = images.watch_parts(site.root, wanted.file)
         answers = site.ask({**parts, "job": site.scheduler.errand_state_script(wanted.job)})
         status, elapsed = answers["status"].text.strip(), clock.now() - begun
-        found = images.parse(answers["image"])
+        found = images.parse(answers["image"], wanted.image)
         if found and (status == "0" or not answers["there"].text):  # somebody else who watched may have tidied up
             site.ask({"clean": images.end_script(site.root, wanted.file)})
             return found

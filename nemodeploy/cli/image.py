@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemodeploy.cli import options, world
 from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput
+
+if TYPE_CHECKING:
+    from nemodeploy.core.spec import Cluster
+    from nemodeploy.runtimes.base import Runtime
 
 SCHEMA = "nemodeploy/image@1"
 
@@ -63,7 +67,9 @@ def pull(what: str, partition: str, again: bool, cluster: str | None, as_json: b
     return 0
 
 
-def _meant(what: str, cluster: str | None, runtime: str | None, model: str | None, engine: str | None) -> Any:
+def _meant(
+    what: str, cluster: str | None, runtime: str | None, model: str | None, engine: str | None
+) -> tuple[Cluster, str, Runtime]:
     """The site, the image and the runtime that were meant: a profile's, or an image by its name."""
     from nemodeploy.adapters import resources
     from nemodeploy.app.images import runtime_of

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nemodeploy.core.plan import Plan
-from nemodeploy.core.sections import Section
+from nemodeploy.core.rendering import comment
+from nemodeploy.core.sections import Section, here_document
 
 # Shell text, for a file in $file: its size is the noted one.
 IS_WHOLE = '[ -s "$file" ] && [ "$(wc -c <"$file" | tr -d " ")" = "$(sed -n "s/^bytes //p" "$file.txt" 2>/dev/null)" ]'
@@ -55,21 +56,21 @@ def look_script(root: str, name: str) -> str:
     return f'file={root}/images/{shlex.quote(name)}\nif {IS_WHOLE}; then cat "$file.txt"; fi; exit 0'
 
 
-def parse(answer: Section) -> Imported | None:
-    """What `look_script` printed; None: it is not there."""
+def parse(answer: Section, image: str) -> Imported | None:
+    """What `look_script` printed; None: it is not there, or the file is another image's."""
     said = dict(line.split(" ", 1) for line in answer.text.splitlines() if " " in line)
     numbers = [said.get(key, "") for key in ("bytes", "seconds")]
-    if not said.get("image") or not all(number.isdigit() for number in numbers):
+    if said.get("image") != image or not all(number.isdigit() for number in numbers):
         return None
-    return Imported(image=said["image"], bytes=int(numbers[0]), seconds=int(numbers[1]))
+    return Imported(image=image, bytes=int(numbers[0]), seconds=int(numbers[1]))
 
 
 def told(plan: Plan, answer: Section) -> str:
     """For the line of checks: whether a deployment is spared the import."""
     if not plan.imported:
         return ""
-    found = parse(answer)
-    if found and found.image == plan.image:
+    found = parse(answer, plan.image)
+    if found:
         return f" · the image is imported, which saves {found.saves}"
     return f" · every node imports the image by itself (nemodeploy image pull {plan.profile})"
 
@@ -79,7 +80,7 @@ def import_script(image: str, name: str, words: str, check: str) -> str:
     whether it is one. Its last act is to write `status`; the image gets its name only when it is whole."""
     return f"""\
 #!/bin/sh
-# Imports {_comment(image)} once, for all nodes and all starts; written by `nemodeploy image pull`.
+# Imports {comment(image)} once, for all nodes and all starts; written by `nemodeploy image pull`.
 umask 077
 cd "$1" || exit 1
 export LC_ALL=C
@@ -109,7 +110,7 @@ def start_script(root: str, name: str, text: str, start: str) -> str:
     `start`: shell text that runs ./import.sh with the directory as argument, and writes its job's id to the file `job`,
     or its process's to `pid`.
     """
-    work = f"{root}/images/{shlex.quote(name)}.work"
+    work = _work(root, name)
     return f"""\
 umask 077
 {_AT_IT}mkdir -p {root}/images || exit 1
@@ -121,16 +122,14 @@ mkdir {work} 2>/dev/null || {{
   rm -rf {work} && mkdir {work} || exit 1
 }}
 cd {work} || exit 1
-cat >import.sh <<'nemodeploy-end-of-import'
-{text}nemodeploy-end-of-import
-uname -n >host
+{here_document("import.sh", text)}uname -n >host
 {start}
 """
 
 
 def watch_parts(root: str, name: str) -> Mapping[str, str]:
     """Shell texts that tell how an import is doing."""
-    work = f"cd {root}/images/{shlex.quote(name)}.work 2>/dev/null || exit 0\n"
+    work = f"cd {_work(root, name)} 2>/dev/null || exit 0\n"
     return {
         "there": work + "echo yes",
         "status": work + "cat status 2>/dev/null; exit 0",
@@ -143,7 +142,7 @@ def watch_parts(root: str, name: str) -> Mapping[str, str]:
 
 def end_script(root: str, name: str) -> str:
     """Shell text that ends an import on the login host, and takes its files away; a whole image stays."""
-    work = f"{root}/images/{shlex.quote(name)}.work"
+    work = _work(root, name)
     kill = '[ -s pid ] && [ "$(cat host)" = "$(uname -n)" ] && kill -- "-$(cat pid)" 2>/dev/null'
     return f"cd {work} 2>/dev/null || exit 0\n{kill}\ncd / && rm -rf {work}; exit 0"
 
@@ -154,5 +153,5 @@ def last_words(log: str) -> str:
     return next((line for line in reversed(lines) if line), "")[:200]
 
 
-def _comment(text: str) -> str:
-    return "".join(character for character in text if character.isprintable())
+def _work(root: str, name: str) -> str:
+    return f"{root}/images/{shlex.quote(name)}.work"

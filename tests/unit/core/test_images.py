@@ -29,11 +29,17 @@ def test_every_image_has_a_name_of_its_own_that_can_be_read() -> None:
 
 @pytest.mark.parametrize("text", ["", "image x\nbytes many\nseconds 1\n", "bytes 1\nseconds 1\n", "image x\nbytes 1\n"])
 def test_what_is_not_noted_whole_is_not_there(text: str) -> None:
-    assert images.parse(noted(text)) is None
+    assert images.parse(noted(text), "x") is None
+
+
+def test_another_images_note_is_nobody_elses() -> None:
+    text = f"image {IMAGE}\nbytes 1\nseconds 1\n"
+    assert images.parse(noted(text), IMAGE)
+    assert images.parse(noted(text), IMAGE + "x") is None
 
 
 def test_what_is_noted_is_told_in_minutes() -> None:
-    found = images.parse(noted(f"image {IMAGE}\nbytes 20000000000\nseconds 700\n"))
+    found = images.parse(noted(f"image {IMAGE}\nbytes 20000000000\nseconds 700\n"), IMAGE)
     assert found == images.Imported(image=IMAGE, bytes=20_000_000_000, seconds=700)
     assert found.saves == "12 min"
 
@@ -50,7 +56,7 @@ def test_an_image_counts_only_with_the_size_that_was_noted(tmp_path: Path, size:
     (tmp_path / "images/it.sif.txt").write_text("image a\nbytes 4\nseconds 9\n")
     script = images.look_script(str(tmp_path), "it.sif")
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert (images.parse(noted(done.stdout)) is not None) is whole
+    assert (images.parse(noted(done.stdout), "a") is not None) is whole
 
 
 def test_the_newest_words_of_a_log_that_redraws_itself() -> None:
