@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import shlex
 import shutil
 import time
@@ -11,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemodeploy.errors import BadInput
-from nemodeploy.sandbox.unpacking import Say, Unpacked, run
+from nemodeploy.sandbox.unpacking import Say, Unpacked, alone_in, run
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OWN = "own"
@@ -56,8 +54,9 @@ class Slurm:
     @property
     def libraries(self) -> str:
         """The directory of the OpenMP library that came along for the stand-ins; empty: the machine has one itself."""
-        found = self.home and not machine_has(OPENMP) and (self.home / "lib" / OPENMP).exists()
-        return str(self.home / "lib") if self.home and found else ""
+        if self.home and (self.home / "lib" / OPENMP).exists() and not machine_has(OPENMP):
+            return str(self.home / "lib")
+        return ""
 
 
 MACHINE = Slurm("machine")
@@ -87,19 +86,12 @@ class Slurms:
         Raises PreflightFailed where that cannot be (no apt, no network, no such release at this machine's mirror) and
         BadInput where the directory cannot be written.
         """
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with (self.directory / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # two at once: the second finds it installed
-                found = self.find(name)
-                if found:
-                    say(f"Slurm {found.version} is here already")
-                    return found
-                return self._build(name, say)
-        except OSError as error:
-            raise BadInput(
-                f"cannot write {error.filename}: {error.strerror}", hint="check NEMODEPLOY_SLURM_DIR and XDG_DATA_HOME"
-            ) from error
+        with alone_in(self.directory, "NEMODEPLOY_SLURM_DIR"):
+            found = self.find(name)
+            if found:
+                say(f"Slurm {found.version} is here already")
+                return found
+            return self._build(name, say)
 
     def _build(self, name: str, say: Say) -> Slurm:
         begun, home = time.monotonic(), self.directory / name
@@ -111,9 +103,7 @@ class Slurms:
         (home / "installed").write_text(f"{_recipe(name)}\n{version}\n")
         size = sum(file.lstat().st_size for file in home.rglob("*") if file.is_file()) / 1e6
         say(f"Slurm {version}: {packages} packages, {size:.0f} MB, after {time.monotonic() - begun:.0f} s")
-        found = self.find(name)
-        assert found, "it was made just now"
-        return found
+        return Slurm(name, version, home)
 
 
 def machine_has(library: str) -> bool:

@@ -7,13 +7,15 @@ the machine's own again. Source: the man pages of apt-get, dpkg-deb, ld.so and p
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nemodeploy.errors import PreflightFailed
+from nemodeploy.errors import BadInput, PreflightFailed
 
 Say = Callable[[str], None]
 
@@ -24,6 +26,23 @@ DEBIAN_RELEASES = (
 )
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SUPERFLUOUS = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/perl5", "usr/lib/systemd")
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path, variable: str) -> Iterator[None]:
+    """Build something below a directory that is made for it, one process at a time: a second one finds it built.
+
+    `variable`: the environment variable that names the directory. Raises BadInput where it cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise BadInput(
+            f"cannot write {error.filename}: {error.strerror}", hint=f"check {variable} and XDG_DATA_HOME"
+        ) from error
 
 
 class Unpacked:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -16,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemodeploy.errors import BadInput, PreflightFailed
+from nemodeploy.errors import PreflightFailed
 from nemodeploy.sandbox.programs import ALWAYS, CHECKPOINTS, GGUF, OWN, REAL, WEIGHTY
+from nemodeploy.sandbox.unpacking import alone_in
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE.parent / "programs"
@@ -111,19 +111,11 @@ class Packs:
                 f"{pack.about}: not there",
                 hint=f"{sys.executable} -m pip install 'nemodeploy[sandbox]'",
             )
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with (self.directory / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # two at once: the second finds it installed
-                if _read(self._stamp(pack)) != _digest(pack.requirements):
-                    self._build(pack, say)
-                if not self.have_checkpoints():
-                    self._make_checkpoints(pack, say)
-        except OSError as error:
-            raise BadInput(
-                f"cannot write {error.filename}: {error.strerror}",
-                hint="check NEMODEPLOY_ENGINES_DIR and XDG_DATA_HOME",
-            ) from error
+        with alone_in(self.directory, "NEMODEPLOY_ENGINES_DIR"):
+            if _read(self._stamp(pack)) != _digest(pack.requirements):
+                self._build(pack, say)
+            if not self.have_checkpoints():
+                self._make_checkpoints(pack, say)
 
     def _stamp(self, pack: Pack) -> Path:
         return self.directory / pack.name / "installed"

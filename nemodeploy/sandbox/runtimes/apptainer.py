@@ -8,19 +8,17 @@ Source: apptainer's admin guide (unprivileged installations may lie anywhere; us
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shlex
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from nemodeploy.errors import BadInput
 from nemodeploy.sandbox.configuration import Software
 from nemodeploy.sandbox.packs import PROGRAMS
 from nemodeploy.sandbox.place import Place
 from nemodeploy.sandbox.slurms import SYSTEM_PATH
-from nemodeploy.sandbox.unpacking import Say, Unpacked, run
+from nemodeploy.sandbox.unpacking import Say, Unpacked, alone_in, run
 
 APPTAINER = "apptainer"
 RELEASE = "sid"  # no other release of Debian has it
@@ -44,18 +42,11 @@ class Apptainer:
 
     def install(self, directory: Path, say: Say) -> Path:
         """Unpack it below a directory, unless it is here. Raises as `Slurms.install` does."""
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            with (directory / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                found = self.find(directory)
-                if not found:
-                    _build(Unpacked(directory / f"{APPTAINER}.new", directory / APPTAINER), say)
-                    found = directory / APPTAINER / "bin" / APPTAINER
-        except OSError as error:
-            raise BadInput(
-                f"cannot write {error.filename}: {error.strerror}", hint="check NEMODEPLOY_SLURM_DIR and XDG_DATA_HOME"
-            ) from error
+        with alone_in(directory, "NEMODEPLOY_SLURM_DIR"):
+            found = self.find(directory)
+            if not found:
+                _build(Unpacked(directory / f"{APPTAINER}.new", directory / APPTAINER), say)
+                found = directory / APPTAINER / "bin" / APPTAINER
         say(f"{run((str(found), '--version')).strip()} is here: {found}")
         return found
 
