@@ -1,6 +1,7 @@
 """Slurm: questions and the parsers of their answers, and a total table of its job states.
 
-Tried on Slurm 22.05.8; the formats are the same from 20.11 to 26.05. No JSON: below 24.11 it cannot be trusted.
+Tried on Slurm 20.11.4, 22.05.8, 24.11.5 and 26.05.5; the formats are the same.
+No JSON: below 24.11 it cannot be trusted.
 """
 
 from __future__ import annotations

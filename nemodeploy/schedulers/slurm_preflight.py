@@ -1,6 +1,6 @@
 """What a Slurm site would say to a job, asked before it is submitted: two cheap questions and `sbatch --test-only`.
 
-Tried on Slurm 22.05.8; the fields of `scontrol show partition --oneliner` are the same from 20.11 to 26.05.
+Tried on the same Slurms as slurm.py; the fields of `scontrol show partition --oneliner` are the same in all.
 """
 
 from __future__ import annotations

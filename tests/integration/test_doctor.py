@@ -60,6 +60,17 @@ class Bed(Rig):
         done = self.sandbox.exec("scontrol", "update", *words)
         assert done.returncode == 0, done.stderr
 
+    def flood(self) -> None:
+        """All nodes down. Their slurmds are stopped, since a node that registers is up again, at once since 24.11."""
+        for node in NODES:
+            self.sandbox.signal_daemon(f"slurmd-{node.name}", signal.SIGSTOP)
+        self.scontrol(f"nodename={EVERY_NODE}", "state=down", "reason=flood")
+
+    def mend(self) -> None:
+        for node in NODES:
+            self.sandbox.signal_daemon(f"slurmd-{node.name}", signal.SIGCONT)
+        self.resume()
+
     def resume(self) -> None:
         """All nodes as they were; one that has come back by itself refuses to."""
         for node in NODES:
@@ -214,13 +225,12 @@ FAULTS: dict[str, Fault] = {
         warns=True,
     ),
     "all nodes down": Fault(
-        # Drained: what is only down comes back by itself as soon as its slurmd registers, at once since Slurm 24.11.
-        lambda b: b.scontrol(f"nodename={EVERY_NODE}", "state=drain", "reason=flood"),
+        lambda b: b.flood(),
         H100,
         "nodes",
         "flood",
         "when they are back",
-        undo=Bed.resume,
+        undo=lambda b: b.mend(),
     ),
     "no such GPU": Fault(
         lambda b: b.set(gpus={"h100": {"request": "--gpus-per-node=b300:8"}}),
