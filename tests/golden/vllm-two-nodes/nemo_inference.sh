@@ -73,23 +73,33 @@ server=$!
 [ -z "$asked" ] || stop_server
 
 # One heartbeat per node; the supervisor notices when it stands still.
+heart=
 if [ "$local_rank" -eq 0 ]; then
   (
     trap '' USR2
+    nap= # waited for, so that TERM is heard at once, but never in the middle of a write
+    trap 'kill $nap 2>/dev/null; exit' TERM
     beat=0
     printf -v pause '%d.%02d' 5 0
     while kill -0 "$server" 2>/dev/null; do
       beat=$((beat + 1))
       write_whole "$epoch_dir/ranks/$rank.beat" "$beat"
-      sleep "$pause"
+      sleep "$pause" &
+      nap=$!
+      wait "$nap"
     done
   ) &
+  heart=$!
 fi
 
 # A trap ends `wait` early, so wait until the child is really gone; bash keeps its status for the last `wait`.
 while kill -0 "$server" 2>/dev/null; do wait "$server"; done
 wait "$server"
 status=$?
+if [ -n "$heart" ]; then # nothing of ours writes after the end is told
+  kill "$heart" 2>/dev/null
+  wait "$heart"
+fi
 write_whole "$epoch_dir/ranks/$rank.rc" "$status"
 rm -rf "$scratch"
 exit "$status"
