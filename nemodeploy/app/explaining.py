@@ -41,7 +41,7 @@ def explain(site: Site, seen: Seen) -> Why:
     state = seen.row.state if seen.row else seen.account.split(" ")[0]
     asked = _asked_to_end(seen)
     if asked:
-        return Why(text=f"{asked[0]}{_slurm(state)}", shown=Diagnosis(advice=asked[1]))
+        return Why(text=f"{asked[0]}{_scheduler(seen, state)}", shown=Diagnosis(advice=asked[1]))
     found = advise(site, seen, ended.rank if ended else None)
     if ended and ended.cause == "port_in_use":
         found = Diagnosis(meaning=f"port {ended.port} is in use on its node", advice="--set port=auto")
@@ -49,7 +49,7 @@ def explain(site: Site, seen: Seen) -> Why:
         found = replace(found, meaning=ENDS[state][0], advice=ENDS[state][1])
     meaning = found.meaning or "its cause is unknown"
     found = replace(found, advice=found.advice or f"nemodeploy logs {seen.directory.token.name}")
-    return Why(text=f"{_own_word(ended)}{_slurm(state)}: {meaning}", shown=found)
+    return Why(text=f"{_own_word(ended)}{_scheduler(seen, state)}: {meaning}", shown=found)
 
 
 def _asked_to_end(seen: Seen) -> tuple[str, str] | None:
@@ -73,5 +73,5 @@ def _own_word(ended: Exit | None) -> str:
     return f"{CAUSES.get(ended.cause, ended.cause)}{rank}, exit {status}{f', {words}' if words else ''}"
 
 
-def _slurm(state: str) -> str:
-    return f", Slurm says {state}" if state else ""
+def _scheduler(seen: Seen, state: str) -> str:
+    return f", {seen.row.told_by if seen.row else 'Slurm'} says {state}" if state else ""

@@ -141,7 +141,7 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) 
         before = sandbox.state()
         state = sandbox.up(mode, chosen)
         if runtime != "none":
-            serving = REAL[runtime].in_image(serving, sandbox.place, program)
+            serving = REAL[runtime].in_image(serving, sandbox, program)
         new = cluster_file.with_suffix(".new")
         new.write_text(text_of(sandbox.place, serving, plain=state.mode == "plain", libraries=chosen.libraries))
         new.replace(cluster_file)
@@ -166,7 +166,8 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) 
         missing = [name for name, pack in PACKS.items() if not packs.installed(pack)]
         if missing:
             click.echo(f"  nemodeploy sandbox engines install {' '.join(missing)}", err=True)
-    click.echo("  nemodeploy up --profile h100x16", err=True)
+    profile = "h100x16" if serving.scheduler == "slurm" else "h200x8"  # without a scheduler: one host
+    click.echo(f"  nemodeploy up --profile {profile}", err=True)
 
 
 @command.command("install")
@@ -177,7 +178,7 @@ def install_slurm(version: str | None, as_json: bool) -> None:
 
     VERSION is 20.11, 22.05, 24.11 or newest (Debian's, from this machine's mirror); without it, the one that the
     machine's own package sources have, with an SSH server and whatever else is missing here. It may also be apptainer,
-    for `sandbox up --runtime apptainer`.
+    podman or docker, for `sandbox up --runtime apptainer`.
     """
     from nemodeploy.cli.words import tell
     from nemodeploy.sandbox.runtimes import REAL

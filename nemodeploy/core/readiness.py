@@ -31,6 +31,10 @@ class Row(Protocol):
         """Its id."""
 
     @property
+    def told_by(self) -> str:
+        """The scheduler, as a sentence begins with it."""
+
+    @property
     def restart(self) -> int:
         """How often it was requeued."""
 
@@ -131,14 +135,14 @@ def judge(seen: Seen) -> Verdict:
         case "running":
             return _judge_running(seen, seen.row)
         case "paused":
-            return Verdict(state=State.DEGRADED, reason=f"Slurm has it {seen.row.state}")
+            return Verdict(state=State.DEGRADED, reason=f"{seen.row.told_by} has it {seen.row.state}")
         case "ending":
-            return Verdict(state=State.STOPPING, reason="Slurm is still cleaning up")
+            return Verdict(state=State.STOPPING, reason=f"{seen.row.told_by} is still cleaning up")
         case "ended":
             return Verdict(state=State.ENDED, reason=_why_ended(seen, seen.row), gone=True)
         case _:
-            elsewhere = seen.row.state == "ELSEWHERE"  # two hosts without a scheduler share one directory
-            reason = seen.row.plain_reason if elsewhere else f"Slurm says {seen.row.state}"
+            own_words = seen.row.state in ("ELSEWHERE", "ORPHANED")  # of a host without a scheduler
+            reason = seen.row.plain_reason if own_words else f"{seen.row.told_by} says {seen.row.state}"
             return Verdict(state=State.UNKNOWN, reason=reason)
 
 
@@ -210,9 +214,11 @@ def _why_ended(seen: Seen, row: Row | None) -> str:
     ended = seen.directory.exit
     if ended and (row is None or str(ended.epoch) == f"{row.job_id}.{row.restart}"):
         return CAUSES.get(ended.cause, ended.cause)
-    if row or seen.account:
-        return f"Slurm says {row.state if row else seen.account}"
-    return "Slurm no longer knows the job; it left no word of why"
+    if row:
+        return f"{row.told_by} says {row.state}"
+    if seen.account:
+        return f"Slurm says {seen.account}"
+    return "nobody knows the job any more; it left no word of why"
 
 
 def current(directory: RunDirectory, job_id: str, restart: int) -> RunDirectory:

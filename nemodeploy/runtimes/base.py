@@ -29,7 +29,7 @@ IMAGE_CAUSES = (
     ),
     Cause(
         key="image-tag",
-        pattern=r"manifest unknown|manifests/.* 404|manifest for .* not found|image not known|MANIFEST_UNKNOWN",
+        pattern=r"manifest unknown|manifests/.* 404|manifest for .* not found|MANIFEST_UNKNOWN",
         meaning="the registry has no such image or tag",
         advice="check images: in the cluster file",
     ),

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
-from nemodeploy.runtimes.base import Container
+from dataclasses import replace
+
+from nemodeploy.core.diagnosis import Cause
+from nemodeploy.runtimes.base import IMAGE_CAUSES, Container
+
+_BY_HAND = "let the host reach it, or carry the image there: docker save, docker load"
 
 
 class Docker(Container):
-    """Its daemon, not Slurm, is the parent of what runs; so the job removes its containers by label at its end."""
+    """Its daemon, not Slurm, is the parent of what runs: the job removes its containers by label at its end, and they
+    end by themselves when the client that started them is no more."""
 
     name = "docker"
     template = "runtimes/docker.sh.j2"
-    notice = "docker's daemon runs the containers; a job killed outright (not cancelled) can leave one behind"
+    unmountable = ':,"'
     example = "for example nvcr.io/nvidia/nemo:24.05.llama3.1"
+    causes = (
+        Cause(
+            key="image-file",
+            pattern=r"image not known",
+            meaning="the image is not on the host, and may not be pulled",
+            advice="podman pull it there, or podman load a file",
+        ),
+        Cause(
+            key="mount",
+            pattern=r"bind source path does not exist|statfs .*: no such file or directory",
+            meaning="something that is to be mounted is not on the host",
+            advice="check mounts:, checkpoints: and root: in the cluster file as the hosts see them",
+        ),
+        Cause(
+            key="container-gpus",
+            pattern=r"could not select device driver .*gpu|unresolvable CDI devices",
+            meaning="the host gives no GPUs to containers",
+            advice="NVIDIA's container toolkit there: nvidia-ctk runtime configure, for podman nvidia-ctk cdi generate",
+        ),
+        Cause(
+            key="container-daemon",
+            pattern=r"Cannot connect to the Docker daemon|permission denied while trying to connect to the Docker",
+            meaning="docker's daemon does not run, or may not be used by this account",
+            advice="start it, or ask for membership of the group docker",
+        ),
+        *(replace(cause, advice=_BY_HAND) if cause.key == "no-internet" else cause for cause in IMAGE_CAUSES),
+    )
 
     def misread(self, image: str) -> str:
         """A path or a scheme means nothing here."""

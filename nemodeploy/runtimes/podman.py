@@ -10,4 +10,3 @@ class Podman(Docker):
 
     name = "podman"
     template = "runtimes/podman.sh.j2"
-    notice = "podman's containers live outside the job; one killed outright (not cancelled) can leave one behind"

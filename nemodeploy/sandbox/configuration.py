@@ -172,7 +172,8 @@ def ssh_config(settings: Settings, port: int) -> str:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Software:
     """What takes the place of the engines' programs and of the models' checkpoints, and what people are told of it;
-    `stand_in`: the weights are not the models' own. `runtime`, `image` and `mounts` are as in any cluster file.
+    `stand_in`: the weights are not the models' own. `runtime`, `image`, `mounts` and `scheduler` are as in any
+    cluster file.
 
     `checkpoints` gives a path for each model, or one for each kind of checkpoint.
     """
@@ -184,6 +185,7 @@ class Software:
     runtime: str = "none"
     image: str = ""
     mounts: tuple[str, ...] = ()
+    scheduler: str = "slurm"
 
 
 def cluster_file(place: Place, software: Software, *, plain: bool, libraries: str = "") -> str:
@@ -205,8 +207,18 @@ def cluster_file(place: Place, software: Software, *, plain: bool, libraries: st
         checkpoints="".join(f"\n  {name}: {json.dumps(path)}" for name, path in software.checkpoints.items()),
         environment=json.dumps(environment),
         plain="port: auto\nendpoint_host: 127.0.0.1\n" if plain else "",
+        scheduler=_SLURM if software.scheduler == "slurm" else f"scheduler: {software.scheduler}\n",
     )
 
+
+_SLURM = """\
+slurm: {partition: batch}
+gpus:
+  h100: {request: "--gpus-per-node=h100:8"}
+  a100: {request: "--gpus-per-node=a100:8"}
+  a100-40g: {request: "--gpus-per-node=a100:8"} # the same nodes play both
+  h200: {request: "--gpus-per-node=h200:8"}
+"""
 
 _CLUSTER_FILE = """\
 # Written by `nemodeploy sandbox up`; a real Slurm on this machine, without real GPUs.
@@ -215,13 +227,7 @@ notice: {notice}
 {stand_in}when_unreachable: "nemodeploy sandbox up"
 ssh: {{host: {alias}, config: "{config}", reconnect_wait_s: 0}}
 root: "{root}"
-slurm: {{partition: batch}}
-gpus:
-  h100: {{request: "--gpus-per-node=h100:8"}}
-  a100: {{request: "--gpus-per-node=a100:8"}}
-  a100-40g: {{request: "--gpus-per-node=a100:8"}} # the same nodes play both
-  h200: {{request: "--gpus-per-node=h200:8"}}
-runtime: {runtime}
+{scheduler}runtime: {runtime}
 images: {images}
 mounts: {mounts}
 programs:{programs}

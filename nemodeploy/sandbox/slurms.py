@@ -135,17 +135,12 @@ def _write_programs(unpacked: Unpacked, name: str) -> None:
     No script can stand before slurmctld, since it starts /proc/self/exe; slurmd has to be told where slurmstepd is.
     """
     bin_directory, more = unpacked.making / "bin", unpacked.making / "lib"
-    bin_directory.mkdir()
     more.mkdir()
     for library in unpacked.root.glob("usr/lib/*/slurm-wlm/*.so"):
         if not library.is_symlink():
             unpacked.forget_places(library)
     others = missing_programs(OTHER_PROGRAMS, MACHINE.path) if name == OWN else ()
-    for program in (*SLURM_PROGRAMS, *others):
-        file = unpacked.find(program)
-        if file:
-            unpacked.patch(file)
-            (bin_directory / program).symlink_to(unpacked.at_home(file))
+    unpacked.name_programs((*SLURM_PROGRAMS, *others))
     slurmd = bin_directory / "slurmd"
     slurmd.rename(more / "slurmd")
     words = shlex.join((str(unpacked.home / "lib/slurmd"), "-d", str(unpacked.home / "bin/slurmstepd")))

@@ -96,6 +96,15 @@ class Unpacked:
         loader = str(self.at_home(self._loader()))
         self._patchelf("--set-interpreter", loader, "--force-rpath", "--set-rpath", search, str(file))
 
+    def name_programs(self, names: tuple[str, ...]) -> None:
+        """Patch programs, as far as they came along, and put each into `bin` by its plain name."""
+        (self.making / "bin").mkdir(exist_ok=True)
+        for name in names:
+            file = self.find(name)
+            if file:
+                self.patch(file)
+                (self.making / "bin" / name).symlink_to(self.at_home(file))
+
     def forget_places(self, library: Path) -> None:
         """Take from a library the places where it would look for others on the machine."""
         self._patchelf("--remove-rpath", str(library))

@@ -123,6 +123,7 @@ class QueueRow:
     name: str
     nodes: str
     directory: str = ""
+    told_by: str = "Slurm"
 
     @property
     def life(self) -> Life:

@@ -2,12 +2,14 @@
 
 `host.job` in the run directory holds process id, start time in clock ticks since boot, the boot's own id, the time
 limit in seconds, and the host's name; the first three together name one process for ever. A host that shares the
-directory with another can say nothing of a process there.
+directory with another can say nothing of a process there. Whatever a rank starts carries the token in its environment,
+in a container and out of one, so what has outlived the supervisor is found by that.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 
 from nemodeploy.core.checks import Check, failed, ok
@@ -20,15 +22,21 @@ from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace
 from nemodeploy.schedulers.survey import Survey
 
 # Shell functions: `same PID START BOOT`, whether that very process is alive (its name in stat may hold spaces), and
-# `here BOOT HOST`, whether it is or was one of this host.
+# `here BOOT HOST`, whether it is or was one of this host; `left TOKEN` prints the processes that ranks of it started.
 _SAME = r"""
 boot=$(cat /proc/sys/kernel/random/boot_id)
 start_of() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 same() { [ "$3" = "$boot" ] && [ "$(start_of "$1")" = "$2" ]; }
 here() { [ "$1" = "$boot" ] || [ "${2:-$host}" = "$host" ]; }
+left() { grep -slzx "SLURM_JOB_NAME=$1" /proc/[0-9]*/environ | cut -d/ -f3; }
 host=$(uname -n)
 """
-_ROW = re.compile(r"(\d+) (RUNNING|COMPLETED|ELSEWHERE) (-?\d+) (-?\d+) (nd-[a-z0-9-]+) (\S+)")
+_ROW = re.compile(r"(\d+) (RUNNING|ORPHANED|COMPLETED|ELSEWHERE) (-?\d+) (-?\d+) (nd-[a-z0-9-]+) (\S+)")
+
+_REASONS: Mapping[str, str] = {
+    "ELSEWHERE": "started on {host}, so only that host can tell",
+    "ORPHANED": "its supervisor was killed, and some of its processes live on; nemodeploy down ends them",
+}
 
 
 class PlainHost:
@@ -105,6 +113,8 @@ for file in {root}/deployments/*/*/host.job; do
     state=RUNNING; used=$((${{up%.*}} - start / 100))
   elif ! here "$born" "$where"; then
     state=ELSEWHERE
+  elif [ -n "$(left "${{name##*/}}")" ]; then
+    state=ORPHANED
   fi
   echo "$pid $state $used $((limit - used)) ${{name##*/}} ${{where:-$host}}"
 done
@@ -117,22 +127,26 @@ done
                 job_id=match[1],
                 restart=0,
                 state=match[2],
-                reason=f"started on {match[6]}, so only that host can tell" if match[2] == "ELSEWHERE" else "None",
+                reason=_REASONS.get(match[2], "None").format(host=match[6]),
                 elapsed_s=max(int(match[3]), 0),
                 left_s=max(int(match[4]), 0),
                 start="",
                 name=match[5],
                 nodes=match[6],
+                told_by="the host",
             )
             for match in map(_ROW.fullmatch, text.splitlines())
             if match
         )
 
     def trace_script(self, token: str, job_id: str, directory: str) -> str:
-        """Whether the very process that the submission started is alive."""
+        """Whether the very process that the submission started is alive, or what it started."""
         return f"""{_SAME}
 read -r pid start born limit where <{directory}/host.job || exit 0
-if same "$pid" "$start" "$born"; then echo "alive $pid"; elif here "$born" "$where"; then echo "gone $pid"; fi
+here "$born" "$where" || exit 0
+fate=gone
+if same "$pid" "$start" "$born" || [ -n "$(left {shlex.quote(token)})" ]; then fate=alive; fi
+echo "$fate $pid"
 """
 
     def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
@@ -166,7 +180,10 @@ if same "$pid" "$start" "$born"; then echo "alive $pid"; elif here "$born" "$whe
         return ":"
 
     def cancel_script(self, token: str, root: str, *, gently: bool) -> str:
-        """By the file that the submission wrote. A step leads a session of its own, and the supervisor outlives it."""
+        """By the file that the submission wrote. A step leads a session of its own, and the supervisor outlives it.
+
+        What it has left behind is killed only where it is gone itself: it ends a step in better order.
+        """
         hard = (
             'for one in $(cat "/proc/$pid"/task/*/children); do\n'
             "    session=$(sed 's/.*) //' \"/proc/$one/stat\" | cut -d' ' -f4)\n"
@@ -176,7 +193,10 @@ if same "$pid" "$start" "$born"; then echo "alive $pid"; elif here "$born" "$whe
         return f"""{_SAME}
 for file in {root}/deployments/*/{token}/host.job; do
   [ -f "$file" ] && read -r pid start born limit where <"$file" || continue
-  same "$pid" "$start" "$born" || continue
+  if ! same "$pid" "$start" "$born"; then
+    here "$born" "$where" && left {shlex.quote(token)} | xargs -r kill -KILL
+    continue
+  fi
   {"" if gently else hard}kill -TERM "$pid" # it alone can take containers away
 done
 exit 0

@@ -176,9 +176,9 @@ def test_20_a_partition_is_said_by_the_site_or_not_at_all() -> None:
 
 
 def test_21_docker_mounts_are_one_option_each() -> None:
-    volumes = re.findall(r"^  --volume (.*)$", job("a100x2", L70, "docker"), re.M)
+    volumes = re.findall(r"^  --mount (.*)$", job("a100x2", L70, "docker"), re.M)
     assert len(volumes) == 3
-    assert not any("," in volume for volume in volumes)
+    assert not any(":" in volume for volume in volumes)
 
 
 def test_22_the_in_framework_script_gets_only_options_that_it_has() -> None:

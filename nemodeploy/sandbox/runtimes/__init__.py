@@ -3,5 +3,8 @@
 from collections.abc import Mapping
 
 from nemodeploy.sandbox.runtimes.apptainer import Apptainer
+from nemodeploy.sandbox.runtimes.base import RealRuntime
+from nemodeploy.sandbox.runtimes.docker import Docker
+from nemodeploy.sandbox.runtimes.podman import Podman
 
-REAL: Mapping[str, Apptainer] = {"apptainer": Apptainer()}
+REAL: Mapping[str, RealRuntime] = {runtime.name: runtime for runtime in (Apptainer(), Podman(), Docker())}

@@ -65,8 +65,18 @@ trap stop_server USR2 TERM INT
 server=$!
 [ -z "$asked" ] || stop_server
 
+helpers=()
+# Where something else than the step is our parent, what started us can be killed outright without our noticing.
+if [ -n "${NEMODEPLOY_KEEPER:-}" ]; then
+  (
+    trap '' USR2
+    while [ -d "/proc/$NEMODEPLOY_KEEPER" ]; do sleep 1; done
+    kill -KILL "$server" # nobody is left who could want more than its end
+  ) >/dev/null 2>&1 </dev/null & # whoever waits for the end of our output does not wait for this
+  helpers+=("$!")
+fi
+
 # One heartbeat per node; the supervisor notices when it stands still.
-heart=
 if [ "$local_rank" -eq 0 ]; then
   (
     trap '' USR2
@@ -82,17 +92,17 @@ if [ "$local_rank" -eq 0 ]; then
       wait "$nap"
     done
   ) &
-  heart=$!
+  helpers+=("$!")
 fi
 
 # A trap ends `wait` early, so wait until the child is really gone; bash keeps its status for the last `wait`.
 while kill -0 "$server" 2>/dev/null; do wait "$server"; done
 wait "$server"
 status=$?
-if [ -n "$heart" ]; then # nothing of ours writes after the end is told
-  kill "$heart" 2>/dev/null
-  wait "$heart"
-fi
+for helper in ${helpers[@]+"${helpers[@]}"}; do # nothing of ours goes on after the end is told
+  kill "$helper" 2>/dev/null
+  wait "$helper"
+done
 write_whole "$epoch_dir/ranks/$rank.rc" "$status"
 rm -rf "$scratch"
 exit "$status"

@@ -7,7 +7,6 @@
 # run of the job below it, PORT where the first process serves, HEAD the host it runs on, MASTER_PORT where the
 # processes find each other.
 # NOTE: Triton opens 8001 (gRPC) and 8002 (metrics) on every interface, whatever its HTTP port
-# NOTE: docker's daemon runs the containers; a job killed outright (not cancelled) can leave one behind
 set -u
 # --- Environment: the site's own words, then secrets from a file that only the owner can read.
 export NCCL_SOCKET_IFNAME=ib0
@@ -64,8 +63,18 @@ trap stop_server USR2 TERM INT
 server=$!
 [ -z "$asked" ] || stop_server
 
+helpers=()
+# Where something else than the step is our parent, what started us can be killed outright without our noticing.
+if [ -n "${NEMODEPLOY_KEEPER:-}" ]; then
+  (
+    trap '' USR2
+    while [ -d "/proc/$NEMODEPLOY_KEEPER" ]; do sleep 1; done
+    kill -KILL "$server" # nobody is left who could want more than its end
+  ) >/dev/null 2>&1 </dev/null & # whoever waits for the end of our output does not wait for this
+  helpers+=("$!")
+fi
+
 # One heartbeat per node; the supervisor notices when it stands still.
-heart=
 if [ "$local_rank" -eq 0 ]; then
   (
     trap '' USR2
@@ -81,17 +90,17 @@ if [ "$local_rank" -eq 0 ]; then
       wait "$nap"
     done
   ) &
-  heart=$!
+  helpers+=("$!")
 fi
 
 # A trap ends `wait` early, so wait until the child is really gone; bash keeps its status for the last `wait`.
 while kill -0 "$server" 2>/dev/null; do wait "$server"; done
 wait "$server"
 status=$?
-if [ -n "$heart" ]; then # nothing of ours writes after the end is told
-  kill "$heart" 2>/dev/null
-  wait "$heart"
-fi
+for helper in ${helpers[@]+"${helpers[@]}"}; do # nothing of ours goes on after the end is told
+  kill "$helper" 2>/dev/null
+  wait "$helper"
+done
 write_whole "$epoch_dir/ranks/$rank.rc" "$status"
 rm -rf "$scratch"
 exit "$status"

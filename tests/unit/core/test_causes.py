@@ -176,10 +176,33 @@ BY_APPTAINER = (
     ),
 )
 
+BY_DOCKER = (
+    ("image-file", "Error: 127.0.0.1:9/a/b:1: image not known"),
+    (
+        "no-internet",
+        'docker: Error response from daemon: Get "http://127.0.0.1:9/v2/": dial tcp 127.0.0.1:9: connect: connection refused.',
+    ),
+    (
+        "mount",
+        'docker: Error response from daemon: invalid mount config for type "bind": bind source path does not exist: /nosuch.',
+    ),
+    ("mount", "Error: statfs /nosuch: no such file or directory"),
+    ("container-gpus", "Error: setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=0"),
+    (
+        "container-gpus",
+        'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].',
+    ),
+    ("container-daemon", "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?"),
+)
 
-@pytest.mark.parametrize(("key", "line"), BY_APPTAINER, ids=lambda word: word[:24])
-def test_apptainers_lines_are_read_as_what_they_mean(key: str, line: str) -> None:
-    found = diagnose([Log("a.0.log", f"fine\n{line}\n")], 0, causes({**PLAN, "runtime": "apptainer"}, "slurm"))
+
+@pytest.mark.parametrize(
+    ("runtime", "key", "line"),
+    [*(("apptainer", *row) for row in BY_APPTAINER), *(("podman", *row) for row in BY_DOCKER)],
+    ids=lambda word: word[:24],
+)
+def test_a_runtimes_lines_are_read_as_what_they_mean(runtime: str, key: str, line: str) -> None:
+    found = diagnose([Log("a.0.log", f"fine\n{line}\n")], 0, causes({**PLAN, "runtime": runtime}, "slurm"))
     assert (found.key, found.line) == (key, line)
 
 
@@ -193,7 +216,7 @@ def test_a_line_is_read_as_what_it_means(key: str, line: str) -> None:
 def test_every_cause_has_a_line_and_something_to_do() -> None:
     plugins: list[Engine | Runtime | Scheduler] = [*ENGINES.values(), *RUNTIMES.values(), *SCHEDULERS.values()]
     everything = [*GENERAL, *(cause for plugin in plugins for cause in plugin.causes)]
-    assert {cause.key for cause in everything} == {key for key, _ in (*LINES, *BY_APPTAINER)}
+    assert {cause.key for cause in everything} == {key for key, _ in (*LINES, *BY_APPTAINER, *BY_DOCKER)}
     assert [cause.key for cause in everything if not cause.advice] == ["cancelled"]
 
 

@@ -14,7 +14,7 @@ from tests.unit.core.test_decode import spec
 from tests.unit.schedulers.test_preflight import plan
 
 HOST = PlainHost()
-TOKEN = "nd-demo-01m7ykpr9z67k4g5wp74nrf1nm"
+TOKEN = f"nd-demo-01m7ykpr9z67k4g5wp{os.getpid():08d}"  # a process is found by it, whoever else tests here
 
 
 def ask(script: str) -> subprocess.CompletedProcess[str]:
@@ -71,6 +71,24 @@ def test_a_job_of_another_host_that_shares_the_directory_is_unknown(root: Path) 
         ask(HOST.cancel_script(TOKEN, str(root), gently=False))
         assert process.poll() is None, "a process of ours that has the same number"
         process.kill()
+
+
+def test_what_a_dead_supervisor_has_left_behind_is_alive_and_can_be_ended(root: Path) -> None:
+    """In a container or out of one, it carries the token in its environment."""
+    with subprocess.Popen(["sleep", "30"]) as supervisor:
+        write(root, supervisor.pid, start_of(supervisor.pid))
+        supervisor.kill()
+    with subprocess.Popen(["sleep", "30"], env=os.environ | {"SLURM_JOB_NAME": TOKEN}) as rank:
+        assert state(root) == "ORPHANED"
+        (row,) = HOST.parse_queue(ask(HOST.queue_script(str(root))).stdout)
+        assert row.life is Life.UNKNOWN
+        assert trace(root)[0] == "alive"
+        ask(HOST.cancel_script("nd-demo-01m7ykpr9z67k4g5wp74nrf1nm", str(root), gently=False))
+        assert rank.poll() is None, "another token's"
+        ask(HOST.cancel_script(TOKEN, str(root), gently=True))
+        assert rank.wait(5) == -9
+    assert state(root) == "COMPLETED"
+    assert trace(root)[0] == "forgotten"
 
 
 def test_an_empty_root_has_no_jobs(tmp_path: Path) -> None:
