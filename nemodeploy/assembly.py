@@ -168,6 +168,8 @@ def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) ->
         checkpoint_kind=spec.checkpoint_kind,
         checkpoint_gb=checkpoint.size_gb,
         environment=tuple(sorted(spec.environment.items())),
+        modules=spec.modules,
+        prolog=spec.prolog,
         secrets=spec.secrets,
         prompting=spec.model.prompting,
         endpoint_host=spec.cluster.endpoint_host,

@@ -28,7 +28,10 @@ def validate(path: str, kind: str | None = None) -> str:
         model = known_model(path)
         _settle(model.name, Document({}, source=path), document.section("defaults"), model_path=path)
     elif kind == "cluster":
-        _settle(path, layering.merge((_A_TARGET, document.without("description"))), Document({}), model_path=_A_MODEL)
+        whole = layering.merge((_A_TARGET, document.without("description")))
+        for kind_of_gpu in ("", *document.section("gpus").data):
+            for_gpu = decode.defaults_for_gpu(document, kind_of_gpu)
+            _settle(path, layering.merge((whole, for_gpu)), Document({}), model_path=_A_MODEL)
     else:
         decided(path)
     return kind

@@ -74,16 +74,15 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
     for key in ("model", "extends"):
         if key in cluster_document.data:
             raise BadInput(f"{cluster_document.origin((key,)).exact}: {key} belongs in the profile file")
-    merged = layering.merge(
-        (
-            DEFAULTS,
-            model_document.section("defaults"),
-            layering.profile_for(profile_document, model_name),
-            cluster_document.without("description"),
-            from_environment(environment),
-            typed,
-        )
+    below = (
+        DEFAULTS,
+        model_document.section("defaults"),
+        layering.profile_for(profile_document, model_name),
+        cluster_document.without("description"),
     )
+    above = (from_environment(environment), typed)
+    for_gpu = decode.defaults_for_gpu(cluster_document, decode.gpu_type(layering.merge((*below, *above))))
+    merged = layering.merge((*below, for_gpu, *above))
     draft = decode.decode_settings(
         merged,
         name=wish.name or model.name.replace(".", "-"),

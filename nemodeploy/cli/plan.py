@@ -70,6 +70,8 @@ def _memory(plan: Plan) -> list[str]:
         f"  time       {clock(plan.time_s)} at most, start-up budget {clock(plan.startup_budget_s)}, "
         f"ends itself when it hangs for {clock(plan.hang_timeout_s)}",
         f"  server     {plan.protocol} on port {plan.port or 'chosen by the job'}, runtime {plan.runtime}",
+        *([f"  modules    {' '.join(plan.modules)}"] if plan.modules else []),
+        *(f"  prolog     {line}" for line in plan.prolog),
         *(f"  unknown    {question}" for question in plan.unknown),
     ]
 

@@ -39,7 +39,9 @@ LIKE_VARIABLE = "letters, digits and _, and none of the loader's or Slurm's; tok
 
 SHORTEST_S = 120
 LONGEST_S = 366 * 86400
-ONLY_IN_CLUSTER_FILES = ("ssh", "root", "transport", "scheduler", "when_unreachable")
+MODULE = r"/?[A-Za-z0-9_][A-Za-z0-9_.+@:/-]*"
+ONLY_IN_CLUSTER_FILES = ("ssh", "root", "transport", "scheduler", "when_unreachable", "prolog", "allow_raw")
+_NOT_OF_A_GPU = ("model", "extends", "gpu", "gpus", "gpus_per_node", "description")
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]\d)")
 _SHORT_TIME = re.compile(r"(?P<count>[1-9]\d{0,4})(?P<unit>[mhd])")
@@ -107,11 +109,29 @@ def read_settings(reader: Reader, *, name: str, profile: str, model: Model, clus
         program=_programs(reader, engine, plugins.engines),
         mounts=reader.texts("mounts", pattern=MOUNT, like=LIKE_MOUNT),
         environment=reader.table("env", names=RESERVED + IDENTIFIER, like=LIKE_VARIABLE),
+        modules=reader.texts("modules", pattern=MODULE, like="the name of a module such as cuda/12.4"),
+        prolog=_prolog(reader),
         secrets=reader.texts(
             "secrets", pattern=NOT_OURS + IDENTIFIER, like="the names of environment variables", shown=False
         ),
         origins=reader.document.origins,
     )
+
+
+def gpu_type(document: Document) -> str:
+    """The type of GPU that settings ask for, or `cpu`."""
+    gpu = document.data.get("gpu")
+    return str(gpu.get("type")) if isinstance(gpu, Mapping) and document.data.get("gpus_per_node") != 0 else "cpu"
+
+
+def defaults_for_gpu(cluster: Document, kind: str) -> Document:
+    """What a cluster file sets for one type of GPU: `gpus: {TYPE: {defaults: {…}}}`. Raises BadInput for what cannot
+    depend on that."""
+    found = cluster.section("gpus").section(kind).section("defaults")
+    for key in (*ONLY_IN_CLUSTER_FILES, *_NOT_OF_A_GPU):
+        if key in found.data:
+            raise BadInput(f"{found.origin((key,)).exact}: {key} cannot depend on the type of GPU")
+    return found
 
 
 def decode_hardware(name: str, document: Document) -> Hardware:
@@ -161,13 +181,25 @@ def _slurm(reader: Reader) -> SlurmOptions:
     )
 
 
+def _prolog(reader: Reader) -> tuple[str, ...]:
+    """The site's own lines of shell, which nobody can check; so somebody has to vouch for them."""
+    lines = reader.texts("prolog", like="lines of shell, each in one line")
+    if lines and not reader.flag("allow_raw", False):
+        reader.complain("prolog", "is shell that nobody checks", "allow_raw: true beside it, once you have read it")
+    reader.ignore("allow_raw")
+    return lines
+
+
 def _gpu_request(reader: Reader, hardware: Hardware) -> str:
     """How the site asks for this GPU; else Slurm's plain `--gpus-per-node`."""
+    sections = reader.sections("gpus")
+    for kind in sections.values():
+        kind.ignore("defaults")  # laid over the cluster file before anything is read
     kinds = {
         name: kind.text(
-            "request", pattern=r"--?[^\x00-\x1f\x7f]+", like="an sbatch option such as --gpus-per-node=h100:8"
+            "request", "", pattern=r"--?[^\x00-\x1f\x7f]+", like="an sbatch option such as --gpus-per-node=h100:8"
         )
-        for name, kind in reader.sections("gpus").items()
+        for name, kind in sections.items()
     }
     if not hardware.gpus_per_node:
         return ""

@@ -25,6 +25,12 @@ class Cause:
 # line counts, so what is more exact stands first. tests/unit/core/test_causes.py has a real line for each.
 GENERAL: tuple[Cause, ...] = (
     Cause(
+        key="module",
+        pattern=r"module load \S+ failed|Lmod has detected the following error|Unable to locate a modulefile",
+        meaning="a module of the cluster file could not be loaded on the node",
+        advice="check modules: in the cluster file; module avail on a node lists them",
+    ),
+    Cause(
         key="gpu-memory",
         pattern=r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory|failed to allocate .* on device",
         meaning="the GPU ran out of memory",

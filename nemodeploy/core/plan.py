@@ -53,6 +53,8 @@ class Plan:
     checkpoint_kind: str
     checkpoint_gb: float
     environment: tuple[tuple[str, str], ...]
+    modules: tuple[str, ...]
+    prolog: tuple[str, ...]
     secrets: tuple[str, ...]
     prompting: Prompting
     endpoint_host: str

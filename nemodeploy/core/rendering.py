@@ -51,12 +51,21 @@ def comment(value: object) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in str(value))
 
 
+def raw(value: object) -> str:
+    """A line of shell that somebody has vouched for, as it is."""
+    text = str(value)
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        raise ValueError(f"not one line: {text!r}")
+    return text
+
+
 FILTERS: Mapping[str, Callable[[object], str]] = {
     "sh": quote_for_shell,
     "integer": integer,
     "duration": duration,
     "identifier": identifier,
     "comment": comment,
+    "raw": raw,
 }
 
 

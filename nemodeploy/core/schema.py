@@ -142,6 +142,12 @@ def _settings(plugins: Plugins) -> dict[str, Any]:
     decode.read_settings(recorder, name="x", profile="x", model=_ANY_MODEL, cluster="x", plugins=plugins)
     found = recorder.schema()
     found["properties"]["checkpoints"]["additionalProperties"] = {"anyOf": [{"type": "string"}, _TEXTS]}
+    below = {
+        key: what for key, what in found["properties"].items() if key not in (*decode.ONLY_IN_CLUSTER_FILES, "gpus")
+    }
+    found["properties"]["gpus"]["additionalProperties"]["properties"]["defaults"] = _optional(
+        {"type": "object", "additionalProperties": False, "properties": below}
+    )
     found["properties"] |= {key: {"type": "string"} for key in ("model", "description", "extends")}
     return _optional(found)
 

@@ -264,6 +264,8 @@ class Draft:
     program: tuple[str, ...]
     mounts: tuple[str, ...]
     environment: Mapping[str, str]
+    modules: tuple[str, ...]
+    prolog: tuple[str, ...]
     secrets: tuple[str, ...]
     origins: Mapping[Path, Origin]
 

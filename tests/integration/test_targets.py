@@ -128,3 +128,48 @@ def test_a_server_on_a_host_without_a_scheduler_listens_on_loopback_only(site: H
     assert f"0.0.0.0:{port}" not in listening
     assert site.run("down", "tiny", "--cluster", cluster).returncode == 0
     assert Path(cluster).exists()
+
+
+def own_words(site: Home, scheduler: str, sandbox: Sandbox, module: str) -> str:
+    """A cluster file with a module, a line of shell and defaults of a type of GPU; its path."""
+    text = Path(plain_host(site, sandbox)).read_text() if scheduler == "none" else ""
+    text = text or (sandbox.place.root / "cluster.yaml").read_text()
+    kept = [
+        line for line in text.splitlines() if not line.startswith(("gpus:", "  h100:", "  a100", "  h200:", "env:"))
+    ]
+    more = (
+        f"modules: [{module}]",
+        "allow_raw: true",
+        "prolog: [\"export FROM_PROLOG='a b'$FROM_MODULE\"]",
+        "env: {OMP_NUM_THREADS: 1, FOR_GPU: all}",
+        "gpus: {cpu: {defaults: {env: {FOR_GPU: none}}}, h100: {defaults: {env: {FOR_GPU: h100}}}}",
+    )
+    path = site.path / f"own-{scheduler}.yaml"
+    path.write_text("\n".join((*kept, *more, "")))
+    return str(path)
+
+
+@pytest.mark.parametrize("scheduler", ["slurm", "none"])
+def test_a_sites_modules_lines_and_defaults_reach_the_server(site: Home, sandbox: Sandbox, scheduler: str) -> None:
+    module = site.path / "tool/1.2"
+    module.parent.mkdir(exist_ok=True)
+    module.write_text("#%Module1.0\nsetenv FROM_MODULE loaded\n")
+    cluster = own_words(site, scheduler, sandbox, str(module))
+    shown = site.run("plan", "--profile", "cpu", "--cluster", cluster).stdout
+    assert f"  modules    {module}\n  prolog     export FROM_PROLOG='a b'$FROM_MODULE\n" in shown
+    up = json.loads(site.run("up", "--profile", "cpu", "--cluster", cluster, "--json").stdout)
+    try:
+        found = sandbox.exec(
+            "sh", "-c", f"grep -lz SLURM_JOB_NAME={up['token']} /proc/[0-9]*/environ | xargs cat"
+        ).stdout
+    finally:
+        assert site.run("down", up["name"], "--cluster", cluster).returncode == 0
+    assert {"FROM_MODULE=loaded", "FROM_PROLOG=a bloaded", "FOR_GPU=none"} <= set(found.split("\0"))
+
+
+def test_a_module_that_is_not_there_is_named(site: Home, sandbox: Sandbox) -> None:
+    cluster = own_words(site, "slurm", sandbox, "no/such")
+    done = site.run("up", "--profile", "cpu", "--cluster", cluster)
+    assert done.returncode == 30
+    assert "a module of the cluster file could not be loaded on the node" in done.stderr
+    assert "Unable to locate a modulefile for 'no/such'" in done.stderr

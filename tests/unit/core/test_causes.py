@@ -111,6 +111,9 @@ LINES: tuple[tuple[str, str], ...] = (
     ),
     ("architecture", "ValueError: Model architectures ['DeciLMForCausalLM'] are not supported for now."),
     ("gpu-count", "ValueError: World size (8) is larger than the number of available GPUs (4) in this node."),
+    ("module", "module load cuda/99 failed on h100-1"),
+    ("module", 'Lmod has detected the following error: The following module(s) are unknown: "cuda/99"'),
+    ("module", "ERROR: Unable to locate a modulefile for 'cuda/99'"),
     # a runtime's own
     ("no-pyxis", "srun: unrecognized option '--container-image=nvcr.io#nvidia/nemo:24.01.framework'"),
     (

@@ -85,6 +85,9 @@ def test_what_is_not_a_finite_time_is_refused(text: str) -> None:
         ("mounts: [relative:/x]", "/source:/target"),
         ("precision: fp9", "must be one of fp32"),
         ("port: 80", "from 1024"),
+        ("modules: ['cuda; rm -rf /']", "the name of a module"),
+        ("prolog: ['ulimit -l unlimited']", "allow_raw: true beside it"),
+        ('prolog: ["one\\ntwo"]', "lines of shell"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_to_write(yaml_text: str, expected: str) -> None:
@@ -122,3 +125,23 @@ def test_a_sites_own_gpu_request_is_used() -> None:
 def test_every_shipped_file_is_read() -> None:
     kinds: list[tuple[str, Any]] = [(kind, resources.names(kind)) for kind in ("profiles", "models")]
     assert all(resources.find(kind, name).data for kind, names in kinds for name in names)
+
+
+def test_lines_of_shell_are_taken_where_somebody_vouches_for_them() -> None:
+    assert spec("allow_raw: true\nprolog: ['ulimit -l unlimited']").prolog == ("ulimit -l unlimited",)
+
+
+GPUS = "ssh: {host: login}\ngpus: {h100: {defaults: {time: 2h, KEY: 1}}, cpu: {defaults: {time: 1h}}}"
+
+
+def test_a_type_of_gpu_has_defaults_of_its_own() -> None:
+    site = parse(GPUS.replace(", KEY: 1", ""), "site.yaml")
+    for settings, time in (("gpu: {type: h100}", "2h"), ("gpu: {type: a100}", None), ("gpus_per_node: 0", "1h")):
+        kind = decode.gpu_type(parse(settings, "profile.yaml"))
+        assert decode.defaults_for_gpu(site, kind).data.get("time") == time
+
+
+@pytest.mark.parametrize("key", ["root", "scheduler", "prolog", "gpus_per_node", "model"])
+def test_what_cannot_depend_on_the_type_of_gpu_is_refused(key: str) -> None:
+    with pytest.raises(BadInput, match=rf"site.yaml:2:\d+: {key} cannot depend on the type of GPU"):
+        decode.defaults_for_gpu(parse(GPUS.replace("KEY", key), "site.yaml"), "h100")
