@@ -265,6 +265,37 @@ def test_what_only_openssh_can_do_is_said(tmp_path: Path, by: str) -> None:
         assert choose(door.cluster(by if by == "openssh" else "local"))[1] == "the cluster file says so"
 
 
+@pytest.mark.parametrize(
+    ("patterns", "chosen"),
+    [("[127.0.0.1]:*", "openssh"), ("*.corp.example", "paramiko"), ("[127.0.0.1]:*,![127.0.0.1]:PORT", "paramiko")],
+)
+def test_a_host_that_an_authority_vouches_for_is_reached_by_the_one_that_knows_certificates(
+    reach: Reach, tmp_path: Path, by: str, patterns: str, chosen: str
+) -> None:
+    authority, certificate = tmp_path / "authority", tmp_path / "door" / "host_key-cert.pub"
+    with sshd(tmp_path, HostCertificate=str(certificate)) as door:
+        door.stop()
+        keygen(authority)
+        words = ["ssh-keygen", "-q", "-s", str(authority), "-I", "door", "-h", "-n", "127.0.0.1"]
+        subprocess.run([*words, str(door.home / "host_key.pub")], check=True)
+        door.start()
+        key = authority.with_suffix(".pub").read_text()
+        known = tmp_path / "door.known"
+        known.write_text(f"@cert-authority {patterns.replace('PORT', str(door.port))} {key}")
+        assert choose(door.cluster("auto"))[0] == chosen
+        if chosen == "paramiko":
+            return
+        if by == "openssh":
+            assert run(reach(door.cluster("auto")), "echo in\n")[1] == "in\n"
+        else:
+            with pytest.raises(HostKeyRejected):
+                reach(door.cluster("auto")).open()
+        with pytest.raises(PreflightFailed, match="paramiko cannot do host certificates"):
+            choose(door.cluster("paramiko"))
+        known.write_text(f"{known.read_text()}[127.0.0.1]:{door.port} {door.host_key}\n")
+        assert choose(door.cluster("auto"))[0] == "paramiko", "it is known by its key, too"
+
+
 def test_a_jump_host_behind_itself_is_told_and_nothing_is_started(reach: Reach, tmp_path: Path) -> None:
     with sshd(tmp_path, "first") as first, sshd(tmp_path, "door") as door:
         first.more("ProxyJump door")

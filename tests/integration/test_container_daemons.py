@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nemodeploy.sandbox.cluster import Sandbox
+from nemodeploy.sandbox.cluster import Sandbox, namespaces_allowed
 from nemodeploy.sandbox.place import Place
 from tests.conftest import NAME, Home, make_home
 
@@ -56,6 +57,8 @@ class Box:
 
 @pytest.fixture(scope="module", params=["podman", "docker"])
 def box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    if os.geteuid() != 0 or not namespaces_allowed():
+        pytest.skip("docker's daemon, and podman in a sandbox, need root and namespaces")
     root = tmp_path_factory.mktemp("own") / "box"
     home = make_home(tmp_path_factory.mktemp("home"), NEMODEPLOY_SANDBOX_DIR=str(root))
     for words in (("install", request.param), ("up", "--runtime", request.param)):

@@ -6,7 +6,7 @@ import logging
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from nemodeploy.adapters import terminal
 from nemodeploy.adapters.ssh_settings import effective
@@ -51,7 +51,7 @@ def choose(cluster: Cluster) -> tuple[str, str]:
     if cluster.transport == "local":
         return "local", "the cluster file says so"
     has_client = shutil.which("ssh") is not None
-    wanted = [reason for host in cluster.ssh.hosts for reason in effective(cluster.ssh, host).only_openssh]
+    wanted = [reason for host in cluster.ssh.hosts for reason in _only_openssh(cluster, host)]
     if cluster.transport == "paramiko" and wanted:
         raise PreflightFailed(
             f"cluster {cluster.name}: paramiko cannot do {wanted[0]}", hint="transport: openssh in its cluster file"
@@ -68,6 +68,18 @@ def choose(cluster: Cluster) -> tuple[str, str]:
     if has_client and wanted:
         return "openssh", f"paramiko cannot do {wanted[0]}"
     return "paramiko", "it can do all that the settings want"
+
+
+def _only_openssh(cluster: Cluster, host: str) -> Iterator[str]:
+    """What paramiko cannot do for a login host: what its settings want, and a host key that only an authority knows."""
+    settings = effective(cluster.ssh, host)
+    yield from settings.only_openssh
+    if not cluster.ssh.host_keys and any(b"@cert-authority" in path.read_bytes() for path in settings.known_hosts):
+        from nemodeploy.adapters.transports import known_hosts
+
+        known = known_hosts.read(settings.known_as, settings.known_hosts)
+        if known.authority and not known.keys:
+            yield "host certificates, and known_hosts has a @cert-authority for this host, but no key"
 
 
 def _is_logged_in(cluster: Cluster) -> bool:

@@ -1,12 +1,13 @@
 """known_hosts files as ssh reads them: a line that cannot be read, or speaks of others, is passed over.
 
-Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT. Certificate authorities are not known here.
+Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT. Of certificate authorities it is only known that they are there.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +20,28 @@ MARKS = ("@cert-authority", "@revoked")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
-    """What is recorded of one host: its keys by type, and the keys that nobody must trust any more."""
+    """What is recorded of one host: its keys by type, the keys that nobody must trust any more, and whether there is an
+    authority that may vouch for it."""
 
     keys: Mapping[str, paramiko.PKey]
     revoked: frozenset[bytes]
+    authority: bool = False
 
 
 def read(name: str, paths: Sequence[Path]) -> Known:
     """What the files say of a name, the first key of each type; a file that cannot be read says nothing."""
     keys: dict[str, paramiko.PKey] = {}
-    revoked = set()
+    revoked, authority = set(), False
     for line in _lines(paths):
         mark, _, rest = line.partition(" ") if line.startswith("@") else ("", "", line)
         if mark == "@revoked":
             revoked |= set(_blob(rest))
+        elif mark == "@cert-authority":
+            authority = authority or _matches(rest.split(None, 1)[0] if rest.strip() else "", name)
         elif not mark and concerns(rest, name):
             for key in pinned((rest.split(None, 1)[1],)):
                 keys.setdefault(key.get_name(), key)
-    return Known(keys=keys, revoked=frozenset(revoked))
+    return Known(keys=keys, revoked=frozenset(revoked), authority=authority)
 
 
 def pinned(lines: Sequence[str]) -> Iterator[paramiko.PKey]:
@@ -74,6 +79,18 @@ def _is(word: str, name: str) -> bool:
         return HostKeys.hash_host(name, word) == word
     except (ValueError, binascii.Error, AssertionError):
         return False
+
+
+def _matches(patterns: str, name: str) -> bool:
+    """Whether a list of patterns, `!` before those that take back, has a name. `[` is no pattern here."""
+    found = False
+    for word in patterns.lower().split(","):
+        wanted = word.lstrip("!").replace("[", "[[]")
+        if fnmatch.fnmatchcase(name.lower(), wanted):
+            if word.startswith("!"):
+                return False
+            found = True
+    return found
 
 
 def _blob(rest: str) -> Iterator[bytes]:
