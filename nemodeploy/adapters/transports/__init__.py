@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from nemodeploy.adapters import terminal
 from nemodeploy.adapters.ssh_settings import effective
@@ -74,12 +75,19 @@ def _only_openssh(cluster: Cluster, host: str) -> Iterator[str]:
     """What paramiko cannot do for a login host: what its settings want, and a host key that only an authority knows."""
     settings = effective(cluster.ssh, host)
     yield from settings.only_openssh
-    if not cluster.ssh.host_keys and any(b"@cert-authority" in path.read_bytes() for path in settings.known_hosts):
+    if not cluster.ssh.host_keys and any(map(_names_authorities, settings.known_hosts)):
         from nemodeploy.adapters.transports import known_hosts
 
         known = known_hosts.read(settings.known_as, settings.known_hosts)
         if known.authority and not known.keys:
             yield "host certificates, and known_hosts has a @cert-authority for this host, but no key"
+
+
+def _names_authorities(path: Path) -> bool:
+    try:
+        return b"@cert-authority" in path.read_bytes()
+    except OSError:
+        return False  # it says nothing to anybody
 
 
 def _is_logged_in(cluster: Cluster) -> bool:

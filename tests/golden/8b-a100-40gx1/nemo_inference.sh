@@ -108,7 +108,7 @@ wait "$server"
 status=$?
 for helper in ${helpers[@]+"${helpers[@]}"}; do # nothing of ours goes on after the end is told
   kill "$helper" 2>/dev/null
-  wait "$helper"
+  wait "$helper" 2>/dev/null
 done
 write_whole "$epoch_dir/ranks/$rank.rc" "$status"
 rm -rf "$scratch"
