@@ -72,8 +72,9 @@ helpers=()
 if [ -n "${NEMODEPLOY_KEEPER:-}" ]; then
   (
     trap '' USR2
-    while [ -d "/proc/$NEMODEPLOY_KEEPER" ]; do sleep 1; done
-    kill -KILL "$server" # nobody is left who could want more than its end
+    # It ends with the server by itself, too: now and then bash 5.2 loses the TERM that it is sent below.
+    while [ -d "/proc/$NEMODEPLOY_KEEPER" ] && kill -0 "$server" 2>/dev/null; do sleep 1; done
+    [ -d "/proc/$NEMODEPLOY_KEEPER" ] || kill -KILL "$server" 2>/dev/null # nobody is left to want more than its end
   ) >/dev/null 2>&1 </dev/null & # whoever waits for the end of our output does not wait for this
   helpers+=("$!")
 fi
