@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from nemodeploy.adapters import resources
 from nemodeploy.adapters.clock import Clock
 from nemodeploy.app.site import Site
+from nemodeploy.app.wanted import secrets
 from nemodeploy.core import images
 from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.diagnosis import Log, diagnose
 from nemodeploy.core.images import Imported
 from nemodeploy.core.reading import near
 from nemodeploy.core.sections import Section
+from nemodeploy.core.spec import Cluster
 from nemodeploy.errors import BadInput, CancelledByUser, ClusterUnreachable, OutcomeUnknown, PreflightFailed
 from nemodeploy.runtimes import RUNTIMES
 from nemodeploy.runtimes.base import Runtime
@@ -40,6 +42,7 @@ class Order:
     file: str
     partition: str
     account: str
+    credentials: str = field(default="", repr=False)
 
     @property
     def job(self) -> str:
@@ -60,6 +63,17 @@ def order(image: str, runtime: Runtime, *, partition: str, account: str) -> Orde
             hint="runtime: pyxis or apptainer in the cluster file",
         )
     return Order(image=image, runtime=runtime, file=file, partition=partition, account=account)
+
+
+def with_credentials(wanted: Order, cluster: Cluster, environment: Mapping[str, str]) -> Order:
+    """The order with what the image's registry wants, where the cluster file names that. Raises BadInput when the
+    secret is not set."""
+    host = images.registry_of(wanted.image)
+    for registry in cluster.registries:
+        if registry.host == host:
+            password = secrets((registry.secret,), environment)[registry.secret]
+            return replace(wanted, credentials=images.credentials_text(registry, password))
+    return wanted
 
 
 def runtime_of(cluster: str) -> str:
@@ -104,7 +118,8 @@ def pull(site: Site, clock: Clock, wanted: Order, say: Say) -> Imported:
 
 def _start(site: Site, wanted: Order) -> None:
     runtime = wanted.runtime
-    text = images.import_script(wanted.image, wanted.file, runtime.import_words(wanted.image), runtime.is_image)
+    words = runtime.import_words(wanted.image)
+    text = images.import_script(wanted.image, wanted.file, words, runtime.is_image, runtime.login_words)
     start = (
         site.scheduler.errand_script(wanted.job, wanted.partition, wanted.account)
         if wanted.partition
@@ -112,7 +127,7 @@ def _start(site: Site, wanted: Order) -> None:
     )
     if not start:
         raise BadInput("there are no partitions without a scheduler", hint="leave --partition out")
-    script = images.start_script(site.root, wanted.file, text, start)
+    script = images.start_script(site.root, wanted.file, text, start, wanted.credentials)
     answer = site.ask({"start": script}, within_s=START_WITHIN_S)["start"]
     if answer.status:
         site.ask({"clean": images.end_script(site.root, wanted.file)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +44,7 @@ def pull(what: str, partition: str, again: bool, cluster: str | None, as_json: b
     site_cluster, image, runtime = _meant(what, cluster, **typed)
     account = images.account_of(cluster or site_cluster.name) if partition else ""
     wanted = images.order(image, runtime, partition=partition, account=account)
+    wanted = images.with_credentials(wanted, site_cluster, os.environ)
     said: list[str] = []
 
     def say(elapsed: float, text: str) -> None:

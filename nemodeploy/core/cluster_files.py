@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.documents import Document
 from nemodeploy.core.reading import REQUIRED, Reader
-from nemodeploy.core.spec import Cluster, Ssh
+from nemodeploy.core.spec import Cluster, Registry, Ssh
 
 TRANSPORTS = ("auto", "paramiko", "openssh", "local")
+REGISTRY = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d{1,5})?"
 HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
 HOST_KEY = r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,}={0,3}( .*)?"
 LIKE_HOST_KEY = "a host key such as `ssh-ed25519 AAAA…`; nemodeploy trust shows them"
@@ -46,7 +48,17 @@ def read_cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluste
         endpoint_host=reader.text("endpoint_host", "", pattern=HOST, like="a host name"),
         lease_minimum_s=reader.section("lease").integer("minimum_s", DEFAULTS.data["lease"]["minimum_s"], most=86400),
         storage_gb_per_s=reader.number("storage_gb_per_s", DEFAULTS.data["storage_gb_per_s"], most=1e6),
+        registries=tuple(_registries(reader)),
     )
+
+
+def _registries(reader: Reader) -> Iterator[Registry]:
+    for host, one in reader.sections("registries").items():
+        if not re.fullmatch(REGISTRY, host):
+            reader.complain("registries", f"{host!r} is no registry", "its host, such as nvcr.io, without a scheme")
+        user = one.text("user", pattern=r"[^\s\x00-\x1f\x7f]+", like="the name of the account, such as $oauthtoken")
+        secret = one.text("secret", pattern=r"[A-Za-z_][A-Za-z0-9_]*", like="the name of an environment variable")
+        yield Registry(host=host, user=str(user), secret=str(secret))
 
 
 def _ssh(reader: Reader, *, needed: bool) -> Ssh:

@@ -40,7 +40,16 @@ LIKE_VARIABLE = "letters, digits and _, and none of the loader's or Slurm's; tok
 SHORTEST_S = 120
 LONGEST_S = 366 * 86400
 MODULE = r"/?[A-Za-z0-9_][A-Za-z0-9_.+@:/-]*"
-ONLY_IN_CLUSTER_FILES = ("ssh", "root", "transport", "scheduler", "when_unreachable", "prolog", "allow_raw")
+ONLY_IN_CLUSTER_FILES = (
+    "ssh",
+    "root",
+    "transport",
+    "scheduler",
+    "when_unreachable",
+    "prolog",
+    "allow_raw",
+    "registries",
+)
 _NOT_OF_A_GPU = ("model", "extends", "gpu", "gpus", "gpus_per_node", "description")
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]\d)")

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.rendering import comment
 from nemodeploy.core.sections import Section, here_document
+from nemodeploy.core.spec import Registry
+from nemodeploy.values import Secret
 
 # Shell text, for a file in $file: its size is the noted one.
 IS_WHOLE = '[ -s "$file" ] && [ "$(wc -c <"$file" | tr -d " ")" = "$(sed -n "s/^bytes //p" "$file.txt" 2>/dev/null)" ]'
@@ -51,6 +53,13 @@ def file_name(image: str, suffix: str) -> str:
     return f"{plain[-80:]}-{hashlib.sha256(image.encode()).hexdigest()[:8]}.{suffix}"
 
 
+def registry_of(image: str) -> str:
+    """The host that an image comes from; empty: it names none."""
+    match = re.match(r"([^/#]*)[/#]", image.rpartition("://")[2])
+    host = match[1].rpartition("@")[2] if match else ""
+    return host if "." in host or ":" in host else ""
+
+
 def look_script(root: str, name: str) -> str:
     """Shell text that prints what was noted of an image, if it is whole; `root` as shell text."""
     return f'file={root}/images/{shlex.quote(name)}\nif {IS_WHOLE}; then cat "$file.txt"; fi; exit 0'
@@ -75,9 +84,11 @@ def told(plan: Plan, answer: Section) -> str:
     return f" · every node imports the image by itself (nemodeploy image pull {plan.profile})"
 
 
-def import_script(image: str, name: str, words: str, check: str) -> str:
+def import_script(image: str, name: str, words: str, check: str, login: str) -> str:
     """The script that imports an image, run in `<root>/images/NAME.work`: `words` make the file $part, and `check` says
-    whether it is one. Its last act is to write `status`; the image gets its name only when it is whole."""
+    whether it is one. `login` tells the runtime $registry, $registry_user and $registry_password, if there are any; the
+    file they come in is gone before anything else is done. Its last act is to write `status`; the image gets its name
+    only when it is whole."""
     return f"""\
 #!/bin/sh
 # Imports {comment(image)} once, for all nodes and all starts; written by `nemodeploy image pull`.
@@ -87,6 +98,11 @@ export LC_ALL=C
 begun=$(date +%s)
 part=$PWD/part
 file=$PWD/../{shlex.quote(name)}
+if [ -r credentials ]; then
+  . ./credentials
+  rm -f credentials
+  {login}
+fi
 import() {{
   {words} || return $?
   {check} || {{ echo "what was made is no image" >&2; return 65; }}
@@ -99,18 +115,19 @@ import() {{
 }}
 import
 status=$?
-rm -rf "$part"
+rm -rf "$part" .credentials
 echo "$status" >status.new && mv status.new status
 """
 
 
-def start_script(root: str, name: str, text: str, start: str) -> str:
+def start_script(root: str, name: str, text: str, start: str, credentials: str = "") -> str:
     """Shell text that starts an import unless one is under way (or is being started); prints `under way` then.
 
     `start`: shell text that runs ./import.sh with the directory as argument, and writes its job's id to the file `job`,
-    or its process's to `pid`.
+    or its process's to `pid`. `credentials`: assignments for the import alone, as `credentials_text` writes them.
     """
     work = _work(root, name)
+    more = here_document("credentials", credentials) if credentials else ""
     return f"""\
 umask 077
 {_AT_IT}mkdir -p {root}/images || exit 1
@@ -122,9 +139,15 @@ mkdir {work} 2>/dev/null || {{
   rm -rf {work} && mkdir {work} || exit 1
 }}
 cd {work} || exit 1
-{here_document("import.sh", text)}uname -n >host
+{here_document("import.sh", text)}{more}uname -n >host
 {start}
 """
+
+
+def credentials_text(registry: Registry, password: Secret) -> str:
+    """Who asks at a registry, as shell assignments."""
+    values = {"registry": registry.host, "registry_user": registry.user, "registry_password": password.reveal()}
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
 def watch_parts(root: str, name: str) -> Mapping[str, str]:

@@ -216,6 +216,16 @@ class SlurmOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Registry:
+    """Where images come from, and who asks there: a host (with its port, if it has one), an account, and the name of
+    the secret that is its password."""
+
+    host: str
+    user: str
+    secret: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
     """A site: how to reach it, where things are on it, and how it asks for GPUs. `stand_in`: other programs and
     weights take the place of the model's own. `partition`: the site's own, for whoever asks without a deployment.
@@ -233,6 +243,7 @@ class Cluster:
     endpoint_host: str
     lease_minimum_s: int
     storage_gb_per_s: float
+    registries: tuple[Registry, ...] = ()
     partition: str = ""
 
 

@@ -16,6 +16,7 @@ class Apptainer(Container):
     example = "for example /shared/images/nemo.sif or docker://nvcr.io/nvidia/nemo:24.01.framework"
     unmountable = ":,"
     suffix = "sif"
+    login_words = 'export APPTAINER_DOCKER_USERNAME="$registry_user" APPTAINER_DOCKER_PASSWORD="$registry_password"'
     is_image = 'head -c 64 "$part" | grep -q SIF_MAGIC'
     causes = (
         Cause(

@@ -23,9 +23,9 @@ IMAGE_CAUSES = (
     Cause(
         key="image-login",
         pattern=r"(nvcr\.io|registry|manifests?|auth).*\b(401|403)\b|\b(401|403)\b.*(nvcr\.io|registry)|<anonymous>|"
-        r"unauthorized: |denied: requested access|pull access denied",
+        r"unauthorized: |authentication required|denied: requested access|pull access denied",
         meaning="the registry refused: no key, or a licence that was not accepted",
-        advice="put the key into the runtime's own credentials file on the cluster, and accept the image's licence",
+        advice="registries: in the cluster file, or the runtime's own credentials file; and accept the licence",
     ),
     Cause(
         key="image-tag",
@@ -83,6 +83,10 @@ class Runtime(Protocol):
     def import_words(self, image: str) -> str:
         """Shell text that makes an image the file $part."""
 
+    @property
+    def login_words(self) -> str:
+        """Shell text that lets an import use $registry, $registry_user and $registry_password; they are in no argv."""
+
     def rules(self, spec: Spec) -> Rules:
         """What this runtime refuses: dotted key, what is wrong, what to write instead."""
 
@@ -120,6 +124,7 @@ class Container:
         return f"command -v {self.name}"
 
     unmountable = ":"
+    login_words = ":"
 
     def rules(self, spec: Spec) -> Rules:
         """An image, and paths that a mount can express."""

@@ -18,6 +18,7 @@ class NoRuntime:
     example = ""
     suffix = ""
     is_image = ":"
+    login_words = ":"
 
     def misread(self, image: str) -> str:
         """There are none."""

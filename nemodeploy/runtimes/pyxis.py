@@ -18,6 +18,12 @@ class Pyxis(Container):
     example = "for example nvcr.io#nvidia/nemo:24.01.framework"
     unmountable = ":,"
     suffix = "sqsh"
+    # NVIDIA's registry lets another host decide who may; enroot wants both in its file.
+    login_words = (
+        'for machine in "$registry" $([ "$registry" != nvcr.io ] || echo authn.nvidia.com); do '
+        """printf 'machine %s login %s password %s\\n' "$machine" "$registry_user" "$registry_password"; done"""
+        ' >.credentials; export ENROOT_CONFIG_PATH="$PWD"'
+    )
     is_image = '[ "$(head -c 4 "$part")" = hsqs ]'
     causes = (
         Cause(

@@ -7,11 +7,14 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import bcrypt
 import pytest
 import yaml
 
@@ -175,6 +178,81 @@ def test_pyxis_gets_a_squashfs_by_enroot_under_its_own_name(contained: Home) -> 
         assert file.read_text() == "hsqs and more"  # the whole one is still there
     finally:
         shim.unlink()
+
+
+PUSH = """
+import hashlib, json, pathlib, sys, urllib.request
+layout, address, user, password = sys.argv[1:]
+manager = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+manager.add_password(None, f"http://{address}", user, password)
+opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(manager))
+def ask(method, url, data=None, kind="application/octet-stream"):
+    return opener.open(urllib.request.Request(url, data, {"Content-Type": kind}, method=method))
+blobs = pathlib.Path(layout, "blobs/sha256")
+(manifest,) = json.loads(pathlib.Path(layout, "index.json").read_text())["manifests"]
+for blob in blobs.iterdir():
+    where = ask("POST", f"http://{address}/v2/own/empty/blobs/uploads/").headers["Location"]
+    ask("PUT", f"{where}&digest=sha256:{blob.name}", blob.read_bytes())
+text = blobs.joinpath(manifest["digest"][7:]).read_bytes()
+ask("PUT", f"http://{address}/v2/own/empty/manifests/1", text, manifest["mediaType"])
+"""
+REGISTRY = "127.0.0.1:5077"
+REGISTRY_CONFIG = """\
+version: 0.1
+storage: {{filesystem: {{rootdirectory: {root}/storage}}}}
+http: {{addr: "{address}"}}
+auth: {{htpasswd: {{realm: own, path: {root}/htpasswd}}}}
+"""
+
+
+@pytest.fixture
+def registry(contained: Home, layout: str, tmp_path: Path) -> Iterator[str]:
+    """A real registry on the login node that holds the image and lets one account in; the image's name there."""
+    sandbox, root = sandbox_of(contained), tmp_path / "registry"
+    root.mkdir()
+    hashed = bcrypt.hashpw(b"canary-91c2", bcrypt.gensalt(4)).decode()
+    (root / "htpasswd").write_text(f"$oauthtoken:{hashed}\n")
+    (root / "config.yml").write_text(REGISTRY_CONFIG.format(root=root, address=REGISTRY))
+    serve = f"setsid nohup docker-registry serve {root}/config.yml >{root}/log 2>&1 </dev/null & echo $!"
+    pid = sandbox.exec("sh", "-c", serve).stdout.strip()
+    push = (sys.executable, "-c", PUSH, layout.removeprefix("oci://"), REGISTRY, "$oauthtoken", "canary-91c2")
+    deadline = time.monotonic() + 20
+    while (done := sandbox.exec(*push)).returncode and "refused" in done.stderr and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert done.returncode == 0, done.stderr
+    yield f"docker://{REGISTRY}/own/empty:1"
+    sandbox.exec("kill", pid)
+
+
+def test_a_registry_that_wants_a_password_gets_it_and_nobody_else_does(
+    contained: Home, registry: str, tmp_path: Path
+) -> None:
+    sandbox = sandbox_of(contained)
+    place, seen = sandbox.place, tmp_path / "seen"
+    shim = place.shims / "apptainer"
+    look = f"cat /proc/[0-9]*/cmdline >{seen}; find {place.shared} -name credentials >>{seen}"
+    shim.write_text(f'#!/bin/sh\n{look}\nAPPTAINER_NOHTTPS=1 exec {place.programs}/apptainer "$@"\n')
+    shim.chmod(0o755)
+    cluster = spoilt(contained, tmp_path, "registries", {REGISTRY: {"user": "$oauthtoken", "secret": "OWN_KEY"}})
+    words = ("image", "pull", registry, "--again", "--cluster")
+    try:
+        without = contained.run(*words, "sandbox")
+        assert without.returncode == 12
+        assert "the registry refused" in without.stderr
+        unset = contained.run(*words, cluster)
+        assert (unset.returncode, "OWN_KEY" in unset.stderr) == (2, True)
+        done = contained.run(*words, cluster, "--json", "--verbose", OWN_KEY="canary-91c2")
+    finally:
+        shim.unlink()
+    assert done.returncode == 0, done.stderr
+    assert Path(json.loads(done.stdout)["file"]).stat().st_size > 10_000
+    assert "canary" not in done.stdout + done.stderr
+    said = seen.read_bytes()
+    assert b"import.sh" in said
+    assert b"canary" not in said
+    assert b"credentials" not in said, "the file is gone before the runtime is asked"
+    kept = ["grep", "-rlF", "canary-91c2", str(place.root), str(contained.path), str(tmp_path)]
+    assert subprocess.run(kept, capture_output=True, text=True, check=False).stdout == ""
 
 
 def test_half_an_image_is_not_taken_for_one(contained: Home, layout: str, tmp_path: Path) -> None:

@@ -172,6 +172,10 @@ BY_APPTAINER = (
         "mount",
         "FATAL:   container creation failed: mount hook function failure: mount /x->/x error: while mounting /x: mount source /x doesn't exist",
     ),
+    (
+        "image-login",
+        "FATAL:   While performing build: conveyor failed to get: reading manifest 1 in 127.0.0.1:5077/own/empty: authentication required",
+    ),
     ("namespace", "ERROR  : Failed to create user namespace: not allowed to create user namespace"),
     (
         "no-internet",

@@ -9,7 +9,9 @@ import pytest
 
 from nemodeploy.core import images
 from nemodeploy.core.sections import Section
+from nemodeploy.core.spec import Registry
 from nemodeploy.runtimes import RUNTIMES
+from nemodeploy.values import Secret
 
 IMAGE = "nvcr.io#nvidia/nemo:24.01.framework"
 
@@ -62,3 +64,38 @@ def test_an_image_counts_only_with_the_size_that_was_noted(tmp_path: Path, size:
 def test_the_newest_words_of_a_log_that_redraws_itself() -> None:
     assert images.last_words("first\n\x1b[2K 10%\r 20%\r\n\n") == "20%"
     assert images.last_words("") == ""
+
+
+@pytest.mark.parametrize(
+    ("image", "host"),
+    [
+        (IMAGE, "nvcr.io"),
+        ("docker://127.0.0.1:5000/a/b:1", "127.0.0.1:5000"),
+        ("$oauthtoken@nvcr.io#nvidia/nemo:1", "nvcr.io"),
+        ("vllm/vllm-openai:v1", ""),
+        ("ubuntu@sha256:12", ""),
+        ("/shared/x.sqsh", ""),
+    ],
+)
+def test_an_image_names_its_registry_or_none(image: str, host: str) -> None:
+    assert images.registry_of(image) == host
+
+
+def test_enroot_reads_who_asks_from_its_file_and_nothing_of_it_stays(tmp_path: Path) -> None:
+    """The script itself, with a program in enroot's place that shows what it was given."""
+    registry = Registry(host="nvcr.io", user="$oauthtoken", secret="NGC_API_KEY")
+    (tmp_path / "credentials").write_text(images.credentials_text(registry, Secret("canary-'\"$x `id`")))
+    show = 'cat "$ENROOT_CONFIG_PATH/.credentials" >../shown; printf hsqs >"$part"'
+    login = RUNTIMES["pyxis"].login_words
+    script = images.import_script(IMAGE, "it.sqsh", f"{{ {show}; }}", RUNTIMES["pyxis"].is_image, login)
+    work = tmp_path / "it.work"
+    work.mkdir()
+    (tmp_path / "credentials").rename(work / "credentials")
+    (work / "import.sh").write_text(script)
+    subprocess.run(["sh", work / "import.sh", work], check=True)
+    lines = (tmp_path / "shown").read_text().splitlines()
+    wanted = "login $oauthtoken password canary-'\"$x `id`"
+    assert lines == [f"machine nvcr.io {wanted}", f"machine authn.nvidia.com {wanted}"]
+    assert (tmp_path / "it.sqsh").read_text() == "hsqs"
+    (tmp_path / "shown").unlink()
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file() and b"canary" in file.read_bytes()] == []
