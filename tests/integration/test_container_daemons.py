@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -119,6 +120,28 @@ def test_containers_end_by_themselves_when_all_that_could_end_them_was_killed_ou
     contained.home.up(*contained.words)
     assert contained.home.run("down", NAME).returncode == 0
     assert contained.ask("ps", "--all", "--quiet") == []
+
+
+def test_a_secret_reaches_the_server_and_nothing_that_can_be_inspected(contained: Box, tmp_path: Path) -> None:
+    document = yaml.safe_load((contained.home.config / "clusters/sandbox.yaml").read_text())
+    cluster = str(tmp_path / "secretive.yaml")
+    Path(cluster).write_text(yaml.safe_dump(document | {"secrets": ["HF_TOKEN"]}))
+    contained.home.up(*contained.words, "--cluster", cluster, HF_TOKEN="canary-3c7e")
+    assert {rank.get("HF_TOKEN") for rank in contained.ranks()} == {"canary-3c7e"}
+    shown = contained.sandbox.exec("sh", "-c", f"{contained.runtime} inspect $({contained.runtime} ps --quiet)").stdout
+    assert "NEMODEPLOY_KEEPER" in shown
+    assert "canary" not in shown
+    assert b"canary" not in b"".join(map(_words, Path("/proc").glob("[0-9]*/cmdline")))
+    assert contained.home.run("down", NAME, "--cluster", cluster).returncode == 0
+    kept = ["grep", "-rlF", "canary-3c7e", str(contained.sandbox.place.root), str(contained.home.path), str(tmp_path)]
+    assert subprocess.run(kept, capture_output=True, text=True, check=False).stdout == ""
+
+
+def _words(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def test_a_lease_ends_containers_too(contained: Box) -> None:
