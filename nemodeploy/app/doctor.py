@@ -138,6 +138,9 @@ def _own(wanted: Wanted, answers: Mapping[str, Section]) -> Iterator[Check]:
         )
     elif answers["own.runtime"].status == 0:
         yield ok("runtime", plan.runtime)
+    elif plan.modules or plan.prolog:
+        what = f"{plan.runtime} is not on the login host as it is; on a node a module may bring it"
+        yield warning("runtime", what, "nemodeploy doctor --job tries it there")
     else:
         yield failed(
             "runtime", f"{plan.runtime} is not installed on the login host", "another runtime:, or ask the site"

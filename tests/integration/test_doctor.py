@@ -460,6 +460,13 @@ def test_a_container_that_does_not_start_is_told_in_its_own_words(bed: Bed) -> N
     nothing_is_left(bed)
 
 
+def test_a_runtime_that_a_module_may_bring_is_not_called_missing(bed: Bed) -> None:
+    bed.real(runtime="apptainer", images={"nemo-eval": "/x.sif"}, modules=["apptainer/1.3"])
+    _, checks = bed.doctor(*H100)
+    (runtime,) = [one for one in checks if one["name"] == "runtime"]
+    assert (runtime["result"], "a module may bring it" in runtime["says"]) == ("warning", True), runtime
+
+
 def test_a_job_that_is_refused_or_waits_too_long_is_told_and_taken_back(bed: Bed) -> None:
     bed.scontrol(f"nodename={EVERY_NODE}", "state=drain", "reason=flood")
     try:
