@@ -13,7 +13,7 @@ from nemodeploy.core.decode import Plugins
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.plan import Bundle, Plan, manifest
 from nemodeploy.core.rendering import render
-from nemodeploy.core.spec import Draft, Hardware, Spec
+from nemodeploy.core.spec import Cluster, Draft, Hardware, Spec
 from nemodeploy.engines import ENGINES
 from nemodeploy.engines.base import Engine, Phase, Probe
 from nemodeploy.runtimes import RUNTIMES
@@ -104,7 +104,13 @@ def _values(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) 
         "launch": _launch(spec, engine, runtime, scheduler.bind),
         "submit": Submit(words=scheduler.submit_words(spec)),
         "runtime_template": runtime.template,
+        "site": spec.cluster,
     }
+
+
+def site_text(cluster: Cluster, templates: Mapping[str, str]) -> str:
+    """What a site wants before anything is started, as shell text; empty: nothing."""
+    return render(templates, "common/site.sh.j2", site=cluster)
 
 
 def with_manifest(plan: Plan, bundle: Bundle) -> Mapping[str, str]:
@@ -168,8 +174,8 @@ def _plan(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) ->
         checkpoint_kind=spec.checkpoint_kind,
         checkpoint_gb=checkpoint.size_gb,
         environment=tuple(sorted(spec.environment.items())),
-        modules=spec.modules,
-        prolog=spec.prolog,
+        modules=spec.cluster.modules,
+        prolog=spec.cluster.prolog,
         secrets=spec.secrets,
         prompting=spec.model.prompting,
         endpoint_host=spec.cluster.endpoint_host,

@@ -10,6 +10,7 @@ from nemodeploy.adapters import resources
 from nemodeploy.adapters.clock import Clock
 from nemodeploy.app.site import Site
 from nemodeploy.app.wanted import secrets
+from nemodeploy.assembly import site_text
 from nemodeploy.core import images
 from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.diagnosis import Log, diagnose
@@ -42,6 +43,7 @@ class Order:
     file: str
     partition: str
     account: str
+    before: str = ""
     credentials: str = field(default="", repr=False)
 
     @property
@@ -65,10 +67,11 @@ def order(image: str, runtime: Runtime, *, partition: str, account: str) -> Orde
     return Order(image=image, runtime=runtime, file=file, partition=partition, account=account)
 
 
-def with_credentials(wanted: Order, cluster: Cluster, environment: Mapping[str, str]) -> Order:
-    """The order with what the image's registry wants, where the cluster file names that. Raises BadInput when the
-    secret is not set."""
+def at(cluster: Cluster, wanted: Order, environment: Mapping[str, str]) -> Order:
+    """The order with what a site wants first, and with what the image's registry wants, where the cluster file names
+    that. Raises BadInput when the secret is not set."""
     host = images.registry_of(wanted.image)
+    wanted = replace(wanted, before=site_text(cluster, resources.templates()))
     for registry in cluster.registries:
         if registry.host == host:
             password = secrets((registry.secret,), environment)[registry.secret]
@@ -119,7 +122,7 @@ def pull(site: Site, clock: Clock, wanted: Order, say: Say) -> Imported:
 def _start(site: Site, wanted: Order) -> None:
     runtime = wanted.runtime
     words = runtime.import_words(wanted.image)
-    text = images.import_script(wanted.image, wanted.file, words, runtime.is_image, runtime.login_words)
+    text = images.import_script(wanted.image, wanted.file, words, runtime.is_image, runtime.login_words, wanted.before)
     start = (
         site.scheduler.errand_script(wanted.job, wanted.partition, wanted.account)
         if wanted.partition

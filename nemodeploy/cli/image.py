@@ -44,7 +44,7 @@ def pull(what: str, partition: str, again: bool, cluster: str | None, as_json: b
     site_cluster, image, runtime = _meant(what, cluster, **typed)
     account = images.account_of(cluster or site_cluster.name) if partition else ""
     wanted = images.order(image, runtime, partition=partition, account=account)
-    wanted = images.with_credentials(wanted, site_cluster, os.environ)
+    wanted = images.at(site_cluster, wanted, os.environ)
     said: list[str] = []
 
     def say(elapsed: float, text: str) -> None:

@@ -12,6 +12,7 @@ from nemodeploy.core.reading import REQUIRED, Reader
 from nemodeploy.core.spec import Cluster, Registry, Ssh
 
 TRANSPORTS = ("auto", "paramiko", "openssh", "local")
+MODULE = r"/?[A-Za-z0-9_][A-Za-z0-9_.+@:/-]*"
 REGISTRY = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d{1,5})?"
 HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
 HOST_KEY = r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,}={0,3}( .*)?"
@@ -48,8 +49,19 @@ def read_cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluste
         endpoint_host=reader.text("endpoint_host", "", pattern=HOST, like="a host name"),
         lease_minimum_s=reader.section("lease").integer("minimum_s", DEFAULTS.data["lease"]["minimum_s"], most=86400),
         storage_gb_per_s=reader.number("storage_gb_per_s", DEFAULTS.data["storage_gb_per_s"], most=1e6),
+        modules=reader.texts("modules", pattern=MODULE, like="the name of a module such as cuda/12.4"),
+        prolog=_prolog(reader),
         registries=tuple(_registries(reader)),
     )
+
+
+def _prolog(reader: Reader) -> tuple[str, ...]:
+    """The site's own lines of shell, which nobody can check; so somebody has to vouch for them."""
+    lines = reader.texts("prolog", like="lines of shell, each in one line")
+    if lines and not reader.flag("allow_raw", False):
+        reader.complain("prolog", "is shell that nobody checks", "allow_raw: true beside it, once you have read it")
+    reader.ignore("allow_raw")
+    return lines
 
 
 def _registries(reader: Reader) -> Iterator[Registry]:

@@ -39,7 +39,6 @@ LIKE_VARIABLE = "letters, digits and _, and none of the loader's or Slurm's; tok
 
 SHORTEST_S = 120
 LONGEST_S = 366 * 86400
-MODULE = r"/?[A-Za-z0-9_][A-Za-z0-9_.+@:/-]*"
 ONLY_IN_CLUSTER_FILES = (
     "ssh",
     "root",
@@ -118,8 +117,6 @@ def read_settings(reader: Reader, *, name: str, profile: str, model: Model, clus
         program=_programs(reader, engine, plugins.engines),
         mounts=reader.texts("mounts", pattern=MOUNT, like=LIKE_MOUNT),
         environment=reader.table("env", names=RESERVED + IDENTIFIER, like=LIKE_VARIABLE),
-        modules=reader.texts("modules", pattern=MODULE, like="the name of a module such as cuda/12.4"),
-        prolog=_prolog(reader),
         secrets=reader.texts(
             "secrets", pattern=NOT_OURS + IDENTIFIER, like="the names of environment variables", shown=False
         ),
@@ -188,15 +185,6 @@ def _slurm(reader: Reader) -> SlurmOptions:
             "extra_args", pattern=r"-[^\x00-\x1f\x7f]+", like="sbatch options, each beginning with -"
         ),
     )
-
-
-def _prolog(reader: Reader) -> tuple[str, ...]:
-    """The site's own lines of shell, which nobody can check; so somebody has to vouch for them."""
-    lines = reader.texts("prolog", like="lines of shell, each in one line")
-    if lines and not reader.flag("allow_raw", False):
-        reader.complain("prolog", "is shell that nobody checks", "allow_raw: true beside it, once you have read it")
-    reader.ignore("allow_raw")
-    return lines
 
 
 def _gpu_request(reader: Reader, hardware: Hardware) -> str:

@@ -84,26 +84,26 @@ def told(plan: Plan, answer: Section) -> str:
     return f" · every node imports the image by itself (nemodeploy image pull {plan.profile})"
 
 
-def import_script(image: str, name: str, words: str, check: str, login: str) -> str:
+def import_script(image: str, name: str, words: str, check: str, login: str, before: str) -> str:
     """The script that imports an image, run in `<root>/images/NAME.work`: `words` make the file $part, and `check` says
     whether it is one. `login` tells the runtime $registry, $registry_user and $registry_password, if there are any; the
-    file they come in is gone before anything else is done. Its last act is to write `status`; the image gets its name
-    only when it is whole."""
+    file they come in is gone before anything else is done. `before` is what the site wants first. Its last act is to
+    write `status`; the image gets its name only when it is whole.
+    """
     return f"""\
 #!/bin/sh
 # Imports {comment(image)} once, for all nodes and all starts; written by `nemodeploy image pull`.
 umask 077
 cd "$1" || exit 1
 export LC_ALL=C
-begun=$(date +%s)
-part=$PWD/part
-file=$PWD/../{shlex.quote(name)}
 if [ -r credentials ]; then
   . ./credentials
   rm -f credentials
-  {login}
 fi
 import() {{
+  begun=$(date +%s)
+  part=$PWD/part
+  file=$PWD/../{shlex.quote(name)}
   {words} || return $?
   {check} || {{ echo "what was made is no image" >&2; return 65; }}
   {{
@@ -113,9 +113,12 @@ import() {{
   }} >noted &&
     mv "$part" "$file" && mv noted "$file.txt"
 }}
+(
+{before}[ -z "${{registry:-}}" ] || {{ {login}; }}
 import
+)
 status=$?
-rm -rf "$part" .credentials
+rm -rf part .credentials
 echo "$status" >status.new && mv status.new status
 """
 

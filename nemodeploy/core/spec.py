@@ -228,7 +228,8 @@ class Registry:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
     """A site: how to reach it, where things are on it, and how it asks for GPUs. `stand_in`: other programs and
-    weights take the place of the model's own. `partition`: the site's own, for whoever asks without a deployment.
+    weights take the place of the model's own. `modules` and `prolog`: what is loaded and run before anything starts.
+    `partition`: the site's own, for whoever asks without a deployment.
     """
 
     name: str
@@ -243,6 +244,8 @@ class Cluster:
     endpoint_host: str
     lease_minimum_s: int
     storage_gb_per_s: float
+    modules: tuple[str, ...] = ()
+    prolog: tuple[str, ...] = ()
     registries: tuple[Registry, ...] = ()
     partition: str = ""
 
@@ -275,8 +278,6 @@ class Draft:
     program: tuple[str, ...]
     mounts: tuple[str, ...]
     environment: Mapping[str, str]
-    modules: tuple[str, ...]
-    prolog: tuple[str, ...]
     secrets: tuple[str, ...]
     origins: Mapping[Path, Origin]
 

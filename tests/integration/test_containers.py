@@ -255,6 +255,26 @@ def test_a_registry_that_wants_a_password_gets_it_and_nobody_else_does(
     assert subprocess.run(kept, capture_output=True, text=True, check=False).stdout == ""
 
 
+@pytest.mark.parametrize("where", [(), ("--partition", "batch")])
+def test_a_runtime_that_comes_by_a_module_imports_too(contained: Home, tmp_path: Path, where: tuple[str, ...]) -> None:
+    program, module = tmp_path / "bin/apptainer", tmp_path / "modules/apptainer"
+    for path in (program, module):
+        path.parent.mkdir()
+    program.write_text('#!/bin/sh\nprintf "%32sSIF_MAGIC from a module" "" >"$3"\n')
+    program.chmod(0o755)
+    module.write_text(f"#%Module1.0\nprepend-path PATH {program.parent}\n")
+    words = ("image", "pull", "docker://127.0.0.1:9/by/module:1", "--again", "--json", *where, "--cluster")
+    document = yaml.safe_load((contained.config / "clusters/sandbox.yaml").read_text())
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(yaml.safe_dump(document | {"modules": [str(module)]}))
+    done = contained.run(*words, str(cluster))
+    assert done.returncode == 0, done.stderr
+    assert Path(json.loads(done.stdout)["file"]).read_text().endswith("from a module")
+    cluster.write_text(yaml.safe_dump(document | {"modules": ["no/such"]}))
+    done = contained.run(*words, str(cluster))
+    assert (done.returncode, "a module of the cluster file could not be loaded" in done.stderr) == (12, True)
+
+
 def test_half_an_image_is_not_taken_for_one(contained: Home, layout: str, tmp_path: Path) -> None:
     cluster = spoilt(contained, tmp_path, "images", {"nemo-eval": layout})
     done = contained.run("image", "pull", layout, "--cluster", cluster, "--json", "--again")

@@ -128,7 +128,7 @@ def test_every_shipped_file_is_read() -> None:
 
 
 def test_lines_of_shell_are_taken_where_somebody_vouches_for_them() -> None:
-    assert spec("allow_raw: true\nprolog: ['ulimit -l unlimited']").prolog == ("ulimit -l unlimited",)
+    assert spec("allow_raw: true\nprolog: ['ulimit -l unlimited']").cluster.prolog == ("ulimit -l unlimited",)
 
 
 GPUS = "ssh: {host: login}\ngpus: {h100: {defaults: {time: 2h, KEY: 1}}, cpu: {defaults: {time: 1h}}}"

@@ -87,7 +87,7 @@ def test_enroot_reads_who_asks_from_its_file_and_nothing_of_it_stays(tmp_path: P
     (tmp_path / "credentials").write_text(images.credentials_text(registry, Secret("canary-'\"$x `id`")))
     show = 'cat "$ENROOT_CONFIG_PATH/.credentials" >../shown; printf hsqs >"$part"'
     login = RUNTIMES["pyxis"].login_words
-    script = images.import_script(IMAGE, "it.sqsh", f"{{ {show}; }}", RUNTIMES["pyxis"].is_image, login)
+    script = images.import_script(IMAGE, "it.sqsh", f"{{ {show}; }}", RUNTIMES["pyxis"].is_image, login, "")
     work = tmp_path / "it.work"
     work.mkdir()
     (tmp_path / "credentials").rename(work / "credentials")
