@@ -166,7 +166,7 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) 
         missing = [name for name, pack in PACKS.items() if not packs.installed(pack)]
         if missing:
             click.echo(f"  nemodeploy sandbox engines install {' '.join(missing)}", err=True)
-    profile = "h100x16" if serving.scheduler == "slurm" else "h200x8"  # without a scheduler: one host
+    profile = "h200x8" if serving.one_host else "h100x16"
     click.echo(f"  nemodeploy up --profile {profile}", err=True)
 
 

@@ -172,8 +172,8 @@ def ssh_config(settings: Settings, port: int) -> str:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Software:
     """What takes the place of the engines' programs and of the models' checkpoints, and what people are told of it;
-    `stand_in`: the weights are not the models' own. `runtime`, `image`, `mounts` and `scheduler` are as in any
-    cluster file.
+    `stand_in`: the weights are not the models' own. `runtime`, `image` and `mounts` are as in any cluster
+    file; `one_host`: the login node serves by itself, without Slurm.
 
     `checkpoints` gives a path for each model, or one for each kind of checkpoint.
     """
@@ -185,7 +185,7 @@ class Software:
     runtime: str = "none"
     image: str = ""
     mounts: tuple[str, ...] = ()
-    scheduler: str = "slurm"
+    one_host: bool = False
 
 
 def cluster_file(place: Place, software: Software, *, plain: bool, libraries: str = "") -> str:
@@ -207,7 +207,7 @@ def cluster_file(place: Place, software: Software, *, plain: bool, libraries: st
         checkpoints="".join(f"\n  {name}: {json.dumps(path)}" for name, path in software.checkpoints.items()),
         environment=json.dumps(environment),
         plain="port: auto\nendpoint_host: 127.0.0.1\n" if plain else "",
-        scheduler=_SLURM if software.scheduler == "slurm" else f"scheduler: {software.scheduler}\n",
+        scheduler="scheduler: none\n" if software.one_host else _SLURM,
     )
 
 

@@ -57,7 +57,7 @@ class Docker(RealRuntime):
             raise PreflightFailed(f"docker's daemon did not start: {done.stderr.strip()[-200:]}")
         with empty_archive(sandbox) as archive:
             run((str(starter), "import", str(archive), IMAGE))
-        return replace(software, runtime=DOCKER, scheduler="none", image=IMAGE, mounts=mounts(software))
+        return replace(software, runtime=DOCKER, one_host=True, image=IMAGE, mounts=mounts(software))
 
 
 def _socket(place: Place) -> str:
