@@ -61,6 +61,18 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", 
     raise unknown_outcome(token, site.cluster, problem)
 
 
+def end_for_user(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False) -> Ended:
+    """As `end`. Interrupted it goes on, and hurries; interrupted again it raises OutcomeUnknown."""
+    try:
+        try:
+            return end(site, ports, token, why=why, hard=hard)
+        except KeyboardInterrupt:
+            return end(site, ports, token, why=why, hard=True)
+    except KeyboardInterrupt:
+        problem = "interrupted again and again before that was verified"
+        raise unknown_outcome(token, site.cluster, problem) from None
+
+
 def _see(site: Site, token: Token, job_id: str) -> Seen:
     """One look; a job id that was seen before is not forgotten here because its files are gone."""
     look = site.look()

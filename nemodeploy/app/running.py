@@ -11,7 +11,7 @@ from typing import Any
 from nemodeploy.app import connecting, ending
 from nemodeploy.app.connecting import Connection
 from nemodeploy.app.ports import Ports, Reporter
-from nemodeploy.app.site import Site, unknown_outcome
+from nemodeploy.app.site import Site
 from nemodeploy.app.up import IfTaken, Request, up
 from nemodeploy.app.watching import Up
 from nemodeploy.errors import NemodeployError
@@ -96,13 +96,7 @@ def _take_down(site: Site, ports: Ports, ran: Ran, token: Token, *, hard: bool) 
     """Verified. Interrupted once more, it hurries; what cannot be shown is raised unless the command failed anyway."""
     begun, phase, ran.phase = ports.clock.now(), ran.phase, "down"
     try:
-        try:
-            ended = ending.end(site, ports, token, hard=hard)
-        except KeyboardInterrupt:
-            try:
-                ended = ending.end(site, ports, token, hard=True)
-            except KeyboardInterrupt:
-                raise unknown_outcome(token, site.cluster, "interrupted while taking it down") from None
+        ended = ending.end_for_user(site, ports, token, hard=hard)
     except NemodeployError as error:
         if not ran.failed:
             raise

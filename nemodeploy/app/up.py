@@ -22,7 +22,6 @@ from nemodeploy.errors import (
     CancelledByUser,
     ClusterUnreachable,
     InterruptedBeforeSubmission,
-    NemodeployError,
     OutcomeUnknown,
     PreflightFailed,
 )
@@ -208,12 +207,7 @@ def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token]) -> Exce
             hint=f"nemodeploy status {name}, or nemodeploy down {name}",
             token=str(token),
         )
-    try:
-        ended = ending.end(site, ports, token, why="cancelling")
-    except KeyboardInterrupt:
-        with contextlib.suppress(NemodeployError, KeyboardInterrupt):
-            site.cancel(token, gently=False)
-        return unknown_outcome(token, site.cluster, "cancelled, but interrupted again before that was verified")
+    ended = ending.end_for_user(site, ports, token, why="cancelling")
     if not ended.submitted:
         return InterruptedBeforeSubmission("interrupted; nothing was submitted", token=str(token))
     return CancelledByUser(f"cancelled; job {ended.job_id} is verified gone", token=str(token))
