@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import io
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from nemodeploy.values import HttpRequest
@@ -15,13 +15,22 @@ CAP_BYTES = 16 * 2**20
 LINE_BYTES = 2**20
 
 
-def exchange(stream: socket.socket, host: str, request: HttpRequest, *, timeout_s: float) -> tuple[int, str]:
+def exchange(
+    stream: socket.socket,
+    host: str,
+    request: HttpRequest,
+    *,
+    timeout_s: float,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> tuple[int, str]:
     """Status and body, the body cut at 16 MiB. Raises TimeoutError, OSError or HTTPException; leaves the stream open.
+    `meanwhile` is done while the server is at it.
 
     http.client's own connection closes its socket before the body of an HTTP/1.0 answer is read. A socket survives
     that while a file on it is open; an SSH channel does not, and the body is lost (paramiko 5.1, about 1 in 20 times).
     """
     _send(stream, host, request, timeout_s)
+    meanwhile()
     with contextlib.closing(
         http.client.HTTPResponse(cast(socket.socket, _Source(stream)), method=request.method)
     ) as response:

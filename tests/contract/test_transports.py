@@ -117,6 +117,11 @@ def test_where_forwarding_is_forbidden_bytes_go_through_a_command(
         transport.tunnel("127.0.0.1", 1)
 
 
+def test_without_a_relay_a_closed_port_is_unreachable_just_so(transport: Transport) -> None:
+    with pytest.raises(ClusterUnreachable):
+        transport.tunnel("127.0.0.1", 1, relay=False)
+
+
 def test_a_connection_that_falls_silent_is_noticed_long_before_the_deadline(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
