@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +122,9 @@ def test_without_a_relay_a_closed_port_is_unreachable_just_so(transport: Transpo
         transport.tunnel("127.0.0.1", 1, relay=False)
 
 
-def test_a_connection_that_falls_silent_is_noticed_long_before_the_deadline(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paramiko_ssh, "KEEPALIVE_S", 0.5)
-    monkeypatch.setattr(paramiko_ssh, "DEAD_AFTER_S", 3.0)
+@pytest.fixture
+def proxied(sandbox: Sandbox, tmp_path: Path) -> Iterator[tuple[paramiko_ssh.ParamikoTransport, Proxy]]:
+    """By paramiko, through a proxy that can fall silent."""
     state = sandbox.state()
     assert state is not None
     proxy = Proxy(state.port)
@@ -134,13 +132,41 @@ def test_a_connection_that_falls_silent_is_noticed_long_before_the_deadline(
     document["ssh"] = {**document["ssh"], "host": SSH_ALIAS, "config": str(proxy.ssh_config(sandbox.place, tmp_path))}
     (tmp_path / "through.yaml").write_text(yaml.safe_dump(document))
     transport = paramiko_ssh.ParamikoTransport(cluster(str(tmp_path / "through.yaml")))
-    try:
-        assert run(transport, "sleep 5; echo slow\n")[1] == "slow\n", "an answer that takes its time is no silence"
-        transport.close()
-        proxy.arm(20_000, silent=True)
-        with pytest.raises(ClusterUnreachable, match="silent for 3 s"):
-            run(transport, f"true # {'x' * 40_000}\n", 90)
-        assert run(transport, "echo again\n")[1] == "again\n"
-    finally:
-        transport.close()
-        proxy.close()
+    yield transport, proxy
+    transport.close()
+    proxy.close()
+
+
+def test_a_connection_that_falls_silent_is_noticed_long_before_the_deadline(
+    proxied: tuple[paramiko_ssh.ParamikoTransport, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paramiko_ssh, "KEEPALIVE_S", 0.5)
+    monkeypatch.setattr(paramiko_ssh, "DEAD_AFTER_S", 3.0)
+    transport, proxy = proxied
+    assert run(transport, "sleep 5; echo slow\n")[1] == "slow\n", "an answer that takes its time is no silence"
+    transport.close()
+    proxy.arm(20_000, silent=True)
+    with pytest.raises(ClusterUnreachable, match="silent for 3 s"):
+        run(transport, f"true # {'x' * 40_000}\n", 90)
+    assert run(transport, "echo again\n")[1] == "again\n"
+
+
+def test_a_command_that_the_server_does_not_take_up_is_given_up(
+    proxied: tuple[paramiko_ssh.ParamikoTransport, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paramiko_ssh, "CONNECT_WITHIN_S", 2.0)
+    transport, proxy = proxied
+    proxy.arm(10**9, silent=True)
+    transport.open()
+    real = paramiko.Transport.open_session
+
+    def then_silent(self: paramiko.Transport, *words: Any, **more: Any) -> paramiko.Channel:
+        channel = real(self, *words, **more)
+        proxy.left = 0
+        return channel
+
+    monkeypatch.setattr(paramiko.Transport, "open_session", then_silent)
+    with pytest.raises(ClusterUnreachable, match="broke"):
+        run(transport, "echo never\n", 90)
+    monkeypatch.setattr(paramiko.Transport, "open_session", real)
+    assert run(transport, "echo again\n")[1] == "again\n"

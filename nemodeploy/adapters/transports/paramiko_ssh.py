@@ -12,6 +12,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 import paramiko
 
@@ -33,6 +34,7 @@ from nemodeploy.values import Command, Completed
 # The server is asked for a sign of life so often; without one for so long the connection is dead, whatever TCP says.
 KEEPALIVE_S = 15.0
 DEAD_AFTER_S = 45.0
+WATCH_EVERY_S = 1.0
 ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, 5.1
 SHELL = "exec env LC_ALL=C sh -s"  # understood by every login shell, csh included
 
@@ -136,12 +138,8 @@ class ParamikoTransport:
             assert transport is not None
             channel = _session(transport)
             channel.settimeout(CONNECT_WITHIN_S)
-            give_up = threading.Timer(CONNECT_WITHIN_S, transport.close)  # exec_command itself waits for ever
-            give_up.start()
-            try:
+            with self._pulse.within(CONNECT_WITHIN_S):  # exec_command itself waits for ever
                 channel.exec_command(command)
-            finally:
-                give_up.cancel()
             return channel
         except (paramiko.SSHException, OSError, EOFError) as error:
             self.close()
@@ -171,16 +169,35 @@ class ParamikoTransport:
 
 
 class _Pulse:
-    """Asks the server for a sign of life for as long as a connection stands, in a thread of its own."""
+    """Asks the server for a sign of life for as long as a connection stands, and ends one on which an answer has not
+    come in time, in threads of its own: a timer for each call would cost as much as a fortieth of it."""
 
     def __init__(self, transport: paramiko.Transport | None) -> None:
         self.transport, self.heard = transport, time.monotonic()
-        if transport:
-            threading.Thread(target=self._beat, args=(transport,), daemon=True).start()
+        self._deadlines: dict[object, float] = {}
+        for work in (self._beat, self._watch) if transport else ():
+            threading.Thread(target=work, args=(transport,), daemon=True).start()
 
     @property
     def is_dead(self) -> bool:
         return self.transport is not None and time.monotonic() - self.heard > DEAD_AFTER_S
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """What is done in the block ends in time, or the connection does."""
+        this = object()
+        self._deadlines[this] = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            del self._deadlines[this]
+
+    def _watch(self, transport: paramiko.Transport) -> None:
+        while transport.is_active():
+            now = time.monotonic()
+            if any(deadline < now for deadline in tuple(self._deadlines.values())):
+                transport.close()
+            time.sleep(WATCH_EVERY_S)
 
     def _beat(self, transport: paramiko.Transport) -> None:
         while transport.is_active():
