@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
 from nemodeploy.adapters.resources import slurm_directory
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.place import Place
+
+# On a machine that others use, too, no example is wrong because it is slow.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 NAME = "nemotron-4-340b-instruct"

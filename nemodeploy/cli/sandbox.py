@@ -139,7 +139,8 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) 
     try:
         cluster_file.parent.mkdir(parents=True, exist_ok=True)
         before = sandbox.state()
-        state = sandbox.up(mode, chosen)
+        spank = REAL[runtime].spank(sandbox, program) if runtime != "none" else ""
+        state = sandbox.up(mode, chosen, spank)
         if runtime != "none":
             serving = REAL[runtime].in_image(serving, sandbox, program)
         new = cluster_file.with_suffix(".new")
@@ -178,7 +179,7 @@ def install_slurm(version: str | None, as_json: bool) -> None:
 
     VERSION is 20.11, 22.05, 24.11 or newest (Debian's, from this machine's mirror); without it, the one that the
     machine's own package sources have, with an SSH server and whatever else is missing here. It may also be apptainer,
-    podman or docker, for `sandbox up --runtime apptainer`.
+    podman or docker, for `sandbox up --runtime apptainer`; pyxis and enroot have to be on the machine.
     """
     from nemodeploy.cli.words import tell
     from nemodeploy.sandbox.runtimes import REAL

@@ -18,21 +18,35 @@ class Pyxis(Container):
     example = "for example nvcr.io#nvidia/nemo:24.01.framework"
     unmountable = ":,"
     suffix = "sqsh"
-    # NVIDIA's registry lets another host decide who may; enroot wants both in its file.
+    # NVIDIA's registry lets another host decide who may; enroot wants both in its file, without a port. It takes what
+    # begins with a dollar sign for a variable's name (enroot 4.1, src/common.sh).
     login_words = (
-        'for machine in "$registry" $([ "$registry" != nvcr.io ] || echo authn.nvidia.com); do '
-        """printf 'machine %s login %s password %s\\n' "$machine" "$registry_user" "$registry_password"; done"""
+        """word=$registry_password; case $word in \\$*) export registry_password; word='$registry_password' ;; esac; """
+        'for machine in "${registry%:*}" $([ "$registry" != nvcr.io ] || echo authn.nvidia.com); do '
+        """printf 'machine %s login %s password %s\\n' "$machine" "$registry_user" "$word"; done"""
         ' >.credentials; export ENROOT_CONFIG_PATH="$PWD"'
     )
     is_image = '[ "$(head -c 4 "$part")" = hsqs ]'
     causes = (
         Cause(
             key="no-pyxis",
-            pattern=r"unrecognized option '--container|pyxis.* not found|Incompatible plugin version",
+            pattern=r"unrecognized option '--container|plugin \"pyxis\" .*not found|Incompatible plugin version",
             meaning="pyxis is not installed there, or not for this Slurm",
             advice="another runtime (--set runtime=apptainer), or ask the site",
         ),
         *IMAGE_CAUSES,
+        Cause(
+            key="image-file",
+            pattern=r"pyxis: .*\[ERROR\] No such file or directory",
+            meaning="the image is not on the node",
+            advice="check images: in the cluster file, as the nodes see it",
+        ),
+        Cause(
+            key="image-format",
+            pattern=r"Invalid image format|Can't find a SQUASHFS superblock|File system corruption detected",
+            meaning="that is no image",
+            advice="name a .sqsh file or REGISTRY#IMAGE in images:",
+        ),
         Cause(
             key="image-disk",
             pattern=r"(mksquashfs|enroot).*No space left on device|Failed to write to output filesystem",
@@ -53,7 +67,7 @@ class Pyxis(Container):
         ),
         Cause(
             key="mount",
-            pattern=r"could not add mount entry|mount source|failed to mount",
+            pattern=r"could not add mount entry|mount source|failed to mount|container-mounts: source path does not",
             meaning="something that is to be mounted is not on the node",
             advice="check mounts:, checkpoints: and root: in the cluster file as the nodes see them",
         ),
@@ -65,9 +79,10 @@ class Pyxis(Container):
         ),
         Cause(
             key="image",
-            pattern=r"pyxis: (failed|couldn't)|failed to (import|create container)",
+            pattern=r"pyxis: (failed|couldn't|container (start failed|exited))|failed to (import|create container)",
             meaning="the container could not be made",
             advice="check images: in the cluster file; the lines below it in the log say more",
+            follower=True,
         ),
         Cause(
             key="plugin-stack",

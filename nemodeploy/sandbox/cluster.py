@@ -67,11 +67,11 @@ class Sandbox:
             return None
         return state if state.pid in processes.marked(self.place) else None
 
-    def up(self, mode: str = "auto", slurm: Slurm = MACHINE) -> State:
+    def up(self, mode: str = "auto", slurm: Slurm = MACHINE, spank: str = "") -> State:
         """Start a cold cluster and return when every node is idle; a running one is left as it is.
 
-        `mode` is `auto`, `namespaces` or `plain`. Raises PreflightFailed when something it needs is missing, with
-        the command that installs it, and when one runs already with another Slurm.
+        `mode` is `auto`, `namespaces` or `plain`; `spank`: Slurm's plugstack.conf. Raises PreflightFailed when
+        something it needs is missing, with the command that installs it, and when one runs already with another Slurm.
         """
         path, most = str(self.place.root), LONGEST_SOCKET_PATH - len(STEP_SOCKET)
         if len(path) > most or not re.fullmatch(r"[A-Za-z0-9._/+@=-]+", path):
@@ -88,14 +88,15 @@ class Sandbox:
                 raise PreflightFailed(
                     f"the sandbox runs already, with another Slurm ({running.slurm})", hint="nemodeploy sandbox down"
                 )
-            return running or self._start(mode, slurm)
+            return running or self._start(mode, slurm, spank)
 
-    def _start(self, mode: str, slurm: Slurm) -> State:
+    def _start(self, mode: str, slurm: Slurm, spank: str) -> State:
         chosen = ("namespaces" if namespaces_allowed(slurm.path) else "plain") if mode == "auto" else mode
         processes.end_all(self.place)
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         port = listener.getsockname()[1]
         self._write_files(chosen, port, slurm)
+        (self.place.root / "etc/plugstack.conf").write_text(spank)
         with listener:
             pid = self._launch(chosen, listener, slurm)
         state = State(pid, chosen, port, slurm.name, slurm.path)
@@ -185,7 +186,7 @@ class Sandbox:
         root.chmod(0o700)
         for name in ("spool", "run", "shared", "munge", "shims"):
             shutil.rmtree(root / name, ignore_errors=True)
-        for name in ("etc", "ssh", "log", "run", "spool/ctld", "shared", "dev", "munge", "shims"):
+        for name in ("etc", "ssh", "log", "run", "spool/ctld", "shared", "local", "dev", "munge", "shims"):
             (root / name).mkdir(parents=True, exist_ok=True)
         for node in NODES:
             (root / "spool" / node.name).mkdir(exist_ok=True)
@@ -215,7 +216,6 @@ class Sandbox:
             "etc/slurm.conf": configuration.slurm_conf(settings),
             "etc/gres.conf": configuration.gres_conf(settings),
             "etc/hosts": configuration.hosts(settings),
-            "etc/plugstack.conf": "",
             "ssh/sshd_config": configuration.sshd_config(settings),
             "ssh/config": configuration.ssh_config(settings, port),
         }
@@ -273,7 +273,7 @@ class Sandbox:
             "USER": getpass.getuser(),
             "LOGNAME": getpass.getuser(),
             **kept,
-            "PATH": slurm.path,
+            "PATH": f"{self.place.programs}:{slurm.path}",
             processes.MARK: str(self.place.slurm_conf),
             "PYTHONPATH": str(package),
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -34,7 +34,8 @@ hostname "$1"; ip link set lo up
 until ip link show eth0 >/dev/null 2>&1; do sleep 0.01; done
 ip addr add "$2/24" dev eth0; ip link set eth0 up
 echo 0 2>/dev/null >/proc/sys/net/ipv4/ip_unprivileged_port_start || true
-name=$1 run=$3; shift 3
+mount -t tmpfs -o mode=0755 tmpfs "$4"
+name=$1 run=$3; shift 4
 while :; do
   "$@"
   until [ -e "$run/go-$name" ]; do sleep 0.1; done
@@ -117,8 +118,8 @@ class Init:
         if self.mode == "plain":
             self.nodes[node.name] = self._daemon(*slurmd)
             return
-        run = str(self.place.root / "run")
-        words = ("sh", "-c", NODE_SCRIPT, "node", node.name, node.address, run, *self._unprivileged(), *slurmd)
+        where = (node.name, node.address, str(self.place.root / "run"), str(self.place.local))
+        words = ("sh", "-c", NODE_SCRIPT, "node", *where, *self._unprivileged(), *slurmd)
         process = self._spawn("unshare", "--net", "--uts", "--mount", *words)
         self.nodes[node.name] = process
         self._await(lambda: self._network(process.pid) != self._network(os.getpid()), f"{node.name} got no network")

@@ -81,6 +81,11 @@ class Place:
         return self.root / "programs"
 
     @property
+    def local(self) -> Path:
+        """A disk of each node's own, where nodes are hosts; empty at each start of one."""
+        return self.root / "local"
+
+    @property
     def shared(self) -> Path:
         """The cluster's shared file system, where deployments live; emptied at each start."""
         return self.root / "shared"

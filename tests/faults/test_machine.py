@@ -290,7 +290,6 @@ def test_any_order_of_commands_and_faults(
     kept = settings(
         max_examples=examples,
         stateful_step_count=12,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Deployments, settings=kept)

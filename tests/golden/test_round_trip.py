@@ -29,7 +29,7 @@ def run_rank(place: Path, changes: dict[str, Any], **how: Any) -> None:
     subprocess.run(["bash", script, place, place, "1424"], check=True, timeout=30, **how)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example(value="two\nlines 'and' \"quotes\" $(id) `id` \\", word="a\\")
 @given(value=VALUE, word=VALUE)
 def test_environment_and_words_of_the_program_are_passed_as_they_are(value: str, word: str) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 import signal
 import subprocess
-import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import bcrypt
 import pytest
 import yaml
 
-from nemodeploy.sandbox.cluster import Sandbox
-from nemodeploy.sandbox.place import Place
-from tests.conftest import NAME, Home, make_home
+from tests.conftest import NAME, Home
+from tests.integration.containers import REGISTRY, boxed, contained, layout, registry, sandbox_of, servers, spoilt
+
+__all__ = ("contained", "layout", "registry")  # fixtures
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.long]
 H100 = ("--profile", "h100x16")
@@ -28,57 +24,14 @@ H100 = ("--profile", "h100x16")
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A sandbox whose cluster file names apptainer; what is missing is unpacked where it stays."""
-    root = tmp_path_factory.mktemp("own") / "box"
-    home = make_home(tmp_path_factory.mktemp("home"), NEMODEPLOY_SANDBOX_DIR=str(root))
-    for words in (("install", "apptainer"), ("up", "--runtime", "apptainer")):
-        done = home.run("sandbox", *words, timeout=300)
-        assert done.returncode == 0, done.stderr
-    yield home
-    assert home.run("sandbox", "down").returncode == 0
-
-
-@pytest.fixture
-def contained(box: Home) -> Iterator[Home]:
-    yield box
-    box.run("down", "--all")
-    assert sandbox_of(box).exec("squeue", "--noheader").stdout == "", "a job was left behind"
-
-
-def sandbox_of(home: Home) -> Sandbox:
-    return Sandbox(Place(Path(home.environment["NEMODEPLOY_SANDBOX_DIR"])))
-
-
-def servers(home: Home, image: str = "image") -> list[int]:
-    """The server programs in containers of an image, on all nodes, as this machine numbers them."""
-    found = list[int]()
-    mark = f"SLURM_CONF={sandbox_of(home).place.slurm_conf}".encode()
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            environment = (entry / "environ").read_bytes() if b"gpt_model_file" in words else b""
-        except OSError:
-            continue
-        if {f"APPTAINER_NAME={image}".encode(), mark} <= set(environment.split(b"\0")):
-            found.append(int(entry.name))
-    return found
-
-
-def spoilt(home: Home, tmp_path: Path, key: str, change: object) -> str:
-    """The cluster file with another image or other mounts; its path."""
-    document = yaml.safe_load((home.config / "clusters/sandbox.yaml").read_text())
-    document[key] = change if isinstance(change, dict) else [*document[key], change]
-    path = tmp_path / "spoilt.yaml"
-    path.write_text(yaml.safe_dump(document))
-    return str(path)
+    """Apptainer's."""
+    with boxed(tmp_path_factory, "apptainer") as home:
+        yield home
 
 
 def test_sixteen_ranks_serve_from_containers_and_nothing_of_them_is_left(contained: Home) -> None:
     contained.up(*H100)
-    inside = servers(contained)
-    assert len(inside) >= 16
-    roots = {Path(f"/proc/{pid}/root/").stat().st_ino for pid in inside}
-    assert Path("/").stat().st_ino not in roots
+    assert len(servers(contained)) >= 16
     assert contained.run("generate", NAME, "hello").stdout == "Hello! I am a tiny model on your cluster.\n"
     assert contained.run("down", NAME).returncode == 0
     assert servers(contained) == []
@@ -111,31 +64,6 @@ def test_what_apptainer_refuses_is_told_in_plain_words(
     assert said in done.stderr
 
 
-@pytest.fixture
-def layout(contained: Home) -> str:
-    """The empty image as whoever builds images hands it over: an OCI layout, on the shared file system; its name."""
-    place = sandbox_of(contained).place
-    layer, directory = io.BytesIO(), place.shared / "layout"
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        for path in sorted((place.root / "image").rglob("*")):
-            tar.add(path, str(path.relative_to(place.root / "image")), recursive=False)
-
-    def blob(data: bytes, kind: str) -> dict[str, object]:
-        digest = hashlib.sha256(data).hexdigest()
-        (directory / "blobs/sha256").mkdir(parents=True, exist_ok=True)
-        (directory / "blobs/sha256" / digest).write_bytes(data)
-        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
-
-    layers = [blob(layer.getvalue(), "layer.v1.tar")]
-    tree = {"type": "layers", "diff_ids": [layers[0]["digest"]]}
-    config = {"architecture": {"x86_64": "amd64"}.get(os.uname().machine, "arm64"), "os": "linux", "rootfs": tree}
-    whole = {"schemaVersion": 2, "config": blob(json.dumps(config).encode(), "config.v1+json"), "layers": layers}
-    manifest = blob(json.dumps(whole).encode(), "manifest.v1+json")
-    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
-    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    return f"oci://{directory}"
-
-
 @pytest.mark.parametrize("where", [(), ("--partition", "batch")])
 def test_an_image_is_imported_once_and_then_used(
     contained: Home, layout: str, tmp_path: Path, where: tuple[str, ...]
@@ -153,7 +81,7 @@ def test_an_image_is_imported_once_and_then_used(
     done = contained.run("up", *H100, "--cluster", cluster)
     assert done.returncode == 0, done.stderr
     assert "the image is imported, which saves" in done.stderr
-    assert len(servers(contained, file.name)) >= 16
+    assert len(servers(contained, f"APPTAINER_NAME={file.name}")) >= 16
 
 
 def test_pyxis_gets_a_squashfs_by_enroot_under_its_own_name(contained: Home) -> None:
@@ -178,50 +106,6 @@ def test_pyxis_gets_a_squashfs_by_enroot_under_its_own_name(contained: Home) -> 
         assert file.read_text() == "hsqs and more"  # the whole one is still there
     finally:
         shim.unlink()
-
-
-PUSH = """
-import hashlib, json, pathlib, sys, urllib.request
-layout, address, user, password = sys.argv[1:]
-manager = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-manager.add_password(None, f"http://{address}", user, password)
-opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(manager))
-def ask(method, url, data=None, kind="application/octet-stream"):
-    return opener.open(urllib.request.Request(url, data, {"Content-Type": kind}, method=method))
-blobs = pathlib.Path(layout, "blobs/sha256")
-(manifest,) = json.loads(pathlib.Path(layout, "index.json").read_text())["manifests"]
-for blob in blobs.iterdir():
-    where = ask("POST", f"http://{address}/v2/own/empty/blobs/uploads/").headers["Location"]
-    ask("PUT", f"{where}&digest=sha256:{blob.name}", blob.read_bytes())
-text = blobs.joinpath(manifest["digest"][7:]).read_bytes()
-ask("PUT", f"http://{address}/v2/own/empty/manifests/1", text, manifest["mediaType"])
-"""
-REGISTRY = "127.0.0.1:5077"
-REGISTRY_CONFIG = """\
-version: 0.1
-storage: {{filesystem: {{rootdirectory: {root}/storage}}}}
-http: {{addr: "{address}"}}
-auth: {{htpasswd: {{realm: own, path: {root}/htpasswd}}}}
-"""
-
-
-@pytest.fixture
-def registry(contained: Home, layout: str, tmp_path: Path) -> Iterator[str]:
-    """A real registry on the login node that holds the image and lets one account in; the image's name there."""
-    sandbox, root = sandbox_of(contained), tmp_path / "registry"
-    root.mkdir()
-    hashed = bcrypt.hashpw(b"canary-91c2", bcrypt.gensalt(4)).decode()
-    (root / "htpasswd").write_text(f"$oauthtoken:{hashed}\n")
-    (root / "config.yml").write_text(REGISTRY_CONFIG.format(root=root, address=REGISTRY))
-    serve = f"setsid nohup docker-registry serve {root}/config.yml >{root}/log 2>&1 </dev/null & echo $!"
-    pid = sandbox.exec("sh", "-c", serve).stdout.strip()
-    push = (sys.executable, "-c", PUSH, layout.removeprefix("oci://"), REGISTRY, "$oauthtoken", "canary-91c2")
-    deadline = time.monotonic() + 20
-    while (done := sandbox.exec(*push)).returncode and "refused" in done.stderr and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert done.returncode == 0, done.stderr
-    yield f"docker://{REGISTRY}/own/empty:1"
-    sandbox.exec("kill", pid)
 
 
 def test_a_registry_that_wants_a_password_gets_it_and_nobody_else_does(

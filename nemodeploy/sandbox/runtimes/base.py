@@ -34,6 +34,7 @@ class RealRuntime(ABC):
 
     name: str
     recipe: str
+    version_words: tuple[str, ...] = ("--version",)
 
     def find(self, directory: Path) -> Path | None:
         """Its program below a directory; None where it is not here as this release makes it."""
@@ -51,12 +52,16 @@ class RealRuntime(ABC):
                 unpacked.settle()
                 (unpacked.home / "installed").write_text(self.recipe)
                 found = unpacked.home / "bin" / self.name
-        say(f"{run((str(found), '--version')).strip()} is here: {found}")
+        say(f"{self.name} is here: {found} ({run((str(found), *self.version_words)).strip()})")
         return found
 
     @abstractmethod
     def build(self, unpacked: Unpacked, say: Say) -> None:
         """Get the packages, and make their programs in `bin`."""
+
+    def spank(self, sandbox: Sandbox, program: Path) -> str:
+        """What it adds to Slurm, in the words of plugstack.conf."""
+        return ""
 
     @abstractmethod
     def in_image(self, software: Software, sandbox: Sandbox, program: Path) -> Software:

@@ -286,7 +286,7 @@ def test_no_500_that_the_server_did_not_cause(rig: Rig) -> None:
     """Fuzzed from its own OpenAPI document, over HTTP."""
     document = rig.raw("GET", "/openapi.json")[2]
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(data=st.data(), kind=st.sampled_from([CHAT, TEXT]))
     def fuzz(data: st.DataObject, kind: str) -> None:
         schema = document["paths"][PATHS[kind]]["post"]["requestBody"]["content"]["application/json"]["schema"]

@@ -129,27 +129,27 @@ def answers(text: str, words: list[tuple[str, ...]]) -> None:
             assert "Traceback" not in err.getvalue()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files() | st.text())
 def test_no_file_makes_the_loader_fail_otherwise(text: str) -> None:
     loads(text)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files(), st.lists(WORDS, max_size=3))
 def test_no_input_makes_the_command_fail_otherwise(text: str, words: list[tuple[str, ...]]) -> None:
     answers(text, words)
 
 
 @pytest.mark.long
-@settings(max_examples=16_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=16_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files() | st.text())
 def test_16000_files_for_the_loader(text: str) -> None:
     loads(text)
 
 
 @pytest.mark.long
-@settings(max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files(), st.lists(WORDS, max_size=3))
 def test_6000_command_lines(text: str, words: list[tuple[str, ...]]) -> None:
     answers(text, words)

@@ -183,6 +183,18 @@ BY_APPTAINER = (
     ),
 )
 
+# What pyxis 0.24 and enroot 4.1 say.
+BY_PYXIS = (
+    ("image-file", "slurmstepd-h100-1: error: pyxis:     [ERROR] No such file or directory: /nosuch.sqsh"),
+    ("image-format", "slurmstepd-h100-1: error: pyxis:     [ERROR] Invalid image format: /etc/hosts"),
+    ("mount", "slurmstepd-h100-1: error: pyxis: --container-mounts: source path does not exist: /nosuch"),
+    (
+        "no-internet",
+        "slurmstepd-h100-1: error: pyxis:     curl: (7) Failed to connect to 127.0.0.1 port 9 after 0 ms: Couldn't connect to server",
+    ),
+    ("image", "slurmstepd-h100-1: error: pyxis: container start failed with error code: 127"),
+)
+
 BY_DOCKER = (
     ("image-file", "Error: 127.0.0.1:9/a/b:1: image not known"),
     (
@@ -205,7 +217,11 @@ BY_DOCKER = (
 
 @pytest.mark.parametrize(
     ("runtime", "key", "line"),
-    [*(("apptainer", *row) for row in BY_APPTAINER), *(("podman", *row) for row in BY_DOCKER)],
+    [
+        *(("apptainer", *row) for row in BY_APPTAINER),
+        *(("podman", *row) for row in BY_DOCKER),
+        *(("pyxis", *row) for row in BY_PYXIS),
+    ],
     ids=lambda word: word[:24],
 )
 def test_a_runtimes_lines_are_read_as_what_they_mean(runtime: str, key: str, line: str) -> None:
@@ -223,7 +239,7 @@ def test_a_line_is_read_as_what_it_means(key: str, line: str) -> None:
 def test_every_cause_has_a_line_and_something_to_do() -> None:
     plugins: list[Engine | Runtime | Scheduler] = [*ENGINES.values(), *RUNTIMES.values(), *SCHEDULERS.values()]
     everything = [*GENERAL, *(cause for plugin in plugins for cause in plugin.causes)]
-    assert {cause.key for cause in everything} == {key for key, _ in (*LINES, *BY_APPTAINER, *BY_DOCKER)}
+    assert {cause.key for cause in everything} == {key for key, _ in (*LINES, *BY_APPTAINER, *BY_DOCKER, *BY_PYXIS)}
     assert [cause.key for cause in everything if not cause.advice] == ["cancelled"]
 
 
@@ -235,6 +251,13 @@ def test_a_follower_explains_only_what_nothing_else_does() -> None:
     assert diagnose(logs, 0, OWN).key == "gpu-memory"
     assert diagnose(logs[:1] + logs[2:], 0, OWN).key == "nccl-follower"
     assert diagnose(logs[2:], None, OWN).key == "step"
+
+
+def test_what_pyxis_says_first_is_not_why() -> None:
+    first = "slurmstepd-h100-1: error: pyxis: failed to create container filesystem for image: /nosuch.sqsh\n"
+    log = Log("a.0.log", f"{first}{BY_PYXIS[0][1]}\nslurmstepd-h100-1: error: Failed to invoke spank plugin stack\n")
+    assert diagnose([log], 0, OWN).key == "image-file"
+    assert diagnose([Log("a.0.log", first)], 0, OWN).key == "image"
 
 
 def test_one_endless_line_is_read_in_no_time() -> None:

@@ -81,21 +81,31 @@ def test_an_image_names_its_registry_or_none(image: str, host: str) -> None:
     assert images.registry_of(image) == host
 
 
-def test_enroot_reads_who_asks_from_its_file_and_nothing_of_it_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("host", "password", "machines", "word"),
+    [
+        ("nvcr.io", "canary-'\"$x `id`", ("nvcr.io", "authn.nvidia.com"), "canary-'\"$x `id`"),
+        ("own.site:5000", "canary", ("own.site",), "canary"),
+        ("own.site", "$canary", ("own.site",), "$registry_password"),  # it evaluates that, and nothing else
+    ],
+)
+def test_enroot_reads_who_asks_from_its_file_and_nothing_of_it_stays(
+    tmp_path: Path, host: str, password: str, machines: tuple[str, ...], word: str
+) -> None:
     """The script itself, with a program in enroot's place that shows what it was given."""
-    registry = Registry(host="nvcr.io", user="$oauthtoken", secret="NGC_API_KEY")
-    (tmp_path / "credentials").write_text(images.credentials_text(registry, Secret("canary-'\"$x `id`")))
-    show = 'cat "$ENROOT_CONFIG_PATH/.credentials" >../shown; printf hsqs >"$part"'
-    login = RUNTIMES["pyxis"].login_words
-    script = images.import_script(IMAGE, "it.sqsh", f"{{ {show}; }}", RUNTIMES["pyxis"].is_image, login, "")
+    registry = Registry(host=host, user="$oauthtoken", secret="NGC_API_KEY")
     work = tmp_path / "it.work"
     work.mkdir()
-    (tmp_path / "credentials").rename(work / "credentials")
+    (work / "credentials").write_text(images.credentials_text(registry, Secret(password)))
+    show = 'cat "$ENROOT_CONFIG_PATH/.credentials" >../shown; env >../env; printf hsqs >"$part"'
+    login = RUNTIMES["pyxis"].login_words
+    script = images.import_script(IMAGE, "it.sqsh", f"{{ {show}; }}", RUNTIMES["pyxis"].is_image, login, "")
     (work / "import.sh").write_text(script)
     subprocess.run(["sh", work / "import.sh", work], check=True)
     lines = (tmp_path / "shown").read_text().splitlines()
-    wanted = "login $oauthtoken password canary-'\"$x `id`"
-    assert lines == [f"machine nvcr.io {wanted}", f"machine authn.nvidia.com {wanted}"]
+    assert lines == [f"machine {machine} login $oauthtoken password {word}" for machine in machines]
+    assert (f"registry_password={password}" in (tmp_path / "env").read_text()) == (word != password)
     assert (tmp_path / "it.sqsh").read_text() == "hsqs"
-    (tmp_path / "shown").unlink()
+    for name in ("shown", "env"):
+        (tmp_path / name).unlink()
     assert [file.name for file in tmp_path.rglob("*") if file.is_file() and b"canary" in file.read_bytes()] == []

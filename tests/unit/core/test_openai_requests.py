@@ -182,7 +182,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data(), kind=st.sampled_from([CHAT, TEXT]))
 def test_whatever_the_document_allows_is_answered_or_refused_and_so_is_the_rest(data: st.DataObject, kind: str) -> None:
     schema = DOCUMENT["paths"][PATHS[kind]]["post"]["requestBody"]["content"]["application/json"]["schema"]

@@ -133,7 +133,7 @@ def test_requests_are_json_and_name_what_is_served(engine: str) -> None:
         assert request.path == "/v2/models/the-name/infer"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(ENGINES)), st.integers(0, 999), st.text(max_size=200))
 def test_no_answer_makes_a_reader_raise(engine: str, status: int, body: str) -> None:
     reply = ENGINES[engine].read(status, body, served="m", prompt="p", stop=("x",))
@@ -152,7 +152,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(ENGINES)), JSON)
 def test_no_json_makes_a_reader_raise(engine: str, body: object) -> None:
     reply = ENGINES[engine].read(200, json.dumps(body), served="m", prompt="p", stop=("x",))
