@@ -146,7 +146,7 @@ def _own(wanted: Wanted, answers: Mapping[str, Section]) -> Iterator[Check]:
             "runtime", f"{plan.runtime} is not installed on the login host", "another runtime:, or ask the site"
         )
     if present:
-        yield _image(plan, answers["own.image"].text.strip(), answers["own.imported"])
+        yield _image(wanted, answers["own.image"].text.strip(), answers["own.imported"])
     yield from checkpoint(
         plan.checkpoint,
         plan.checkpoint_kind,
@@ -156,12 +156,14 @@ def _own(wanted: Wanted, answers: Mapping[str, Section]) -> Iterator[Check]:
     )
 
 
-def _image(plan: Plan, said: str, imported: Section) -> Check:
+def _image(wanted: Wanted, said: str, imported: Section) -> Check:
+    plan = wanted.plan
     if not plan.image.startswith("/"):
         found = images.parse(imported, plan.image)
         if found:
             return ok("image", f"{plan.image} is imported; every start is spared {found.saves}")
-        what = f"{plan.image} is fetched by every node at every start"
+        who = images.how_nodes_ask(plan.image, wanted.cluster.registries)
+        what = f"{plan.image} is fetched by every node at every start{who}"
         return warning("image", what, f"nemodeploy image pull {plan.profile}" if plan.imported else "")
     if said == "there":
         return ok("image", f"{plan.image} is there")

@@ -189,9 +189,8 @@ class Site:
             for token in strays_of(self._rows(answers["queue"]), base_of(answers["files"]))
             if token.name == plan.name and str(token) not in there
         ]
-        return replace(
-            found, problems=(*strays, *found.problems), says=found.says + images.told(plan, answers["image"])
-        )
+        image = images.told(plan, answers["image"], self.cluster.registries)
+        return replace(found, problems=(*strays, *found.problems), says=found.says + image)
 
     def _rows(self, queue: Section | None) -> Mapping[str, tuple[QueueRow, ...]]:
         """The queue by job name; empty where it was not asked or did not answer."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nemodeploy.core.plan import Plan
@@ -74,14 +74,21 @@ def parse(answer: Section, image: str) -> Imported | None:
     return Imported(image=image, bytes=int(numbers[0]), seconds=int(numbers[1]))
 
 
-def told(plan: Plan, answer: Section) -> str:
-    """For the line of checks: whether a deployment is spared the import."""
+def told(plan: Plan, answer: Section, registries: Sequence[Registry]) -> str:
+    """For the line of checks: whether a deployment is spared the import, and who the nodes are to a registry."""
     if not plan.imported:
         return ""
     found = parse(answer, plan.image)
     if found:
         return f" · the image is imported, which saves {found.saves}"
-    return f" · every node imports the image by itself (nemodeploy image pull {plan.profile})"
+    who = how_nodes_ask(plan.image, registries)
+    return f" · every node imports the image by itself{who} (nemodeploy image pull {plan.profile})"
+
+
+def how_nodes_ask(image: str, registries: Sequence[Registry]) -> str:
+    """To be said of an image that nodes fetch, where somebody expects that they are told a key; else empty."""
+    known = any(registry.host == registry_of(image) for registry in registries)
+    return ", by the runtime's own credentials file: registries: is for image pull" if known else ""
 
 
 def import_script(image: str, name: str, words: str, check: str, login: str, before: str) -> str:

@@ -46,6 +46,16 @@ def test_what_is_noted_is_told_in_minutes() -> None:
     assert found.saves == "12 min"
 
 
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [(IMAGE, True), ("nvcr.io/nvidia/nemo:1", True), ("vllm/vllm-openai:v1", False), ("ghcr.io#a/b:1", False)],
+)
+def test_who_expects_a_key_on_the_nodes_is_told_that_there_is_none(image: str, said: bool) -> None:
+    known = (Registry(host="nvcr.io", user="$oauthtoken", secret="NGC_API_KEY"),)
+    assert ("own credentials file" in images.how_nodes_ask(image, known)) == said
+    assert images.how_nodes_ask(image, ()) == ""
+
+
 def test_only_runtimes_that_share_files_import() -> None:
     assert {name for name, runtime in RUNTIMES.items() if runtime.imported("a/b:1")} == {"pyxis", "apptainer"}
     assert {runtime.imported("/shared/x.sif") for runtime in RUNTIMES.values()} == {""}
