@@ -48,7 +48,8 @@ GATEWAY = """
 import json, socket, sys, time
 from nemodeploy.adapters.clock import nonce
 from nemodeploy.adapters.forwarding import listen
-from nemodeploy.app.gateway import Backend, Gateway, serve
+from nemodeploy.app.backend import Backend
+from nemodeploy.app.gateway import Gateway, serve
 from nemodeploy.values import Secret
 plan, port = json.loads(sys.argv[1]), int(sys.argv[2])
 backend = Backend(plan, lambda: socket.create_connection(("127.0.0.1", port)))

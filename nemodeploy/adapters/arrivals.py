@@ -1,11 +1,10 @@
-"""Answers that come in threads, heard in an asyncio loop: what stands between a service and its HTTP server."""
+"""The answers of a request as they come: what stands between a service and its HTTP server."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Protocol
@@ -16,7 +15,7 @@ from nemodeploy.values import Reply
 
 
 class Talk(Protocol):
-    """A request under way: a future for each choice, in order."""
+    """A request under way: a future for each choice, in order; all are settled in the loop that serves."""
 
     @property
     def answering(self) -> Answering:
@@ -30,35 +29,12 @@ class Talk(Protocol):
         """Nobody listens any more."""
 
 
-class Bell:
-    """Wakes its loop from other threads, once for all that came before it woke: a wake-up costs a system call."""
-
-    def __init__(self) -> None:
-        """For the loop that runs here."""
-        self.loop = asyncio.get_running_loop()
-        self._rung: deque[Callable[[], None]] = deque()
-        self._wakes = False
-
-    def ring(self, then: Callable[[], None]) -> None:
-        """From any thread: have this done in the loop."""
-        self._rung.append(then)
-        if not self._wakes:
-            self._wakes = True
-            with contextlib.suppress(RuntimeError):  # the server is closed, and nobody waits any more
-                self.loop.call_soon_threadsafe(self._hear)
-
-    def _hear(self) -> None:
-        self._wakes = False  # first: whoever rings from now on wakes it again
-        while self._rung:
-            self._rung.popleft()()
-
-
 class Arrivals:
     """The choices of a request that have their answers, as they come."""
 
-    def __init__(self, talk: Talk, bell: Bell) -> None:
-        """From now on."""
-        self.loop, self.bell = bell.loop, bell
+    def __init__(self, talk: Talk) -> None:
+        """From now on, in the loop that runs here."""
+        self.loop = asyncio.get_running_loop()
         self.left = len(talk.futures)
         self._gone = False
         self._news: deque[tuple[int, Future[Reply]]] = deque()
@@ -78,7 +54,7 @@ class Arrivals:
         return index, _settled(one)
 
     def leave(self, *_: object) -> None:
-        """In the loop: the client has left."""
+        """The client has left."""
         self._gone = True
         self._wake()
 
@@ -87,9 +63,8 @@ class Arrivals:
             self._waits.set_result(None)
 
     def _arrives(self, index: int, one: Future[Reply]) -> None:
-        """In the thread in which it was answered."""
         self._news.append((index, one))
-        self.bell.ring(self._wake)
+        self._wake()
 
 
 def _settled(one: Future[Reply]) -> Reply:

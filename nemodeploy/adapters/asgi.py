@@ -10,10 +10,8 @@ import contextlib
 import hmac
 import json
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import cached_property
 from typing import Protocol
 
 import uvicorn
@@ -24,7 +22,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nemodeploy.adapters.arrivals import Arrivals, Bell, Talk
+from nemodeploy.adapters.arrivals import Arrivals, Talk
+from nemodeploy.adapters.loops import Loop
 from nemodeploy.core.openai_answers import DONE, describe, model_card
 from nemodeploy.core.openai_requests import PATHS, Refused
 from nemodeploy.values import Reply, Secret
@@ -43,6 +42,10 @@ class Service(Protocol):
     """What stands behind the API."""
 
     @property
+    def loop(self) -> Loop:
+        """Where it works, and where it is served."""
+
+    @property
     def key(self) -> Secret:
         """What a client has to know."""
 
@@ -58,11 +61,11 @@ class Service(Protocol):
 
 
 class HttpServer:
-    """Serves in a thread of its own, on a socket that listens already."""
+    """Serves in its service's loop, on a socket that listens already."""
 
     def __init__(self, listener: socket.socket, service: Service) -> None:
         """Nothing is answered before `start`."""
-        self.listener = listener
+        self.listener, self.loop = listener, service.loop
         settings = uvicorn.Config(
             application(service),
             log_config=None,
@@ -76,7 +79,7 @@ class HttpServer:
 
     def start(self) -> None:
         """Serve from now on."""
-        threading.Thread(target=self.server.run, args=([self.listener],), daemon=True).start()
+        self.loop.start(self.server.serve([self.listener]))
 
     def close(self) -> None:
         """Take no more connections; waits for nothing."""
@@ -109,11 +112,6 @@ class _Api:
     def __init__(self, service: Service) -> None:
         self.service = service
 
-    @cached_property
-    def bell(self) -> Bell:
-        """Made when the loop runs."""
-        return Bell()
-
     def guarded(self, answer: Endpoint) -> ASGIApp:
         """For those who know the key; what is refused is said in OpenAI's form."""
         return _Guarded(self.service.key, answer)
@@ -139,7 +137,7 @@ class _Api:
 
         async def answer(request: Request) -> Response:
             talk = self.service.accept(kind, await _body(request), int(time.time()))
-            arrivals = Arrivals(talk, self.bell)
+            arrivals = Arrivals(talk)
             if talk.answering.asked.stream:
                 return StreamingResponse(_events(talk, arrivals), media_type="text/event-stream")
             return await _whole(request, talk, arrivals)

@@ -5,37 +5,33 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 from nemodeploy.values import HttpRequest
 
 CAP_BYTES = 16 * 2**20
 LINE_BYTES = 2**20
+# An answer whose head says its length; one that comes in parts says none.
+_PLAIN = re.compile(
+    rb"HTTP/1\.[01] ([2-5]\d\d)[^\r\n]*\r\n(?:[^\r\n]+\r\n)*?content-length:[ \t]*(\d{1,7})[ \t]*\r\n", re.IGNORECASE
+)
 
 
-def exchange(
-    stream: socket.socket,
-    host: str,
-    request: HttpRequest,
-    *,
-    timeout_s: float,
-    meanwhile: Callable[[], None] = lambda: None,
-) -> tuple[int, str]:
+def exchange(stream: socket.socket, host: str, request: HttpRequest, *, timeout_s: float) -> tuple[int, str]:
     """Status and body, the body cut at 16 MiB. Raises TimeoutError, OSError or HTTPException; leaves the stream open.
-    `meanwhile` is done while the server is at it.
 
     http.client's own connection closes its socket before the body of an HTTP/1.0 answer is read. A socket survives
     that while a file on it is open; an SSH channel does not, and the body is lost (paramiko 5.1, about 1 in 20 times).
     """
     _send(stream, host, request, timeout_s)
-    meanwhile()
     with contextlib.closing(
         http.client.HTTPResponse(cast(socket.socket, _Source(stream)), method=request.method)
     ) as response:
         response.begin()
-        return response.status, response.read(CAP_BYTES).decode(errors="replace")
+        return response.status, _body(response)
 
 
 def lines(stream: socket.socket, host: str, request: HttpRequest, *, timeout_s: float) -> Iterator[tuple[int, str]]:
@@ -49,14 +45,45 @@ def lines(stream: socket.socket, host: str, request: HttpRequest, *, timeout_s: 
             yield response.status, line.decode(errors="replace")
 
 
-def _send(stream: socket.socket, host: str, request: HttpRequest, timeout_s: float) -> None:
+def written(host: str, request: HttpRequest) -> bytes:
+    """A request as it is sent; the server closes the connection after its answer."""
     body = request.body.encode()
     head = (
         f"{request.method} {request.path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
+    return head.encode() + body
+
+
+def whole(data: bytearray) -> tuple[int, str] | None:
+    """Status and body of an answer that says how long it is, once it is all there. None: there is more to come, or only
+    its end tells."""
+    end = data.find(b"\r\n\r\n")
+    head = _PLAIN.match(data, 0, end + 2) if end > 0 else None
+    if not head or len(data) - end - 4 < int(head[2]):
+        return None
+    return int(head[1]), data[end + 4 : end + 4 + int(head[2])].decode(errors="replace")
+
+
+def parse(data: bytes, method: str) -> tuple[int, str]:
+    """Status and body of an answer that has been read, the body cut at 16 MiB. Raises HTTPException or OSError where it
+    is none, or not all of one."""
+    with contextlib.closing(http.client.HTTPResponse(cast(socket.socket, _Read(data)), method=method)) as response:
+        response.begin()
+        return response.status, _body(response)
+
+
+def _body(response: http.client.HTTPResponse) -> str:
+    """Cut at 16 MiB. Raises IncompleteRead where a stream ended before as much had come as its head says."""
+    data = response.read(CAP_BYTES)
+    if response.length and len(data) < CAP_BYTES:
+        raise http.client.IncompleteRead(data, response.length)
+    return data.decode(errors="replace")
+
+
+def _send(stream: socket.socket, host: str, request: HttpRequest, timeout_s: float) -> None:
     stream.settimeout(timeout_s)
-    stream.sendall(head.encode() + body)
+    stream.sendall(written(host, request))
 
 
 class _Bytes(io.RawIOBase):
@@ -82,3 +109,13 @@ class _Source:
 
     def makefile(self, *_: Any, **__: Any) -> Any:
         return io.BufferedReader(_Bytes(self.stream))
+
+
+class _Read:
+    """The same, of what was read beforehand."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def makefile(self, *_: Any, **__: Any) -> Any:
+        return io.BytesIO(self.data)

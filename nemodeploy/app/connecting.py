@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from nemodeploy.adapters.forwarding import LOOPBACK, Forwarder, listen
 from nemodeploy.app import asking
-from nemodeploy.app.gateway import Backend, Gateway, require, serve
+from nemodeploy.app.backend import Backend
+from nemodeploy.app.gateway import Gateway, require, serve
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.core.observation import RunDirectory
@@ -60,7 +61,6 @@ class Connection:
         self._over = threading.Event()
         self._ended = ""
         self._absent = 0
-        self._ahead = True
 
     def open(self, port: int) -> None:
         """Listen, and keep its lease if it has one. Raises BadInput when the port is taken, or the extra is missing."""
@@ -72,8 +72,7 @@ class Connection:
             self.door = Forwarder(listener, self._dial)
         else:
             key = self.ports.key(self.token)
-            backend = Backend(self.plan, self._dial, dial_ahead=self._dial_ahead)
-            self.gateway = Gateway(backend, self._serves, self.ports.nonce, key)
+            self.gateway = Gateway(Backend(self.plan, self._dial), self._serves, self.ports.nonce, key)
             self.door = serve(self.gateway, listener)
         self.door.start()
         self.tend()
@@ -84,7 +83,7 @@ class Connection:
 
     def backend(self, *, within_s: float) -> Backend:
         """Whoever asks from here, without a port; an answer may take so many seconds."""
-        return Backend(self.plan, self._dial, dial_ahead=self._dial_ahead, within_s=within_s)
+        return Backend(self.plan, self._dial, within_s=within_s)
 
     @property
     def url(self) -> str:
@@ -134,18 +133,8 @@ class Connection:
             raise ClusterUnreachable(f"{self.token.name} is not serving")
         return self._to(self.endpoint)
 
-    def _dial_ahead(self) -> socket.socket | None:
-        """A stream for the next request, where it costs the site nothing; one that was refused is not asked for
-        again."""
-        try:
-            return self._to(self.endpoint, relay=False) if self.endpoint and self._ahead else None
-        except ClusterUnreachable:
-            self._ahead = False
-            return None
-
-    def _to(self, endpoint: Endpoint, *, relay: bool = True) -> socket.socket:
-        host = str(self.plan.get("endpoint_host") or endpoint.host)
-        return self.site.transport.tunnel(host, endpoint.port, relay=relay)
+    def _to(self, endpoint: Endpoint) -> socket.socket:
+        return self.site.transport.tunnel(str(self.plan.get("endpoint_host") or endpoint.host), endpoint.port)
 
     def _refresh(self) -> RunDirectory:
         directory = self.site.look(controller=False).directory(self.token)

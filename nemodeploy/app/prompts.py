@@ -10,7 +10,7 @@ from typing import Any
 
 from nemodeploy.app import talking
 from nemodeploy.app.asking import NoAnswer
-from nemodeploy.app.gateway import Backend, Job
+from nemodeploy.app.backend import Backend, Job
 from nemodeploy.core.openai_requests import Asked, Refused
 from nemodeploy.errors import BadInput, ClusterUnreachable, NemodeployError
 from nemodeploy.values import Reply

@@ -12,7 +12,7 @@ from typing import Any
 
 from nemodeploy.adapters.http import lines
 from nemodeploy.app.asking import NoAnswer
-from nemodeploy.app.gateway import Backend
+from nemodeploy.app.backend import Backend
 from nemodeploy.core.openai_answers import refusal
 from nemodeploy.core.openai_requests import CHAT, TEXT, Asked, Refused, read_request
 from nemodeploy.engines.answers import cut

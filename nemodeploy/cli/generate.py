@@ -16,7 +16,7 @@ from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput, PreflightFailed
 
 if TYPE_CHECKING:
-    from nemodeploy.app.gateway import Backend
+    from nemodeploy.app.backend import Backend
     from nemodeploy.app.prompts import Prompt
 
 SCHEMA = "nemodeploy/generate@1"

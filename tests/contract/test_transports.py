@@ -117,11 +117,6 @@ def test_where_forwarding_is_forbidden_bytes_go_through_a_command(
         transport.tunnel("127.0.0.1", 1)
 
 
-def test_without_a_relay_a_closed_port_is_unreachable_just_so(transport: Transport) -> None:
-    with pytest.raises(ClusterUnreachable):
-        transport.tunnel("127.0.0.1", 1, relay=False)
-
-
 @pytest.fixture
 def proxied(sandbox: Sandbox, tmp_path: Path) -> Iterator[tuple[paramiko_ssh.ParamikoTransport, Proxy]]:
     """By paramiko, through a proxy that can fall silent."""

@@ -22,7 +22,8 @@ from nemodeploy.adapters.asgi import HttpServer
 from nemodeploy.adapters.clock import nonce
 from nemodeploy.adapters.forwarding import listen
 from nemodeploy.adapters.resources import engines_directory
-from nemodeploy.app.gateway import Backend, Gateway, serve
+from nemodeploy.app.backend import Backend
+from nemodeploy.app.gateway import Gateway, serve
 from nemodeploy.app.site import LOG_TAIL_BYTES
 from nemodeploy.app.wanted import Wanted, Wish, known_model, resolve
 from nemodeploy.core.plan import manifest

@@ -114,9 +114,9 @@ class Chosen:
         """As the chosen one does."""
         return self._transport.run(command)
 
-    def tunnel(self, host: str, port: int, *, relay: bool = True) -> socket.socket:
+    def tunnel(self, host: str, port: int) -> socket.socket:
         """As the chosen one does."""
-        return self._transport.tunnel(host, port, relay=relay)
+        return self._transport.tunnel(host, port)
 
     def close(self) -> None:
         """As the chosen one does, if there is one."""

@@ -26,9 +26,8 @@ class Transport(Protocol):
     def run(self, command: Command) -> Completed:
         """Run a POSIX shell text. Raises ClusterUnreachable when no complete answer came within its deadline."""
 
-    def tunnel(self, host: str, port: int, *, relay: bool = True) -> socket.socket:
-        """A byte stream to a port that the login host can reach. Raises ClusterUnreachable. `relay`: where the host
-        forwards no connections, a command on it may pass bytes on; it takes one of the connection's sessions."""
+    def tunnel(self, host: str, port: int) -> socket.socket:
+        """A byte stream to a port that the login host can reach. Raises ClusterUnreachable."""
 
     def close(self) -> None:
         """End the connection; idempotent."""

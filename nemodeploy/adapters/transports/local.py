@@ -30,7 +30,7 @@ class LocalTransport:
             raise ClusterUnreachable(f"no answer within {command.deadline_s:.0f} s") from error
         return Completed(status=done.returncode, stdout=_text(done.stdout), stderr=_text(done.stderr))
 
-    def tunnel(self, host: str, port: int, *, relay: bool = True) -> socket.socket:
+    def tunnel(self, host: str, port: int) -> socket.socket:
         """A plain connection."""
         try:
             return socket.create_connection((host, port), timeout=20)

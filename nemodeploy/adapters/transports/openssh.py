@@ -85,13 +85,10 @@ class OpenSshTransport:
             finally:
                 process.kill()
 
-    def tunnel(self, host: str, port: int, *, relay: bool = True) -> socket.socket:
+    def tunnel(self, host: str, port: int) -> socket.socket:
         """A stream through the login host; where it forwards none, a command on it that passes bytes on. Raises
         ForwardingRefused where neither is possible."""
-        stream = self._forwarded(host, port)
-        if not stream and not relay:
-            raise ClusterUnreachable(f"{self._name} forwards no connection to {host}:{port}")
-        return stream or self._relay(host, port)
+        return self._forwarded(host, port) or self._relay(host, port)
 
     def close(self) -> None:
         """End the connection, unless it is one that `login` has opened."""

@@ -79,7 +79,7 @@ class ParamikoTransport:
         finally:
             _close(channel)
 
-    def tunnel(self, host: str, port: int, *, relay: bool = True) -> socket.socket:
+    def tunnel(self, host: str, port: int) -> socket.socket:
         """A direct-tcpip channel, which has what a socket has; where the site forbids forwarding, a command on the
         login host that passes bytes on. Raises ForwardingRefused where neither is possible."""
         transport = self._connected().get_transport()
@@ -87,7 +87,7 @@ class ParamikoTransport:
         try:
             channel = transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_WITHIN_S)
         except paramiko.ChannelException as error:
-            if relay and error.code == ADMINISTRATIVELY_PROHIBITED:
+            if error.code == ADMINISTRATIVELY_PROHIBITED:
                 return self._relay(host, port)
             raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
         except (paramiko.SSHException, OSError, EOFError) as error:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import openai
@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from nemodeploy.adapters.clock import nonce
 from nemodeploy.adapters.forwarding import listen
-from nemodeploy.app import gateway
-from nemodeploy.app.gateway import Backend, Gateway, serve
+from nemodeploy.app.backend import Backend
+from nemodeploy.app.gateway import Gateway, serve
 from nemodeploy.core.openai_requests import CHAT, PATHS, TEXT, Refused, read_request
 from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.values import Secret
@@ -80,7 +80,6 @@ class Nemo:
             def log_message(self, *words: object) -> None:
                 pass
 
-        self.handler = Handler
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -92,9 +91,6 @@ class Nemo:
         if self.unreachable:
             raise ClusterUnreachable("demo is not serving")
         return socket.create_connection(("127.0.0.1", self.port))
-
-    def dial_ahead(self) -> socket.socket | None:
-        return None if self.unreachable else self.dial()
 
     def until(self, count: int) -> None:
         """Wait until so many requests have come."""
@@ -108,7 +104,7 @@ class Rig:
     """One gateway, and how to reach it."""
 
     def __init__(self, nemo: Nemo) -> None:
-        self.backend = Backend(PLAN, nemo.dial, dial_ahead=nemo.dial_ahead)
+        self.backend = Backend(PLAN, nemo.dial)
         self.gateway = Gateway(self.backend, lambda: not nemo.unreachable, nonce, Secret("the key"))
         listener = listen(0)
         self.port = listener.getsockname()[1]
@@ -322,53 +318,6 @@ def test_what_is_dropped_while_the_way_is_opened_is_not_sent(nemo: Nemo) -> None
         jobs[0].future.result(10)
     assert backend.ask(asked)[0].future.result(10).text == "echo b"
     assert nemo.batches == [["a b"]]
-
-
-class Dials:
-    """Streams to a server, counted: those that were wanted at once, and those before there was a request."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.address, self.now, self.ahead = address, 0, 0
-
-    def dial(self) -> socket.socket:
-        self.now += 1
-        return socket.create_connection(self.address)
-
-    def dial_ahead(self) -> socket.socket:
-        self.ahead += 1
-        return socket.create_connection(self.address)
-
-
-def answers(backend: Backend, count: int) -> list[str]:
-    """One request after the other."""
-    body = b'{"model": "m", "prompt": "a b"}'
-    return [backend.ask(read_request(TEXT, body, backend.can))[0].future.result(10).text for _ in range(count)]
-
-
-def test_the_next_stream_is_open_before_it_is_wanted(nemo: Nemo) -> None:
-    dials = Dials(("127.0.0.1", nemo.port))
-    backend = Backend(PLAN, dials.dial, dial_ahead=dials.dial_ahead)
-    assert answers(backend, 4) == ["echo b"] * 4
-    assert (dials.now, dials.ahead) == (1, 4)
-
-
-def test_after_a_long_answer_the_next_stream_is_a_new_one(nemo: Nemo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "FRESH_S", 0.0)
-    dials = Dials(("127.0.0.1", nemo.port))
-    backend = Backend(PLAN, dials.dial, dial_ahead=dials.dial_ahead)
-    assert answers(backend, 3) == ["echo b"] * 3
-    assert (dials.now, dials.ahead) == (3, 3)
-
-
-def test_a_stream_that_nobody_wants_does_not_hold_up_a_server_that_serves_one_at_a_time(nemo: Nemo) -> None:
-    with HTTPServer(("127.0.0.1", 0), nemo.handler) as alone:
-        threading.Thread(target=alone.serve_forever, daemon=True).start()
-        dials = Dials(("127.0.0.1", int(alone.server_address[1])))
-        backend = Backend(PLAN, dials.dial, dial_ahead=dials.dial_ahead)
-        assert answers(backend, 2) == ["echo b"] * 2
-        other = Backend(PLAN, dials.dial)
-        assert answers(other, 1) == ["echo b"]
-        alone.shutdown()
 
 
 @pytest.mark.parametrize("stream", [False, True])

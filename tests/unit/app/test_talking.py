@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from nemodeploy.app.asking import NoAnswer
-from nemodeploy.app.gateway import Backend
+from nemodeploy.app.backend import Backend
 from nemodeploy.app.prompts import answered, read_prompts
 from nemodeploy.app.talking import Talk
 from nemodeploy.errors import BadInput, ClusterUnreachable

@@ -1,0 +1,144 @@
+"""An asyncio loop in a thread of its own, what blocks beside it, and an HTTP answer that is read in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from functools import partial
+from http.client import HTTPException
+from typing import Any, TypeVar, cast
+
+from nemodeploy.adapters import http
+
+Made = TypeVar("Made")
+CHUNK_BYTES = 65536
+
+
+class Loop:
+    """Runs until the process ends."""
+
+    def __init__(self) -> None:
+        """It runs from now on."""
+        self.asyncio = asyncio.new_event_loop()
+        self.asyncio.set_exception_handler(_complain)
+        self._thread = threading.Thread(target=self.asyncio.run_forever, daemon=True)
+        self._thread.start()
+
+    def call(self, what: Callable[..., object], *words: object) -> None:
+        """From any thread: have it done in the loop; at once where that is here."""
+        if threading.get_ident() == self._thread.ident:
+            what(*words)
+        else:
+            self.asyncio.call_soon_threadsafe(partial(what, *words))
+
+    def start(self, what: Coroutine[Any, Any, None]) -> None:
+        """From any thread: run it beside all else."""
+        asyncio.run_coroutine_threadsafe(what, self.asyncio)
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """At the end of the process nobody has to hear that something was still waiting."""
+    if "was destroyed" not in context["message"]:
+        loop.default_exception_handler(context)
+
+
+class Hand:
+    """A thread beside a loop for what blocks, one thing after the other; it ends with the process, whatever it does."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Its results are heard in this loop."""
+        self.loop = loop
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def do(self, what: Callable[[], Made]) -> asyncio.Future[Made]:
+        """In the loop: what comes of it, or what it raises."""
+        result: asyncio.Future[Made] = self.loop.create_future()
+        self._work.put((what, result))
+        return result
+
+    def _run(self) -> None:
+        while True:
+            what, result = self._work.get()
+            try:
+                tell = partial(_give, result, what(), None)
+            except Exception as error:  # it is the asker's
+                tell = partial(_give, result, None, error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                self.loop.call_soon_threadsafe(tell)
+
+
+def _give(result: asyncio.Future[Any], made: object, error: Exception | None) -> None:
+    if error is None:
+        result.set_result(made)
+    else:
+        result.set_exception(error)
+
+
+class Answer:
+    """What comes over a stream after a request, read in a loop as it comes."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, stream: socket.socket, method: str, *, timeout_s: float
+    ) -> None:
+        """Reading begins; `method` is the request's."""
+        self.loop, self.stream, self.method = loop, stream, method
+        self._data = bytearray()
+        self._whole: asyncio.Future[tuple[int, str]] = loop.create_future()
+        self._file = stream.fileno()
+        self._late = loop.call_later(timeout_s, self._fail, TimeoutError())
+        loop.add_reader(self._file, self._ready)
+
+    async def read(self) -> tuple[int, str]:
+        """Status and body, the body cut at 16 MiB. Raises TimeoutError, OSError, EOFError or HTTPException."""
+        return await self._whole
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more: `read` raises OSError."""
+        self._fail(ConnectionAbortedError("given up"))
+
+    def _ready(self) -> None:
+        try:
+            chunk = _received(self.stream)
+        except (OSError, EOFError) as error:
+            self._fail(error)
+            return
+        if chunk is None:
+            return
+        self._data += chunk
+        whole = http.whole(self._data)
+        if whole is None and chunk and len(self._data) <= http.CAP_BYTES:
+            return
+        try:
+            self._succeed(whole or http.parse(bytes(self._data), self.method))
+        except (OSError, HTTPException) as error:
+            self._fail(error)
+
+    def _succeed(self, answer: tuple[int, str]) -> None:
+        self._end()
+        self._whole.set_result(answer)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._whole.done():
+            self._end()
+            self._whole.set_exception(error)
+
+    def _end(self) -> None:
+        self.loop.remove_reader(self._file)
+        self._late.cancel()
+
+
+def _received(stream: socket.socket) -> bytes | None:
+    """From a stream that can be read; None: that was nothing of ours. A channel of SSH can be read, too, when something
+    is on its second stream, where a login may have left noise."""
+    if hasattr(stream, "recv_stderr_ready"):
+        channel = cast(Any, stream)
+        while channel.recv_stderr_ready():
+            channel.recv_stderr(CHUNK_BYTES)
+        if not (channel.recv_ready() or channel.eof_received or channel.closed):
+            return None
+    return stream.recv(CHUNK_BYTES)

@@ -1,0 +1,189 @@
+"""A server that speaks its engine's own protocol, and those who wait for its answers: many prompts, few requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPException
+from typing import Any
+
+from nemodeploy.adapters import http
+from nemodeploy.adapters.loops import Answer, Hand, Loop
+from nemodeploy.app import asking
+from nemodeploy.core.openai_requests import Abilities, Asked, Refused
+from nemodeploy.errors import NemodeployError
+from nemodeploy.values import Reply, Sampling
+
+WITHIN_S = 3600.0
+AT_ONCE = 4  # connections to a server that answers several requests at the same time
+LINGER_S, LINGER_SHARE = 0.005, 0.2  # at most so long, and at most so much of what the last answer took
+AT_A_TIME_BYTES = 16384  # as much goes into a new connection without waiting
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One prompt that waits for its text; `dropped`: nobody wants it any more; `party`: who may be asked for in the
+    same request, where a seed is to give the same text again."""
+
+    prompt: str
+    sampling: Sampling
+    party: Asked | None = None
+    dropped: bool = False
+    future: Future[Reply] = field(default_factory=Future)
+
+
+class Backend:
+    """The server behind, asked over streams that `dial` opens; one that answers one at a time gets several prompts in
+    a request. Any thread may ask; the work is done in a loop."""
+
+    def __init__(
+        self, plan: Mapping[str, Any], dial: Callable[[], socket.socket], *, within_s: float = WITHIN_S
+    ) -> None:
+        """`dial` raises NemodeployError when there is no way to the server; `within_s`: how long an answer may take."""
+        self.plan, self.dial, self.within_s = plan, dial, within_s
+        self.engine, self.prompting = asking.engine_of(plan), asking.prompting_of(plan)
+        self.served = asking.served_of(plan)
+        serving = plan.get("serving") or {}
+        self.most = 1 if self.engine.at_once else max(int(serving.get("max_batch", 1)), 1)
+        context = int(serving.get("max_length", 4096))
+        self.can = Abilities(
+            model=self.served,
+            prompting=self.prompting,
+            context=context,
+            longest_answer=self.engine.longest_answer(context),
+            samples_by=self.engine.samples_by,
+            engine=str(plan.get("engine")),
+        )
+        self.loop = Loop()
+        self._waiting: list[Job] = []
+        self._sleeping: dict[asyncio.Future[None], int] = {}  # and how many have to wait before it is woken
+        self._answers: dict[Answer, Sequence[Job]] = {}
+        for _ in range(AT_ONCE if self.engine.at_once else 1):
+            self.loop.start(self._work(Hand(self.loop.asyncio)))
+
+    def ask(self, asked: Asked) -> list[Job]:
+        """Take up a request: a job for each choice, in order. Their futures are settled in the loop."""
+        party = asked if asked.sampling.seed is not None else None
+        jobs = [Job(prompt, asked.sampling, party) for prompt in asked.prompts for _ in range(asked.n)]
+        self.loop.call(self._take_up, jobs)
+        return jobs
+
+    def drop(self, jobs: Sequence[Job]) -> None:
+        """Nobody waits for these any more; when that holds for all that were sent together, the connection is cut."""
+        self.loop.call(self._drop, jobs)
+
+    def _take_up(self, jobs: Sequence[Job]) -> None:
+        self._waiting += jobs
+        for sleeper, enough in self._sleeping.items():
+            if len(self._waiting) >= enough and not sleeper.done():
+                sleeper.set_result(None)
+
+    def _drop(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.dropped = True
+        self._waiting = [job for job in self._waiting if not job.dropped]
+        for answer, sent in tuple(self._answers.items()):
+            if all(job.dropped for job in sent):
+                answer.give_up()
+
+    async def _work(self, hand: Hand) -> None:
+        """For ever: the oldest job, and with it whatever can be asked in the same request."""
+        last, took_s = 1, 0.0
+        while True:
+            while not self._waiting:
+                await self._until(1)
+            if len(self._waiting) < last:  # where several ask at the same time as many are going to come again
+                await self._until(last, min(LINGER_S, LINGER_SHARE * took_s))
+            batch, begun = self._take(), time.monotonic()
+            last = len(batch)
+            if batch:
+                await self._answer(batch, hand)
+            took_s = time.monotonic() - begun
+
+    async def _until(self, enough: int, within_s: float | None = None) -> None:
+        """So many wait, or the time is over."""
+        loop = self.loop.asyncio
+        sleeper: asyncio.Future[None] = loop.create_future()
+        self._sleeping[sleeper] = enough
+        late = loop.call_later(within_s, _wake, sleeper) if within_s is not None else None
+        await sleeper
+        del self._sleeping[sleeper]
+        if late:
+            late.cancel()
+
+    def _take(self) -> Sequence[Job]:
+        """Whom to ask for next; none, when they have all left."""
+        if not self._waiting:
+            return ()
+        first = self._waiting[0]
+        batch = [job for job in self._waiting if job.sampling == first.sampling and job.party is first.party]
+        taken = set(batch[: self.most])
+        self._waiting = [job for job in self._waiting if job not in taken]
+        return batch[: self.most]
+
+    async def _answer(self, batch: Sequence[Job], hand: Hand) -> None:
+        """A request that fails for several is sent again for each, so that one's fault is not the others'."""
+        with contextlib.ExitStack() as afterwards:
+            try:
+                replies = await self._exchange(batch, hand, afterwards)
+            except Exception as error:  # the loop has nobody above it; whoever waits for a job is told
+                for job in batch:
+                    job.future.set_exception(error)
+                return
+            if len(batch) == 1 or not any(reply.problem for reply in replies):
+                for job, reply in zip(batch, replies, strict=True):
+                    job.future.set_result(reply)
+                await asyncio.sleep(0)  # first those who waited for it
+                return
+        for job in batch:
+            await self._answer([job], hand)
+
+    async def _exchange(self, batch: Sequence[Job], hand: Hand, afterwards: contextlib.ExitStack) -> Sequence[Reply]:
+        """One request. `afterwards`: what is to be done when its answer has been passed on."""
+        prompts, sampling = [job.prompt for job in batch], batch[0].sampling
+        request = self.engine.asked(self.served, self.prompting, prompts, sampling)
+        try:
+            stream = await hand.do(self.dial)
+        except NemodeployError as error:
+            raise Refused(503, f"the server cannot be reached: {error.message}", code="unavailable") from error
+        afterwards.callback(_close, stream)
+        if all(job.dropped for job in batch):
+            raise Refused(499, "nobody waits for it any more")
+        try:
+            await self._send(stream, http.written("127.0.0.1", request), hand)
+            answer = Answer(self.loop.asyncio, stream, request.method, timeout_s=self.within_s)
+            self._answers[answer] = batch
+            try:
+                status, body = await answer.read()
+            finally:
+                del self._answers[answer]
+        except TimeoutError as error:
+            raise Refused(504, f"the server did not answer within {self.within_s:.0f} s", code="timeout") from error
+        except (OSError, EOFError, HTTPException, ValueError) as error:
+            raise Refused(502, f"the connection to the server broke: {error}", code="broken") from error
+        stop = (*self.prompting.stop, *sampling.stop)
+        return self.engine.replies(status, body, served=self.served, prompts=prompts, stop=stop)
+
+    async def _send(self, stream: socket.socket, request: bytes, hand: Hand) -> None:
+        """What is long may have to wait until the way is free."""
+        if len(request) > AT_A_TIME_BYTES:
+            stream.settimeout(self.within_s)
+            await hand.do(partial(stream.sendall, request))
+        else:
+            stream.sendall(request)
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
+
+
+def _close(stream: socket.socket) -> None:
+    with contextlib.suppress(OSError, EOFError):
+        stream.close()
