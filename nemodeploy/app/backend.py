@@ -131,13 +131,13 @@ class Backend:
         """A request that fails for several is sent again for each, so that one's fault is not the others'."""
         with contextlib.ExitStack() as afterwards:
             try:
-                replies = await self._exchange(batch, hand, afterwards)
+                answered = tuple(zip(batch, await self._exchange(batch, hand, afterwards), strict=True))
             except Exception as error:  # the loop has nobody above it; whoever waits for a job is told
                 for job in batch:
                     job.future.set_exception(error)
                 return
-            if len(batch) == 1 or not any(reply.problem for reply in replies):
-                for job, reply in zip(batch, replies, strict=True):
+            if len(batch) == 1 or not any(reply.problem for _, reply in answered):
+                for job, reply in answered:
                     job.future.set_result(reply)
                 await asyncio.sleep(0)  # first those who waited for it
                 return
