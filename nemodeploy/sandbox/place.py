@@ -82,7 +82,7 @@ class Place:
 
     @property
     def local(self) -> Path:
-        """A disk of each node's own, where nodes are hosts; empty at each start of one."""
+        """A disk of each node's own, where nodes are hosts; empty when the sandbox starts."""
         return self.root / "local"
 
     @property

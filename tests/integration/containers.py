@@ -19,7 +19,9 @@ import yaml
 
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.place import Place
-from tests.conftest import Home, make_home
+from tests.conftest import NAME, Home, make_home
+
+H100 = ("--profile", "h100x16")
 
 
 @contextlib.contextmanager
@@ -68,6 +70,33 @@ def spoilt(home: Home, tmp_path: Path, key: str, change: object) -> str:
     path = tmp_path / "spoilt.yaml"
     path.write_text(yaml.safe_dump(document))
     return str(path)
+
+
+def serve_and_leave_nothing(contained: Home) -> None:
+    """Sixteen ranks answer from containers, and end."""
+    contained.up(*H100)
+    assert len(servers(contained)) >= 16
+    assert contained.run("generate", NAME, "hello").stdout == "Hello! I am a tiny model on your cluster.\n"
+    assert contained.run("down", NAME).returncode == 0
+    assert servers(contained) == []
+
+
+def kill_one(contained: Home) -> None:
+    """One container is killed, and with it the deployment ends."""
+    contained.up(*H100)
+    os.kill(max(servers(contained)), 9)
+    deadline = time.monotonic() + 60
+    while servers(contained) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert servers(contained) == []
+    assert contained.wait_for("ENDED")["state"] == "ENDED"
+
+
+def refuse(contained: Home, cluster: str, said: str) -> None:
+    """The runtime cannot start a container with this cluster file, and why is said."""
+    done = contained.run("up", *H100, "--cluster", cluster)
+    assert done.returncode == 30, done.stderr
+    assert said in done.stderr
 
 
 @pytest.fixture

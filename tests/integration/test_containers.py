@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -13,13 +12,25 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import NAME, Home
-from tests.integration.containers import REGISTRY, boxed, contained, layout, registry, sandbox_of, servers, spoilt
+from tests.conftest import Home
+from tests.integration.containers import (
+    H100,
+    REGISTRY,
+    boxed,
+    contained,
+    kill_one,
+    layout,
+    refuse,
+    registry,
+    sandbox_of,
+    serve_and_leave_nothing,
+    servers,
+    spoilt,
+)
 
 __all__ = ("contained", "layout", "registry")  # fixtures
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.long]
-H100 = ("--profile", "h100x16")
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +41,11 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 def test_sixteen_ranks_serve_from_containers_and_nothing_of_them_is_left(contained: Home) -> None:
-    contained.up(*H100)
-    assert len(servers(contained)) >= 16
-    assert contained.run("generate", NAME, "hello").stdout == "Hello! I am a tiny model on your cluster.\n"
-    assert contained.run("down", NAME).returncode == 0
-    assert servers(contained) == []
+    serve_and_leave_nothing(contained)
 
 
 def test_a_killed_container_ends_the_deployment(contained: Home) -> None:
-    contained.up(*H100)
-    os.kill(max(servers(contained)), 9)
-    deadline = time.monotonic() + 60
-    while servers(contained) and time.monotonic() < deadline:
-        time.sleep(0.3)
-    assert servers(contained) == []
-    assert contained.wait_for("ENDED")["state"] == "ENDED"
+    kill_one(contained)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +60,7 @@ def test_a_killed_container_ends_the_deployment(contained: Home) -> None:
 def test_what_apptainer_refuses_is_told_in_plain_words(
     contained: Home, tmp_path: Path, key: str, change: object, said: str
 ) -> None:
-    done = contained.run("up", *H100, "--cluster", spoilt(contained, tmp_path, key, change))
-    assert done.returncode == 30, done.stderr
-    assert said in done.stderr
+    refuse(contained, spoilt(contained, tmp_path, key, change), said)
 
 
 @pytest.mark.parametrize("where", [(), ("--partition", "batch")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +13,20 @@ import yaml
 
 from nemodeploy.sandbox.runtimes.pyxis import Pyxis
 from tests.conftest import NAME, Home
-from tests.integration.containers import REGISTRY, boxed, contained, layout, registry, sandbox_of, servers, spoilt
+from tests.integration.containers import (
+    H100,
+    REGISTRY,
+    boxed,
+    contained,
+    kill_one,
+    layout,
+    refuse,
+    registry,
+    sandbox_of,
+    serve_and_leave_nothing,
+    servers,
+    spoilt,
+)
 
 __all__ = ("contained", "layout", "registry")  # fixtures
 
@@ -23,7 +35,6 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(Pyxis().find(Path()) is None, reason="no enroot with pyxis on this machine"),
 ]
-H100 = ("--profile", "h100x16")
 KEY = "canary-91c2"
 
 
@@ -42,22 +53,12 @@ def kept_on_nodes(home: Home) -> str:
 
 
 def test_sixteen_ranks_serve_from_containers_and_nothing_of_them_is_left(contained: Home) -> None:
-    contained.up(*H100)
-    assert len(servers(contained)) >= 16
-    assert contained.run("generate", NAME, "hello").stdout == "Hello! I am a tiny model on your cluster.\n"
-    assert contained.run("down", NAME).returncode == 0
-    assert servers(contained) == []
+    serve_and_leave_nothing(contained)
     assert kept_on_nodes(contained) == ""
 
 
 def test_a_killed_container_ends_the_deployment(contained: Home) -> None:
-    contained.up(*H100)
-    os.kill(max(servers(contained)), 9)
-    deadline = time.monotonic() + 60
-    while servers(contained) and time.monotonic() < deadline:
-        time.sleep(0.3)
-    assert servers(contained) == []
-    assert contained.wait_for("ENDED")["state"] == "ENDED"
+    kill_one(contained)
 
 
 @pytest.mark.parametrize(
@@ -72,9 +73,7 @@ def test_a_killed_container_ends_the_deployment(contained: Home) -> None:
 def test_what_pyxis_refuses_is_told_in_plain_words(
     contained: Home, tmp_path: Path, key: str, change: object, said: str
 ) -> None:
-    done = contained.run("up", *H100, "--cluster", spoilt(contained, tmp_path, key, change))
-    assert done.returncode == 30, done.stderr
-    assert said in done.stderr
+    refuse(contained, spoilt(contained, tmp_path, key, change), said)
 
 
 @pytest.fixture
