@@ -130,6 +130,10 @@ class Talk:
         """With the system's, if it says anything."""
         return [*([{"role": "system", "content": self.system}] if self.system is not None else []), *self.said]
 
+    def check(self) -> None:
+        """Raises BadInput where no question could be asked, whatever it is."""
+        checked(self.backend, [*self.messages, {"role": "user", "content": "?"}], **self.settings)
+
     def ask(self, question: str, show: Callable[[str], None]) -> None:
         """Say it, and show the answer as it comes; interrupted, what has come so far stays part of the talk.
 

@@ -50,6 +50,7 @@ def command(name: str, cluster: str | None, system: str | None, **told: Any) -> 
             raise BadInput(f"{backend.can.model} continues text and does not converse", hint=hint)
         settings = {key: value for key, value in told.items() if value is not None}
         talk = Talk(backend=backend, system=system, settings=settings)
+        talk.check()
         if sys.stdin.isatty():
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  # arrows and history in input()

@@ -71,6 +71,8 @@ def command(
         raise BadInput("--output goes with --input", hint="nemodeploy generate NAME … > FILE")
     if output and source not in (None, "-") and output.resolve() == Path(str(source)).resolve():
         raise BadInput("--input and --output are the same file", hint="another file for --output")
+    if output and output.exists() and not output.is_file():
+        raise BadInput(f"--output {output} is no regular file", hint="leave it out: the answers are printed")
     settings = {"n": n, **{key: value for key, value in told.items() if value is not None}}
     prompts = read_prompts(_text_of(source), source) if source is not None else []
     with asked_at(cluster, name) as backend:
