@@ -209,14 +209,16 @@ def install_slurm(version: str | None, as_json: bool) -> None:
 @command.command("status")
 @options.as_json
 def status(as_json: bool) -> None:
-    """Say whether it runs, and what Slurm says of each node."""
+    """Say whether it runs, with which Slurm, and what that says of each node."""
     sandbox = _running()
     state, nodes = sandbox.state(), sandbox.node_states()
+    slurm = sandbox.exec("sinfo", "--version").stdout.rpartition(" ")[2].strip()
+    mode, port = (state.mode, state.port) if state else ("", 0)
     if as_json:
-        mode, port = (state.mode, state.port) if state else ("", 0)
-        document = {"schema": "nemodeploy/sandbox@1", "running": True, "mode": mode, "port": port, "nodes": dict(nodes)}
-        click.echo(json.dumps(document))
+        about = {"running": True, "mode": mode, "port": port, "slurm": slurm}
+        click.echo(json.dumps({"schema": "nemodeploy/sandbox@1", **about, "nodes": dict(nodes)}))
         return
+    click.echo(f"{mode}, Slurm {slurm}")
     for name, word in nodes.items():
         click.echo(f"{name:<10} {word}")
 

@@ -47,7 +47,10 @@ def nothing_left(home: Home) -> None:
 def test_it_comes_up_idle_serves_the_walk_and_leaves_nothing(own: Home, mode: str) -> None:
     done = own.run("sandbox", "up", "--mode", mode)
     assert done.returncode == 0, done.stderr
-    nodes = json.loads(own.run("sandbox", "status", "--json").stdout)["nodes"]
+    status = json.loads(own.run("sandbox", "status", "--json").stdout)
+    nodes, version = status["nodes"], status["slurm"]
+    assert own.run("sandbox", "exec", "--", "scontrol", "--version").stdout == f"slurm {version}\n"
+    assert f"Slurm {version}\n" in own.run("sandbox", "status").stdout
     assert nodes == {node.name: "idle" for node in NODES}
     assert own.run("sandbox", "exec", "--", "printf", "%s", "a  b").stdout == "a  b"
     assert own.run("up", "--profile", "h100x16").returncode == 0
