@@ -49,7 +49,7 @@ def test_it_comes_up_idle_serves_the_walk_and_leaves_nothing(own: Home, mode: st
     assert done.returncode == 0, done.stderr
     status = json.loads(own.run("sandbox", "status", "--json").stdout)
     nodes, version = status["nodes"], status["slurm"]
-    assert own.run("sandbox", "exec", "--", "scontrol", "--version").stdout == f"slurm {version}\n"
+    assert own.run("sandbox", "exec", "--", "scontrol", "--version").stdout.split()[-1:] == [version]
     assert f"Slurm {version}\n" in own.run("sandbox", "status").stdout
     assert nodes == {node.name: "idle" for node in NODES}
     assert own.run("sandbox", "exec", "--", "printf", "%s", "a  b").stdout == "a  b"
