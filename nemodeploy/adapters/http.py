@@ -60,7 +60,7 @@ def whole(data: bytearray) -> tuple[int, str] | None:
     its end tells."""
     end = data.find(b"\r\n\r\n")
     head = _PLAIN.match(data, 0, end + 2) if end > 0 else None
-    if not head or len(data) - end - 4 < int(head[2]):
+    if not head or len(data) - end - 4 < int(head[2]) or b"transfer-encoding" in data[:end].lower():
         return None
     return int(head[1]), data[end + 4 : end + 4 + int(head[2])].decode(errors="replace")
 

@@ -16,6 +16,7 @@ from nemodeploy.adapters import http
 
 Made = TypeVar("Made")
 CHUNK_BYTES = 65536
+MOST_BYTES = http.CAP_BYTES + CHUNK_BYTES  # with a head
 
 
 class Loop:
@@ -90,8 +91,8 @@ class Answer:
         self._data = bytearray()
         self._whole: asyncio.Future[tuple[int, str]] = loop.create_future()
         self._file = stream.fileno()
-        self._late = loop.call_later(timeout_s, self._fail, TimeoutError())
         loop.add_reader(self._file, self._ready)
+        self._late = loop.call_later(timeout_s, self._fail, TimeoutError())
 
     async def read(self) -> tuple[int, str]:
         """Status and body, the body cut at 16 MiB. Raises TimeoutError, OSError, EOFError or HTTPException."""
@@ -102,21 +103,18 @@ class Answer:
         self._fail(ConnectionAbortedError("given up"))
 
     def _ready(self) -> None:
+        """Whatever goes wrong ends it: nobody else takes away what is there to be read."""
         try:
             chunk = _received(self.stream)
-        except (OSError, EOFError) as error:
-            self._fail(error)
-            return
-        if chunk is None:
-            return
-        self._data += chunk
-        whole = http.whole(self._data)
-        if whole is None and chunk and len(self._data) <= http.CAP_BYTES:
-            return
-        try:
+            if chunk is None:
+                return
+            self._data += chunk
+            whole = http.whole(self._data)
+            if whole is None and chunk and len(self._data) <= MOST_BYTES:
+                return
             self._succeed(whole or http.parse(bytes(self._data), self.method))
-        except (OSError, HTTPException) as error:
-            self._fail(error)
+        except Exception as error:
+            self._fail(_known(error))
 
     def _succeed(self, answer: tuple[int, str]) -> None:
         self._end()
@@ -130,6 +128,19 @@ class Answer:
     def _end(self) -> None:
         self.loop.remove_reader(self._file)
         self._late.cancel()
+
+
+def send(stream: socket.socket, data: bytes) -> None:
+    """All of it. Raises OSError or EOFError."""
+    try:
+        stream.sendall(data)
+    except Exception as error:
+        raise _known(error) from error
+
+
+def _known(error: Exception) -> Exception:
+    """What SSH alone calls by another name is a broken connection, too."""
+    return error if isinstance(error, (OSError, EOFError, HTTPException)) else OSError(str(error))
 
 
 def _received(stream: socket.socket) -> bytes | None:

@@ -14,7 +14,7 @@ from http.client import HTTPException
 from typing import Any
 
 from nemodeploy.adapters import http
-from nemodeploy.adapters.loops import Answer, Hand, Loop
+from nemodeploy.adapters.loops import Answer, Hand, Loop, send
 from nemodeploy.app import asking
 from nemodeploy.core.openai_requests import Abilities, Asked, Refused
 from nemodeploy.errors import NemodeployError
@@ -64,6 +64,7 @@ class Backend:
         self._waiting: list[Job] = []
         self._sleeping: dict[asyncio.Future[None], int] = {}  # and how many have to wait before it is woken
         self._answers: dict[Answer, Sequence[Job]] = {}
+        self._sending: dict[socket.socket, Sequence[Job]] = {}  # what is long, and may stand still
         for _ in range(AT_ONCE if self.engine.at_once else 1):
             self.loop.start(self._work(Hand(self.loop.asyncio)))
 
@@ -91,6 +92,10 @@ class Backend:
         for answer, sent in tuple(self._answers.items()):
             if all(job.dropped for job in sent):
                 answer.give_up()
+        for stream, sent in self._sending.items():
+            if all(job.dropped for job in sent):
+                with contextlib.suppress(Exception):
+                    stream.shutdown(socket.SHUT_RDWR)
 
     async def _work(self, hand: Hand) -> None:
         """For ever: the oldest job, and with it whatever can be asked in the same request."""
@@ -156,7 +161,7 @@ class Backend:
         if all(job.dropped for job in batch):
             raise Refused(499, "nobody waits for it any more")
         try:
-            await self._send(stream, http.written("127.0.0.1", request), hand)
+            await self._send(stream, http.written("127.0.0.1", request), batch, hand)
             answer = Answer(self.loop.asyncio, stream, request.method, timeout_s=self.within_s)
             self._answers[answer] = batch
             try:
@@ -170,13 +175,17 @@ class Backend:
         stop = (*self.prompting.stop, *sampling.stop)
         return self.engine.replies(status, body, served=self.served, prompts=prompts, stop=stop)
 
-    async def _send(self, stream: socket.socket, request: bytes, hand: Hand) -> None:
+    async def _send(self, stream: socket.socket, request: bytes, batch: Sequence[Job], hand: Hand) -> None:
         """What is long may have to wait until the way is free."""
-        if len(request) > AT_A_TIME_BYTES:
-            stream.settimeout(self.within_s)
-            await hand.do(partial(stream.sendall, request))
-        else:
-            stream.sendall(request)
+        if len(request) <= AT_A_TIME_BYTES:
+            send(stream, request)
+            return
+        stream.settimeout(self.within_s)
+        self._sending[stream] = batch
+        try:
+            await hand.do(partial(send, stream, request))
+        finally:
+            del self._sending[stream]
 
 
 def _wake(sleeper: asyncio.Future[None]) -> None:
@@ -185,5 +194,5 @@ def _wake(sleeper: asyncio.Future[None]) -> None:
 
 
 def _close(stream: socket.socket) -> None:
-    with contextlib.suppress(OSError, EOFError):
+    with contextlib.suppress(Exception):  # also what only SSH knows; there is nobody to tell
         stream.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 
 from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core.readiness import Seen, State, Verdict, judge
-from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable
+from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, NemodeployError
 from nemodeploy.values import Token
 
 GIVE_UP_AFTER_S = 180.0
@@ -69,6 +70,8 @@ def end_for_user(site: Site, ports: Ports, token: Token, *, why: str = "taking i
         except KeyboardInterrupt:
             return end(site, ports, token, why=why, hard=True)
     except KeyboardInterrupt:
+        with contextlib.suppress(NemodeployError, KeyboardInterrupt):
+            site.cancel(token, gently=False)
         problem = "interrupted again and again before that was verified"
         raise unknown_outcome(token, site.cluster, problem) from None
 
@@ -84,7 +87,8 @@ def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, heard_f
     """The proof, if this look gives one."""
     token = seen.directory.token
     if verdict.gone:
-        site.archive(token)
+        with contextlib.suppress(KeyboardInterrupt):  # it is gone, whatever becomes of its files
+            site.archive(token)
         ports.journal.forget(token)
         return Ended(token=token, job_id=seen.job_id, submitted=bool(seen.job_id))
     if verdict.state is not State.SUBMITTING or seen.job_id:

@@ -22,7 +22,7 @@ IMAGE_CAUSES = (
     ),
     Cause(
         key="image-login",
-        pattern=r"(nvcr\.io|registry|manifests?|auth).*\b(401|403)\b|\b(401|403)\b.*(nvcr\.io|registry)|<anonymous>|"
+        pattern=r"(nvcr\.io|registry|manifests?|auth).*\b(401|403)\b|\b(401|403)\b.*(nvcr\.io|registry)|"
         r"unauthorized: |authentication required|denied: requested access|pull access denied",
         meaning="the registry refused: no key, or a licence that was not accepted",
         advice="registries: in the cluster file, or the runtime's own credentials file; and accept the licence",

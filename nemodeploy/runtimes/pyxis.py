@@ -78,6 +78,13 @@ class Pyxis(Container):
             advice="ask the site",
         ),
         Cause(
+            key="image-anonymous",
+            pattern=r"Authenticating with user: <anonymous>",  # said before every import; sometimes nothing follows
+            meaning="the registry refused: no key, or a licence that was not accepted",
+            advice="registries: in the cluster file, or the runtime's own credentials file; and accept the licence",
+            follower=True,
+        ),
+        Cause(
             key="image",
             pattern=r"pyxis: (failed|couldn't|container (start failed|exited))|failed to (import|create container)",
             meaning="the container could not be made",

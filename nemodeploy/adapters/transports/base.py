@@ -52,9 +52,10 @@ def first_reachable(hosts: Sequence[str], connect: Callable[[str], Connected]) -
 
 def relay(host: str, port: int) -> tuple[bytes, str]:
     """A command for a login host that forwards no connections: bash opens one, says so with a mark, which is on a line
-    of its own after whatever the login printed, and passes bytes on."""
+    of its own after whatever the login printed, and passes bytes on. It ends when the far end does."""
     mark = f"relay-{secrets.token_hex(8)}"
-    opens = f"exec 3<>/dev/tcp/{host}/{port} || exit 7; echo; echo {mark}; cat <&3 & exec cat >&3"
+    there = f"exec 3<>/dev/tcp/{host}/{port} || exit 7; exec 2>/dev/null; echo; echo {mark}"
+    opens = f"{there}; {{ cat <&3; kill $$; }} & exec cat >&3"
     return f"\n{mark}\n".encode(), f"exec bash -c {shlex.quote(opens)}"
 
 

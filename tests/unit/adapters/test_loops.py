@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from nemodeploy.adapters.loops import Answer, Hand, Loop
 
+FRAMED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 PLAIN = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\nX: y\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
 ENDLESS = b"HTTP/1.0 500 Oh no\r\nServer: Content-Length: 3\r\n\r\nhello"
@@ -61,7 +62,7 @@ def test_an_answer_that_says_its_length_needs_no_end(answer: tuple[bytes, int], 
         assert coming.result(10) == (status, "hello")
 
 
-@pytest.mark.parametrize(("data", "status"), [(CHUNKED, 404), (ENDLESS, 500)])
+@pytest.mark.parametrize(("data", "status"), [(CHUNKED, 404), (FRAMED, 200), (ENDLESS, 500)])
 def test_another_is_whole_at_its_end(
     loop: Loop, pair: tuple[socket.socket, socket.socket], data: bytes, status: int
 ) -> None:
@@ -82,6 +83,20 @@ def test_what_is_no_answer_or_half_of_one_is_an_error(
     far.shutdown(socket.SHUT_WR)
     with pytest.raises((OSError, HTTPException)):
         within(loop, read(loop, near))
+
+
+class Broken(socket.socket):
+    """What an SSH library says in words of its own."""
+
+    def recv(self, *_: Any) -> bytes:
+        raise RuntimeError("Key-exchange timed out waiting for key negotiation")
+
+
+def test_what_only_ssh_knows_is_a_broken_connection(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    far.sendall(PLAIN)
+    with Broken(fileno=near.detach()) as broken, pytest.raises(OSError, match="Key-exchange"):
+        within(loop, read(loop, broken))
 
 
 def test_one_that_does_not_come_is_a_timeout_and_the_stream_is_left_alone(

@@ -320,6 +320,38 @@ def test_what_is_dropped_while_the_way_is_opened_is_not_sent(nemo: Nemo) -> None
     assert nemo.batches == [["a b"]]
 
 
+class Odd(socket.socket):
+    """Its close fails in words of its own, as a channel of SSH may; what is long is never taken."""
+
+    def close(self) -> None:
+        super().close()
+        raise RuntimeError("Key-exchange timed out waiting for key negotiation")
+
+
+def test_a_stream_that_cannot_even_be_closed_holds_nobody_up(nemo: Nemo) -> None:
+    def dial() -> socket.socket:
+        stream = Odd()
+        stream.connect(("127.0.0.1", nemo.port))
+        return stream
+
+    backend = Backend(PLAN, dial)
+    asked = read_request(TEXT, b'{"model": "m", "prompt": "a b"}', backend.can)
+    for _ in range(2):
+        assert backend.ask(asked)[0].future.result(10).text == "echo b"
+
+
+def test_what_is_too_long_to_be_sent_is_given_up_when_nobody_waits_for_it(nemo: Nemo) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        ports = iter([int(deaf.getsockname()[1]), nemo.port])
+        backend = Backend(PLAN, lambda: socket.create_connection(("127.0.0.1", next(ports))))
+        long = json.dumps({"model": "m", "prompt": "a" * 7_000_000}).encode()
+        jobs = backend.ask(read_request(TEXT, long, backend.can))
+        time.sleep(0.5)  # else both go in one request
+        next_one = backend.ask(read_request(TEXT, b'{"model": "m", "prompt": "a b"}', backend.can))[0]
+        backend.drop(jobs)
+        assert next_one.future.result(10).text == "echo b"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_when_a_client_leaves_its_request_is_dropped(rig: Rig, nemo: Nemo, stream: bool) -> None:
     nemo.hold.clear()

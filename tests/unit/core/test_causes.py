@@ -192,6 +192,7 @@ BY_PYXIS = (
         "no-internet",
         "slurmstepd-h100-1: error: pyxis:     curl: (7) Failed to connect to 127.0.0.1 port 9 after 0 ms: Couldn't connect to server",
     ),
+    ("image-anonymous", "[INFO] Authenticating with user: <anonymous>"),
     ("image", "slurmstepd-h100-1: error: pyxis: container start failed with error code: 127"),
 )
 
@@ -258,6 +259,9 @@ def test_what_pyxis_says_first_is_not_why() -> None:
     log = Log("a.0.log", f"{first}{BY_PYXIS[0][1]}\nslurmstepd-h100-1: error: Failed to invoke spank plugin stack\n")
     assert diagnose([log], 0, OWN).key == "image-file"
     assert diagnose([Log("a.0.log", first)], 0, OWN).key == "image"
+    asked = "[INFO] Authenticating with user: <anonymous>\n"
+    full = "mksquashfs: Failed to write to output filesystem\n"
+    assert diagnose([Log("import.log", asked + full)], 0, OWN).key == "image-disk"
 
 
 def test_one_endless_line_is_read_in_no_time() -> None:
