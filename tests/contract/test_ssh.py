@@ -219,6 +219,19 @@ def test_where_forwarding_is_forbidden_bytes_go_through_a_command(reach: Reach, 
             transport.tunnel("127.0.0.1", 1)
 
 
+def test_a_command_that_passes_bytes_on_ends_when_the_far_end_does(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path, AllowTcpForwarding="no") as door:
+        transport = reach(door.cluster("auto"))
+        stream = transport.tunnel("127.0.0.1", echo(transport))
+        stream.settimeout(10)
+        stream.sendall(b"abc")
+        said = b""
+        while piece := stream.recv(9):
+            said += piece
+        assert said == b"cba"
+        stream.close()
+
+
 def test_noise_before_and_after_hides_no_status(reach: Reach, tmp_path: Path) -> None:
     noise = 'echo NOISE; echo NOISE >&2; eval "$SSH_ORIGINAL_COMMAND"; s=$?; echo LATE; exit $s'
     with sshd(tmp_path, ForceCommand=f"bash -c '{noise}'") as door:
