@@ -64,7 +64,13 @@ class Bed(Rig):
         """All nodes down. Their slurmds are stopped, since a node that registers is up again, at once since 24.11."""
         for node in NODES:
             self.sandbox.signal_daemon(f"slurmd-{node.name}", signal.SIGSTOP)
-        self.scontrol(f"nodename={EVERY_NODE}", "state=down", "reason=flood")
+        for _ in range(10):
+            self.scontrol(f"nodename={EVERY_NODE}", "state=down", "reason=flood")
+            time.sleep(0.3)  # a registration that was sent before may still be on its way
+            states = self.sandbox.node_states().values()
+            if all(state.startswith("down") for state in states):
+                return
+        raise AssertionError(states)
 
     def mend(self) -> None:
         for node in NODES:
