@@ -27,20 +27,13 @@ def exchange(stream: socket.socket, host: str, request: HttpRequest, *, timeout_
     that while a file on it is open; an SSH channel does not, and the body is lost (paramiko 5.1, about 1 in 20 times).
     """
     _send(stream, host, request, timeout_s)
-    with contextlib.closing(
-        http.client.HTTPResponse(cast(socket.socket, _Source(stream)), method=request.method)
-    ) as response:
-        response.begin()
-        return response.status, _body(response)
+    return _read(_file(stream), request.method)
 
 
 def lines(stream: socket.socket, host: str, request: HttpRequest, *, timeout_s: float) -> Iterator[tuple[int, str]]:
     """The same, line by line as they come: the status with each; a line is cut at 1 MiB."""
     _send(stream, host, request, timeout_s)
-    with contextlib.closing(
-        http.client.HTTPResponse(cast(socket.socket, _Source(stream)), method=request.method)
-    ) as response:
-        response.begin()
+    with _begun(_file(stream), request.method) as response:
         while line := response.readline(LINE_BYTES):
             yield response.status, line.decode(errors="replace")
 
@@ -68,17 +61,24 @@ def whole(data: bytearray) -> tuple[int, str] | None:
 def parse(data: bytes, method: str) -> tuple[int, str]:
     """Status and body of an answer that has been read, the body cut at 16 MiB. Raises HTTPException or OSError where it
     is none, or not all of one."""
-    with contextlib.closing(http.client.HTTPResponse(cast(socket.socket, _Read(data)), method=method)) as response:
+    return _read(io.BytesIO(data), method)
+
+
+@contextlib.contextmanager
+def _begun(file: io.BufferedIOBase, method: str) -> Iterator[http.client.HTTPResponse]:
+    """An answer whose head has been read."""
+    with contextlib.closing(http.client.HTTPResponse(cast(socket.socket, _Source(file)), method=method)) as response:
         response.begin()
-        return response.status, _body(response)
+        yield response
 
 
-def _body(response: http.client.HTTPResponse) -> str:
-    """Cut at 16 MiB. Raises IncompleteRead where a stream ended before as much had come as its head says."""
-    data = response.read(CAP_BYTES)
-    if response.length and len(data) < CAP_BYTES:
-        raise http.client.IncompleteRead(data, response.length)
-    return data.decode(errors="replace")
+def _read(file: io.BufferedIOBase, method: str) -> tuple[int, str]:
+    """Status and body, cut at 16 MiB. Raises IncompleteRead where it ended before as much had come as its head says."""
+    with _begun(file, method) as response:
+        data = response.read(CAP_BYTES)
+        if response.length and len(data) < CAP_BYTES:
+            raise http.client.IncompleteRead(data, response.length)
+        return response.status, data.decode(errors="replace")
 
 
 def _send(stream: socket.socket, host: str, request: HttpRequest, timeout_s: float) -> None:
@@ -104,18 +104,12 @@ class _Bytes(io.RawIOBase):
 class _Source:
     """What http.client reads an answer from."""
 
-    def __init__(self, stream: socket.socket) -> None:
-        self.stream = stream
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self.file = file
 
     def makefile(self, *_: Any, **__: Any) -> Any:
-        return io.BufferedReader(_Bytes(self.stream))
+        return self.file
 
 
-class _Read:
-    """The same, of what was read beforehand."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def makefile(self, *_: Any, **__: Any) -> Any:
-        return io.BytesIO(self.data)
+def _file(stream: socket.socket) -> io.BufferedIOBase:
+    return io.BufferedReader(_Bytes(stream))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,8 +63,7 @@ class Backend:
         self.loop = Loop()
         self._waiting: list[Job] = []
         self._sleeping: dict[asyncio.Future[None], int] = {}  # and how many have to wait before it is woken
-        self._answers: dict[Answer, Sequence[Job]] = {}
-        self._sending: dict[socket.socket, Sequence[Job]] = {}  # what is long, and may stand still
+        self._cuts: dict[Callable[[], object], Sequence[Job]] = {}  # what is under way, by what ends it
         for _ in range(AT_ONCE if self.engine.at_once else 1):
             self.loop.start(self._work(Hand(self.loop.asyncio)))
 
@@ -89,13 +88,10 @@ class Backend:
         for job in jobs:
             job.dropped = True
         self._waiting = [job for job in self._waiting if not job.dropped]
-        for answer, sent in tuple(self._answers.items()):
-            if all(job.dropped for job in sent):
-                answer.give_up()
-        for stream, sent in self._sending.items():
+        for cut, sent in tuple(self._cuts.items()):
             if all(job.dropped for job in sent):
                 with contextlib.suppress(Exception):
-                    stream.shutdown(socket.SHUT_RDWR)
+                    cut()
 
     async def _work(self, hand: Hand) -> None:
         """For ever: the oldest job, and with it whatever can be asked in the same request."""
@@ -163,11 +159,8 @@ class Backend:
         try:
             await self._send(stream, http.written("127.0.0.1", request), batch, hand)
             answer = Answer(self.loop.asyncio, stream, request.method, timeout_s=self.within_s)
-            self._answers[answer] = batch
-            try:
+            with self._cut_by(answer.give_up, batch):
                 status, body = await answer.read()
-            finally:
-                del self._answers[answer]
         except TimeoutError as error:
             raise Refused(504, f"the server did not answer within {self.within_s:.0f} s", code="timeout") from error
         except (OSError, EOFError, HTTPException, ValueError) as error:
@@ -181,11 +174,17 @@ class Backend:
             send(stream, request)
             return
         stream.settimeout(self.within_s)
-        self._sending[stream] = batch
-        try:
+        with self._cut_by(partial(stream.shutdown, socket.SHUT_RDWR), batch):
             await hand.do(partial(send, stream, request))
+
+    @contextlib.contextmanager
+    def _cut_by(self, cut: Callable[[], object], batch: Sequence[Job]) -> Iterator[None]:
+        """What is awaited in the block is ended so when nobody waits for any of it."""
+        self._cuts[cut] = batch
+        try:
+            yield
         finally:
-            del self._sending[stream]
+            del self._cuts[cut]
 
 
 def _wake(sleeper: asyncio.Future[None]) -> None:

@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nemodeploy.adapters.loops import Loop
 from nemodeploy.app.backend import Backend, Job
 from nemodeploy.core.openai_answers import Answering
 from nemodeploy.core.openai_requests import read_request
@@ -49,7 +48,7 @@ class Gateway:
         """`serves`: whether there is a server at this moment; `nonce`: a word that nobody had before."""
         self.backend, self.serves, self.key = backend, serves, key
         self.model = backend.can.model
-        self.loop: Loop = backend.loop
+        self.loop = backend.loop
         mine = nonce()
         self._ids = (f"{mine}{number:06x}" for number in itertools.count())
 

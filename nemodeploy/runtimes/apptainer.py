@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from nemodeploy.core.diagnosis import Cause
-from nemodeploy.runtimes.base import IMAGE_CAUSES, Container
+from nemodeploy.runtimes.base import IMAGE_CAUSES, Container, no_image_file, no_namespaces, not_mounted
 
 
 class Apptainer(Container):
@@ -19,12 +19,7 @@ class Apptainer(Container):
     login_words = 'export APPTAINER_DOCKER_USERNAME="$registry_user" APPTAINER_DOCKER_PASSWORD="$registry_password"'
     is_image = 'head -c 64 "$part" | grep -q SIF_MAGIC'
     causes = (
-        Cause(
-            key="image-file",
-            pattern=r"could not open image .*no such file",
-            meaning="the image is not on the node",
-            advice="check images: in the cluster file, as the nodes see it",
-        ),
+        no_image_file(r"could not open image .*no such file"),
         Cause(
             key="image-format",
             pattern=r"image format not recognized",
@@ -37,18 +32,8 @@ class Apptainer(Container):
             meaning="the node could not unpack the image",
             advice="the rest of the line says why; with squashfuse on the nodes nothing is unpacked",
         ),
-        Cause(
-            key="mount",
-            pattern=r"mount source .* doesn't exist|mount hook function failure",
-            meaning="something that is to be mounted is not on the node",
-            advice="check mounts:, checkpoints: and root: in the cluster file as the nodes see them",
-        ),
-        Cause(
-            key="namespace",
-            pattern=r"[Ff]ailed to create user namespace",
-            meaning="the node's kernel allows no user namespaces",
-            advice="ask the site",
-        ),
+        not_mounted(r"mount source .* doesn't exist|mount hook function failure"),
+        no_namespaces(r"[Ff]ailed to create user namespace"),
         *IMAGE_CAUSES,
     )
 

@@ -12,6 +12,13 @@ from nemodeploy.core.spec import Spec
 MODEL_PATH = "/model"
 
 
+IMAGE_LOGIN = Cause(
+    key="image-login",
+    pattern=r"(nvcr\.io|registry|manifests?|auth).*\b(401|403)\b|\b(401|403)\b.*(nvcr\.io|registry)|"
+    r"unauthorized: |authentication required|denied: requested access|pull access denied",
+    meaning="the registry refused: no key, or a licence that was not accepted",
+    advice="registries: in the cluster file, or the runtime's own credentials file; and accept the licence",
+)
 # What registries and clients of theirs say, whoever asks.
 IMAGE_CAUSES = (
     Cause(
@@ -20,13 +27,7 @@ IMAGE_CAUSES = (
         meaning="the image was looked for on Docker Hub, though it names a registry of its own",
         advice="with pyxis write a # after the registry: nvcr.io#nvidia/…",
     ),
-    Cause(
-        key="image-login",
-        pattern=r"(nvcr\.io|registry|manifests?|auth).*\b(401|403)\b|\b(401|403)\b.*(nvcr\.io|registry)|"
-        r"unauthorized: |authentication required|denied: requested access|pull access denied",
-        meaning="the registry refused: no key, or a licence that was not accepted",
-        advice="registries: in the cluster file, or the runtime's own credentials file; and accept the licence",
-    ),
+    IMAGE_LOGIN,
     Cause(
         key="image-tag",
         pattern=r"manifest unknown|manifests/.* 404|manifest for .* not found|MANIFEST_UNKNOWN",
@@ -40,6 +41,36 @@ IMAGE_CAUSES = (
         advice="nemodeploy image pull imports it once, on the login host; or give the path of a file in images:",
     ),
 )
+
+
+def no_image_file(pattern: str) -> Cause:
+    """Of a runtime that takes files, by its own words."""
+    return Cause(
+        key="image-file",
+        pattern=pattern,
+        meaning="the image is not on the node",
+        advice="check images: in the cluster file, as the nodes see it",
+    )
+
+
+def not_mounted(pattern: str) -> Cause:
+    """By a runtime's own words."""
+    return Cause(
+        key="mount",
+        pattern=pattern,
+        meaning="something that is to be mounted is not on the node",
+        advice="check mounts:, checkpoints: and root: in the cluster file as the nodes see them",
+    )
+
+
+def no_namespaces(pattern: str) -> Cause:
+    """By a runtime's own words."""
+    return Cause(
+        key="namespace",
+        pattern=pattern,
+        meaning="the node's kernel allows no user namespaces",
+        advice="ask the site",
+    )
 
 
 class Runtime(Protocol):

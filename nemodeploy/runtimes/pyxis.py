@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Spec
-from nemodeploy.runtimes.base import IMAGE_CAUSES, Container
+from nemodeploy.runtimes.base import IMAGE_CAUSES, IMAGE_LOGIN, Container, no_image_file, no_namespaces, not_mounted
 
 
 class Pyxis(Container):
@@ -35,12 +36,7 @@ class Pyxis(Container):
             advice="another runtime (--set runtime=apptainer), or ask the site",
         ),
         *IMAGE_CAUSES,
-        Cause(
-            key="image-file",
-            pattern=r"pyxis: .*\[ERROR\] No such file or directory",
-            meaning="the image is not on the node",
-            advice="check images: in the cluster file, as the nodes see it",
-        ),
+        no_image_file(r"pyxis: .*\[ERROR\] No such file or directory"),
         Cause(
             key="image-format",
             pattern=r"Invalid image format|Can't find a SQUASHFS superblock|File system corruption detected",
@@ -59,30 +55,16 @@ class Pyxis(Container):
             meaning="enroot may not write where it is told to",
             advice="set ENROOT_RUNTIME_PATH, ENROOT_CACHE_PATH and ENROOT_DATA_PATH as the site says",
         ),
-        Cause(
-            key="namespace",
-            pattern=r"failed to create user namespace",
-            meaning="the node's kernel allows no user namespaces",
-            advice="ask the site",
-        ),
-        Cause(
-            key="mount",
-            pattern=r"could not add mount entry|mount source|failed to mount|container-mounts: source path does not",
-            meaning="something that is to be mounted is not on the node",
-            advice="check mounts:, checkpoints: and root: in the cluster file as the nodes see them",
-        ),
+        no_namespaces(r"failed to create user namespace"),
+        not_mounted(r"could not add mount entry|mount source|failed to mount|container-mounts: source path does not"),
         Cause(
             key="gpu-hook",
             pattern=r"98-nvidia\.sh|nvidia-container-cli",
             meaning="the node could not put the GPU driver into the container",
             advice="ask the site",
         ),
-        Cause(
-            key="image-anonymous",
-            pattern=r"Authenticating with user: <anonymous>",  # said before every import; sometimes nothing follows
-            meaning="the registry refused: no key, or a licence that was not accepted",
-            advice="registries: in the cluster file, or the runtime's own credentials file; and accept the licence",
-            follower=True,
+        replace(  # said before every import; sometimes nothing follows
+            IMAGE_LOGIN, key="image-anonymous", pattern=r"Authenticating with user: <anonymous>", follower=True
         ),
         Cause(
             key="image",

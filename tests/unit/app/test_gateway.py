@@ -321,7 +321,7 @@ def test_what_is_dropped_while_the_way_is_opened_is_not_sent(nemo: Nemo) -> None
 
 
 class Odd(socket.socket):
-    """Its close fails in words of its own, as a channel of SSH may; what is long is never taken."""
+    """Its close fails in words of its own, as a channel of SSH may."""
 
     def close(self) -> None:
         super().close()
