@@ -186,7 +186,7 @@ class Sandbox:
         root.chmod(0o700)
         for name in ("spool", "run", "shared", "munge", "shims"):
             shutil.rmtree(root / name, ignore_errors=True)
-        for name in ("etc", "ssh", "log", "run", "spool/ctld", "shared", "local", "dev", "munge", "shims"):
+        for name in ("etc", "ssh", "log", "run", "spool/ctld", "shared/home", "local", "dev", "munge", "shims"):
             (root / name).mkdir(parents=True, exist_ok=True)
         for node in NODES:
             (root / "spool" / node.name).mkdir(exist_ok=True)

@@ -149,7 +149,7 @@ def sshd_config(settings: Settings) -> str:
         MaxSessions 64
         MaxStartups 100
         Subsystem sftp internal-sftp
-        SetEnv SLURM_CONF={settings.place.slurm_conf} PATH={path}
+        SetEnv SLURM_CONF={settings.place.slurm_conf} HOME={settings.place.home} PATH={path}
         """)
 
 

@@ -89,3 +89,9 @@ class Place:
     def shared(self) -> Path:
         """The cluster's shared file system, where deployments live; emptied at each start."""
         return self.root / "shared"
+
+    @property
+    def home(self) -> Path:
+        """The home directory of whoever logs in, on the shared file system as at most sites: what the machine's own
+        user has in ~/.bashrc is neither run nor touched."""
+        return self.shared / "home"

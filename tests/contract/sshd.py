@@ -44,7 +44,8 @@ class Sshd:
         """`code`: what it asks for besides the key, through PAM; needs root."""
         self.directory, self.alias, self.port = directory, alias, free_port()
         self.home = directory / alias
-        self.home.mkdir(parents=True)
+        self.login = self.home / "login"
+        self.login.mkdir(parents=True)
         self.log = self.home / "log"
         self.key = directory / "client_key"
         if not self.key.exists():
@@ -65,6 +66,7 @@ class Sshd:
             "UseDNS": "no",
             "PrintMotd": "no",
             "PrintLastLog": "no",
+            "SetEnv": f"HOME={self.login}",  # what the machine's user has in ~/.bashrc is nobody's business here
             **options,
         }
         if code:

@@ -53,6 +53,8 @@ def test_it_comes_up_idle_serves_the_walk_and_leaves_nothing(own: Home, mode: st
     assert f"Slurm {version}\n" in own.run("sandbox", "status").stdout
     assert nodes == {node.name: "idle" for node in NODES}
     assert own.run("sandbox", "exec", "--", "printf", "%s", "a  b").stdout == "a  b"
+    login = place(own).home  # not the machine's user's, whose ~/.bashrc may be slow, or break
+    assert own.run("sandbox", "exec", "--", "sh", "-c", "echo ~").stdout == f"{login}\n"
     assert own.run("up", "--profile", "h100x16").returncode == 0
     assert own.run("generate", NAME, "hello").stdout == "Hello! I am a tiny model on your cluster.\n"
     assert own.run("sandbox", "down").returncode == 0
