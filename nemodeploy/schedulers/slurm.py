@@ -35,6 +35,8 @@ _COLUMNS = (
     ("NodeList", 400),
     ("WorkDir", 600),
 )
+# The environment that sbatch is called with, and hands on.
+_NEEDED = ("PATH", "HOME", "USER", "LOGNAME", "SLURM_CONF", "KRB5CCNAME", "LD_LIBRARY_PATH")
 # What nemodeploy decides itself: short options, and long ones that sbatch also takes abbreviated.
 _SHORT = "JadoeWtDNnMiHVhG"
 _SWITCHES = "sOkKQvIbX"  # short options without a value, behind which others may stand
@@ -159,9 +161,9 @@ class Slurm:
         words = ("--parsable", f"--job-name={name}", f"--partition={partition}", "--nodes=1", "--ntasks=1")
         more = ("--cpus-per-task=4", "--time=02:00:00", "--no-requeue", "--output=log")
         whose = (f"--account={account}",) if account else ()
-        options = shlex.join((*words, *more, *whose, "--export=PATH,HOME,USER,LOGNAME"))
-        unset = "unset SLURM_JWT SLURM_CLUSTERS $(env | sed -n 's/^\\(SBATCH_[A-Z_]*\\)=.*/\\1/p')\n"
-        return f'{unset}timeout 60 sbatch {options} import.sh "$PWD" 2>&1 >job || {{ rm -f job; exit 1; }}'
+        options = shlex.join((*words, *more, *whose, "--export=ALL"))
+        clean = " ".join(f'${{{name}:+{name}="${name}"}}' for name in _NEEDED)  # as in submit.sh
+        return f'env -i {clean} timeout 60 sbatch {options} import.sh "$PWD" 2>&1 >job || {{ rm -f job; exit 1; }}'
 
     def errand_state_script(self, name: str) -> str:
         """squeue by name; a question that failed counts as an answer, since nothing may be taken for gone by it."""

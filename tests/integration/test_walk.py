@@ -151,11 +151,14 @@ def test_no_login_environment_reaches_the_ranks(site: Home, sandbox: Sandbox) ->
     program = sandbox.place.shared / "show.sh"
     program.write_text('#!/bin/sh\nenv | cut -d= -f1 | sort >"$SLURM_SUBMIT_DIR/env.$SLURM_PROCID"\nexit 3\n')
     cluster = site.cluster("show", programs={"nemo-eval": ["/bin/sh", str(program)]})
-    (site.path / ".bashrc").write_text("export SECRET_OF_THE_LOGIN_SHELL=1\n")
+    login = sandbox.place.home / ".bashrc"
+    login.write_text("export SECRET_OF_THE_LOGIN_SHELL=1 SBATCH_RESERVATION=none\n")
     done = site.run("up", "--profile", "h200x8", "--cluster", cluster)
+    login.unlink()
     assert done.returncode == 30, done.stderr
     (seen,) = (sandbox.place.shared / "nemodeploy/archive").glob("*/env.0")
     names = set(seen.read_text().split())
+    assert "SLURM_GET_USER_ENV" not in names, "slurmd started a login shell before the job"
     strangers = {name for name in names if not name.startswith(SET_BY_SLURM)}
     assert strangers <= {
         *("HOME", "USER", "LOGNAME", "PATH", "PWD", "SHELL", "SHLVL", "TMPDIR", "LC_ALL", "OMP_NUM_THREADS", "_"),

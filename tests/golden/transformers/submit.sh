@@ -9,19 +9,18 @@ set -eu
 run_dir=${1:-$(cd "$(dirname "$0")" && pwd)}
 job_name=${2:-nd-llama-3-1-nemotron-70b-instruct-by-hand}
 
-# What a login shell may set changes what sbatch does: its variables beat the script's own lines.
-for name in $(env | while IFS='=' read -r name _; do case $name in SBATCH_[A-Z]*) echo "$name" ;; esac; done); do
-  unset "$name"
-done
-unset SLURM_JWT SLURM_CLUSTERS
-
-exec sbatch --parsable ${3:+"$3"} \
+# sbatch sees what it needs itself, and hands all of that on. What a login shell may set beats the script's own lines;
+# and with an explicit --export list a login shell is started on the node first: where that fails, the job is held.
+exec env -i PATH="$PATH" HOME="$HOME" ${USER:+USER="$USER"} ${LOGNAME:+LOGNAME="$LOGNAME"} \
+  ${SLURM_CONF:+SLURM_CONF="$SLURM_CONF"} ${KRB5CCNAME:+KRB5CCNAME="$KRB5CCNAME"} \
+  ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH="$LD_LIBRARY_PATH"} \
+  sbatch --parsable ${3:+"$3"} \
   --job-name="$job_name" \
   --dependency=singleton \
   --chdir="$run_dir" \
   --output=slurm-%j.log \
   --open-mode=append \
-  --export=PATH,HOME,USER,LOGNAME \
+  --export=ALL \
   --partition=batch \
   '--account=it'"'"'s $HOME; #x' \
   --gpus-per-node=2 \
