@@ -59,13 +59,16 @@ class Service(Protocol):
     def accept(self, kind: str, raw: bytes, created: int) -> Talk:
         """Take up a request's body, which came so many seconds after the Epoch. Raises Refused."""
 
+    def close(self) -> None:
+        """Nobody asks any more: its loop ends."""
+
 
 class HttpServer:
     """Serves in its service's loop, on a socket that listens already."""
 
     def __init__(self, listener: socket.socket, service: Service) -> None:
         """Nothing is answered before `start`."""
-        self.listener, self.loop = listener, service.loop
+        self.listener, self.service = listener, service
         settings = uvicorn.Config(
             application(service),
             log_config=None,
@@ -79,10 +82,16 @@ class HttpServer:
 
     def start(self) -> None:
         """Serve from now on."""
-        self.loop.start(self.server.serve([self.listener]))
+        self.service.loop.start(self._serve())
+
+    async def _serve(self) -> None:
+        try:
+            await self.server.serve([self.listener])
+        finally:
+            self.service.close()
 
     def close(self) -> None:
-        """Take no more connections; waits for nothing."""
+        """Take no more connections, and close the service; waits for nothing."""
         self.server.should_exit = self.server.force_exit = True
 
 

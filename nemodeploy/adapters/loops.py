@@ -20,13 +20,13 @@ MOST_BYTES = http.CAP_BYTES + CHUNK_BYTES  # with a head
 
 
 class Loop:
-    """Runs until the process ends."""
+    """Runs until it is closed, or the process ends."""
 
     def __init__(self) -> None:
         """It runs from now on."""
         self.asyncio = asyncio.new_event_loop()
         self.asyncio.set_exception_handler(_complain)
-        self._thread = threading.Thread(target=self.asyncio.run_forever, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def call(self, what: Callable[..., object], *words: object) -> None:
@@ -40,6 +40,23 @@ class Loop:
         """From any thread: run it beside all else."""
         asyncio.run_coroutine_threadsafe(what, self.asyncio)
 
+    def close(self) -> None:
+        """From any thread: cancel what still runs in it, and end. Waits for nothing."""
+        with contextlib.suppress(RuntimeError):  # it is closed
+            self.asyncio.call_soon_threadsafe(self.asyncio.stop)
+
+    def _run(self) -> None:
+        self.asyncio.run_forever()
+        self.asyncio.run_until_complete(_cancel_all())
+        self.asyncio.close()
+
+
+async def _cancel_all() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
 
 def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """At the end of the process nobody has to hear that something was still waiting."""
@@ -48,12 +65,13 @@ def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 class Hand:
-    """A thread beside a loop for what blocks, one thing after the other; it ends with the process, whatever it does."""
+    """A thread beside a loop for what blocks, one thing after the other; it ends when it is told to, and with the
+    process, whatever it does."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Its results are heard in this loop."""
         self.loop = loop
-        self._work: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, daemon=True).start()
 
     def do(self, what: Callable[[], Made]) -> asyncio.Future[Made]:
@@ -62,9 +80,13 @@ class Hand:
         self._work.put((what, result))
         return result
 
+    def end(self) -> None:
+        """After what it does now and was given already."""
+        self._work.put(None)
+
     def _run(self) -> None:
-        while True:
-            what, result = self._work.get()
+        while work := self._work.get():
+            what, result = work
             try:
                 tell = partial(_give, result, what(), None)
             except Exception as error:  # it is the asker's
@@ -74,6 +96,8 @@ class Hand:
 
 
 def _give(result: asyncio.Future[Any], made: object, error: Exception | None) -> None:
+    if result.cancelled():
+        return
     if error is None:
         result.set_result(made)
     else:

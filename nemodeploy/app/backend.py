@@ -64,8 +64,9 @@ class Backend:
         self._waiting: list[Job] = []
         self._sleeping: dict[asyncio.Future[None], int] = {}  # and how many have to wait before it is woken
         self._cuts: dict[Callable[[], object], Sequence[Job]] = {}  # what is under way, by what ends it
-        for _ in range(AT_ONCE if self.engine.at_once else 1):
-            self.loop.start(self._work(Hand(self.loop.asyncio)))
+        self._hands = [Hand(self.loop.asyncio) for _ in range(AT_ONCE if self.engine.at_once else 1)]
+        for hand in self._hands:
+            self.loop.start(self._work(hand))
 
     def ask(self, asked: Asked) -> list[Job]:
         """Take up a request: a job for each choice, in order. Their futures are settled in the loop."""
@@ -78,11 +79,23 @@ class Backend:
         """Nobody waits for these any more; when that holds for all that were sent together, the connection is cut."""
         self.loop.call(self._drop, jobs)
 
+    def close(self) -> None:
+        """Ask no more; who still waits is refused. Waits for nothing."""
+        for hand in self._hands:
+            hand.end()
+        self.loop.call(self._refuse)
+        self.loop.close()
+
     def _take_up(self, jobs: Sequence[Job]) -> None:
         self._waiting += jobs
         for sleeper, enough in self._sleeping.items():
             if len(self._waiting) >= enough and not sleeper.done():
                 sleeper.set_result(None)
+
+    def _refuse(self) -> None:
+        for job in self._waiting:
+            job.future.set_exception(_closed())
+        self._waiting = []
 
     def _drop(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -133,6 +146,10 @@ class Backend:
         with contextlib.ExitStack() as afterwards:
             try:
                 answered = tuple(zip(batch, await self._exchange(batch, hand, afterwards), strict=True))
+            except asyncio.CancelledError:
+                for job in batch:
+                    job.future.set_exception(_closed())
+                raise
             except Exception as error:  # the loop has nobody above it; whoever waits for a job is told
                 for job in batch:
                     job.future.set_exception(error)
@@ -185,6 +202,10 @@ class Backend:
             yield
         finally:
             del self._cuts[cut]
+
+
+def _closed() -> Refused:
+    return Refused(503, "the way to the server is closed", code="unavailable")
 
 
 def _wake(sleeper: asyncio.Future[None]) -> None:

@@ -58,6 +58,10 @@ class Gateway:
         answering = Answering(asked=asked, id=next(self._ids), created=created, model=self.model)
         return Conversation(answering, self.backend.ask(asked), self.backend)
 
+    def close(self) -> None:
+        """Nothing can be asked any more."""
+        self.backend.close()
+
 
 def require() -> None:
     """Raises BadInput where the extra is not installed."""

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from http.client import HTTPException
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemodeploy.adapters.loops import Answer, Hand, Loop
+from tests.unit.held import held, nothing_more_than
 
 FRAMED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 PLAIN = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\nX: y\r\n\r\nhello"
@@ -163,6 +165,28 @@ def test_what_blocks_does_not_block_the_loop_and_what_it_raises_is_the_askers(lo
         return await hand.do(lambda: "made")
 
     assert within(loop, ask()) == "made"
+
+
+def test_a_closed_loop_leaves_neither_threads_nor_files() -> None:
+    before = held()
+    ended, go = threading.Event(), threading.Event()
+
+    async def wait(hand: Hand) -> None:
+        try:
+            await hand.do(go.wait)
+        finally:
+            ended.set()
+
+    one = Loop()
+    hand = Hand(one.asyncio)
+    one.start(wait(hand))
+    time.sleep(0.05)
+    hand.end()
+    one.close()
+    assert ended.wait(5)
+    go.set()
+    assert nothing_more_than(before)
+    one.close()
 
 
 def test_a_process_ends_in_silence_whatever_still_waits() -> None:

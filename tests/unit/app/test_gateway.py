@@ -25,6 +25,7 @@ from nemodeploy.core.openai_requests import CHAT, PATHS, TEXT, Refused, read_req
 from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.values import Secret
 from tests.unit.core.test_openai_requests import JUNK, values
+from tests.unit.held import held, nothing_more_than
 
 PLAN = {
     "engine": "nemo-eval",
@@ -318,6 +319,24 @@ def test_what_is_dropped_while_the_way_is_opened_is_not_sent(nemo: Nemo) -> None
         jobs[0].future.result(10)
     assert backend.ask(asked)[0].future.result(10).text == "echo b"
     assert nemo.batches == [["a b"]]
+
+
+def test_a_closed_gateway_leaves_nothing_and_refuses_who_still_waits(nemo: Nemo) -> None:
+    before = held()
+    nemo.hold.clear()
+    rig = Rig(nemo)
+    jobs = rig.backend.ask(read_request(TEXT, b'{"model": "m", "prompt": "asked already"}', rig.backend.can))
+    nemo.until(1)
+    jobs += rig.backend.ask(read_request(TEXT, b'{"model": "m", "prompt": "waits"}', rig.backend.can))
+    rig.server.close()
+    for job in jobs:
+        with pytest.raises(Refused, match="closed"):
+            job.future.result(10)
+    nemo.hold.set()
+    rig.client.close()
+    assert nothing_more_than(before)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", rig.port))
 
 
 class Odd(socket.socket):
