@@ -25,6 +25,7 @@ from nemodeploy.runtimes import RUNTIMES
 from nemodeploy.values import Command
 
 GREETING_WITHIN_S = 10.0
+SLOW_S = 2.0
 
 
 def doctor(
@@ -48,7 +49,11 @@ def doctor(
         yield failed("ssh", error.message, error.hint)
         return
     times = f"connected in {opened - begun:.2f} s, an answer takes {(answered - opened) * 1000:.0f} ms"
-    yield ok("ssh", f"by {how[0]} ({how[1]}); {times}")
+    says = f"by {how[0]} ({how[1]}); {times}"
+    if answered - opened > SLOW_S:
+        yield warning("ssh", says, "look at what its login shell runs first (~/.bashrc): every command waits for it")
+    else:
+        yield ok("ssh", says)
     try:
         yield from _asked(site, wanted, wall)
         yield _forwarding(site)

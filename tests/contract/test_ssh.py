@@ -132,6 +132,16 @@ def test_a_key_behind_a_passphrase_is_named_when_nobody_can_say_it(reach: Reach,
         assert by == "openssh" or "without its passphrase" in caught.value.message
 
 
+def test_a_login_shell_that_is_slow_to_start_is_thought_of(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path) as door:
+        (door.login / ".bashrc").write_text("sleep 60\n")
+        with pytest.raises(ClusterUnreachable, match="no answer within 1 s") as caught:
+            reach(door.cluster("auto")).run(Command(script="echo here\n", deadline_s=1.0))
+        assert "~/.bashrc" in caught.value.hint
+        (door.login / ".bashrc").unlink()
+        assert run(reach(door.cluster("auto")), "echo here\n")[1] == "here\n"
+
+
 def test_a_refused_key_is_refused_once(reach: Reach, tmp_path: Path) -> None:
     with sshd(tmp_path) as door:
         keygen(tmp_path / "other")

@@ -165,6 +165,15 @@ FAULTS: dict[str, Fault] = {
         "transport: openssh",
     ),
     "a program missing on the login host": Fault(lambda b: b.hide("setsid"), (), "login host", "setsid", "util-linux"),
+    "a login shell that is slow to start": Fault(
+        lambda b: (b.sandbox.place.home / ".bashrc").write_text("sleep 2.2\n"),
+        (),
+        "ssh",
+        "an answer takes 2",
+        "~/.bashrc",
+        undo=lambda b: (b.sandbox.place.home / ".bashrc").unlink(),
+        warns=True,
+    ),
     "clock wrong": Fault(
         lambda b: b.shim("date", '[ $1 = +%s ] && echo 1000000000 || exec $real "$@"'),
         (),
@@ -401,6 +410,10 @@ def test_a_good_site_has_nothing_against_it(bed: Bed) -> None:
     said = bed.site.run("doctor", "--profile", "h100x16")
     assert (said.returncode, "nothing stands against it" in said.stderr) == (0, True)
     assert bed.jobs() == before, "nothing was submitted"
+    bed.set(root=str(bed.shared / "not/there/yet"))
+    code, checks = bed.doctor()
+    assert ("root", "failed") not in {(one["name"], one["result"]) for one in checks}
+    assert not (bed.shared / "not").exists(), "nothing is left there"
 
 
 def test_what_cannot_be_meant_is_refused(bed: Bed) -> None:

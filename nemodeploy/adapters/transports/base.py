@@ -33,6 +33,14 @@ class Transport(Protocol):
         """End the connection; idempotent."""
 
 
+def late(name: str, command: Command) -> ClusterUnreachable:
+    """What a command is worth whose answer did not come in its time."""
+    return ClusterUnreachable(
+        f"{name} gave no answer within {command.deadline_s:.0f} s",
+        hint="look how long `ssh HOST true` takes: what its login shell does first (~/.bashrc) counts",
+    )
+
+
 Connected = TypeVar("Connected")
 log = logging.getLogger("nemodeploy")
 

@@ -26,6 +26,7 @@ from nemodeploy.adapters.transports.base import (
     OUTPUT_CAP,
     first_reachable,
     is_marked,
+    late,
     no_way,
     relay,
 )
@@ -81,7 +82,7 @@ class OpenSshTransport:
                 return _exchange(process, command.script.encode(), command.deadline_s)
             except TimeoutError:
                 self.close()  # the next call must not meet a dead connection
-                raise ClusterUnreachable(f"{self._name} gave no answer within {command.deadline_s:.0f} s") from None
+                raise late(self._name, command) from None
             finally:
                 process.kill()
 

@@ -23,6 +23,7 @@ from nemodeploy.adapters.transports.base import (
     OUTPUT_CAP,
     first_reachable,
     is_marked,
+    late,
     no_way,
     relay,
 )
@@ -68,9 +69,9 @@ class ParamikoTransport:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._pulse.is_dead:
                     self.close()  # the next call must not meet a dead connection
-                    silent = f"has been silent for {DEAD_AFTER_S:.0f} s"
-                    late = f"gave no answer within {command.deadline_s:.0f} s"
-                    raise ClusterUnreachable(f"{self._name} {silent if left > 0 else late}")
+                    if left <= 0:
+                        raise late(self._name, command)
+                    raise ClusterUnreachable(f"{self._name} has been silent for {DEAD_AFTER_S:.0f} s")
                 select.select([channel], [], [], min(left, 1.0))
             if not channel.status_event.wait(max(0.0, deadline - time.monotonic())) or channel.exit_status < 0:
                 self.close()
