@@ -46,7 +46,8 @@ class Server:
         """One answer, in the model's own template. Raises ClusterUnreachable, or PreflightFailed when it is no text."""
         to = self.connection
         if to.endpoint is None:
-            raise ClusterUnreachable(f"{self.name} is not serving", hint=f"nemodeploy status {self.name}")
+            hint = f"nemodeploy status {self.name}{to.site.cluster.option}"
+            raise ClusterUnreachable(f"{self.name} is not serving", hint=hint)
         return asking.generate(to.site, to.endpoint, to.plan, prompt, max_tokens=max_tokens, timeout_s=timeout_s)
 
 

@@ -46,9 +46,8 @@ def _end(site: Site, ports: Ports, token: Token) -> None:
     """Take the job back and its files away. Raises OutcomeUnknown when nobody can tell that it is gone."""
     left = _taken_back(site, ports, token)
     if left:
-        raise OutcomeUnknown(
-            f"the job {token} may be alive: {left}", hint=f"nemodeploy down {NAME}   ends it", token=str(token)
-        )
+        hint = f"nemodeploy down {NAME}{site.cluster.option}   ends it"
+        raise OutcomeUnknown(f"the job {token} may be alive: {left}", hint=hint, token=str(token))
     name = f"{site.root}/deployments/{NAME}"
     site.ask({"clean": f"rm -rf {site.directory(token)}; rmdir {name} 2>/dev/null; exit 0"})
 

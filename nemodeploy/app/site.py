@@ -184,12 +184,13 @@ class Site:
             return None
         found = self.scheduler.judge_preflight(plan, answers)
         there = answers["files"].text.split("\n")
+        ends = f"nemodeploy down {plan.name}{self.cluster.option}   ends it"
         strays = [
-            (f"{token} is alive without its run directory", f"nemodeploy down {plan.name}   ends it")
+            (f"{token} is alive without its run directory", ends)
             for token in strays_of(self._rows(answers["queue"]), base_of(answers["files"]))
             if token.name == plan.name and str(token) not in there
         ]
-        image = images.told(plan, answers["image"], self.cluster.registries)
+        image = images.told(plan, answers["image"], self.cluster)
         return replace(found, problems=(*strays, *found.problems), says=found.says + image)
 
     def _rows(self, queue: Section | None) -> Mapping[str, tuple[QueueRow, ...]]:
@@ -332,6 +333,6 @@ def unknown_outcome(token: Token, cluster: Cluster, why: str) -> OutcomeUnknown:
     """A job may be alive, and this is how to settle it."""
     return OutcomeUnknown(
         f"the outcome is unknown: {why}; a job named {token} may be queued or running on {cluster.name}",
-        hint=f"nemodeploy status {token.name} --cluster {cluster.name}   settles it; nothing will be submitted twice",
+        hint=f"nemodeploy status {token.name} --cluster {cluster.called}   settles it; nothing will be submitted twice",
         token=str(token),
     )

@@ -188,23 +188,25 @@ def _settle(
         ending.end(site, ports, taken.token, why="replacing the old one")
         return taken.token
     lines = difference(json.loads(manifest(plan, bundle))["plan"], directory.plan)
+    down = f"nemodeploy down {plan.name}{site.cluster.option}"
     raise PreflightFailed(
         f"{plan.name} is already {verdict.state.value} on {site.cluster.name}, and it is a different one",
         detail=lines[:10] or ("the same settings, but other scripts: made by another version of nemodeploy",),
-        hint=f"--replace takes it down first; --name NAME starts another; nemodeploy down {plan.name}",
+        hint=f"--replace takes it down first; --name NAME starts another; {down}",
         token=str(taken.token),
     )
 
 
 def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token]) -> Exception:
     """A person pressed Ctrl-C, or a CI system sent TERM. Only what this call submitted is taken back."""
+    found = f"{name}{site.cluster.option}"
     if not ours:
-        return InterruptedBeforeSubmission("interrupted; nothing was submitted", hint=f"nemodeploy status {name}")
+        return InterruptedBeforeSubmission("interrupted; nothing was submitted", hint=f"nemodeploy status {found}")
     token = ours[0]
     if not ports.reporter.wants_cancel(str(token)):
         return OutcomeUnknown(
             f"left alone; the job of {token} goes on by itself",
-            hint=f"nemodeploy status {name}, or nemodeploy down {name}",
+            hint=f"nemodeploy status {found}, or nemodeploy down {found}",
             token=str(token),
         )
     ended = ending.end_for_user(site, ports, token, why="cancelling")

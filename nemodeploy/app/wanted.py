@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from nemodeploy.adapters import resources, yaml_files
@@ -93,7 +94,7 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
     )
     plan, bundle = assemble(draft, resources.templates(), profiles.shipped_hardware())
     source = next((one.source for one in model.checkpoints if one.kind == plan.checkpoint_kind), "")
-    here = replace(draft.cluster, name=cluster_name)
+    here = replace(draft.cluster, name=cluster_name, path=_path(wish.cluster or ""))
     return Wanted(plan=plan, bundle=bundle, cluster=here, draft=draft, note=note, source=source)
 
 
@@ -118,7 +119,11 @@ def known_model(name: str) -> Model:
 
 def cluster(name: str) -> Cluster:
     """A configured cluster's way in."""
-    return decode_cluster(_stem(name), resources.find("clusters", name))
+    return replace(decode_cluster(_stem(name), resources.find("clusters", name)), path=_path(name))
+
+
+def _path(name: str) -> str:
+    return str(Path(name).expanduser().absolute()) if resources.is_path(name) else ""
 
 
 def cluster_names(chosen: str | None) -> tuple[str, ...]:

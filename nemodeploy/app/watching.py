@@ -236,9 +236,10 @@ class Watch:
     def _give_up(self) -> None:
         """Cancel what we submitted; what somebody else did is left to them."""
         if self.adopted:
+            found = f"{self.token.name}{self.site.cluster.option}"
             raise OutcomeUnknown(
                 f"{self.token.name} is not READY yet; it was there before this command and is left alone",
-                hint=f"nemodeploy status {self.token.name}, or nemodeploy down {self.token.name}",
+                hint=f"nemodeploy status {found}, or nemodeploy down {found}",
                 token=str(self.token),
             )
         ending.end(self.site, self.ports, self.token, why="cancelling")

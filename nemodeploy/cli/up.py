@@ -77,7 +77,7 @@ def command(
     if as_json:
         click.echo(json.dumps(_document(done, wanted.cluster.name)))
     else:
-        _next_steps(wanted.plan.name)
+        _next_steps(f"{wanted.plan.name}{wanted.cluster.option}")
 
 
 def prepare(wanted: Wanted, queue_timeout: float | None, startup_timeout: float | None, lease: Lease) -> Request:
@@ -143,13 +143,13 @@ def _document(done: Up, cluster: str) -> dict[str, Any]:
     }
 
 
-def _next_steps(name: str) -> None:
+def _next_steps(found: str) -> None:
     for line in (
         "",
-        f'  nemodeploy generate {name} "your question"',
-        f"  nemodeploy chat {name}      talk to it",
-        f"  nemodeploy connect {name}      OpenAI's API on this machine",
-        f"  nemodeploy status {name}",
-        f"  nemodeploy down {name}      gives the GPUs back",
+        f'  nemodeploy generate {found} "your question"',
+        f"  nemodeploy chat {found}      talk to it",
+        f"  nemodeploy connect {found}      OpenAI's API on this machine",
+        f"  nemodeploy status {found}",
+        f"  nemodeploy down {found}      gives the GPUs back",
     ):
         tell(line)

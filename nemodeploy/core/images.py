@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.rendering import comment
 from nemodeploy.core.sections import Section, here_document
-from nemodeploy.core.spec import Registry
+from nemodeploy.core.spec import Cluster, Registry
 from nemodeploy.values import Secret
 
 # Shell text, for a file in $file: its size is the noted one.
@@ -74,15 +74,15 @@ def parse(answer: Section, image: str) -> Imported | None:
     return Imported(image=image, bytes=int(numbers[0]), seconds=int(numbers[1]))
 
 
-def told(plan: Plan, answer: Section, registries: Sequence[Registry]) -> str:
+def told(plan: Plan, answer: Section, cluster: Cluster) -> str:
     """For the line of checks: whether a deployment is spared the import, and who the nodes are to a registry."""
     if not plan.imported:
         return ""
     found = parse(answer, plan.image)
     if found:
         return f" · the image is imported, which saves {found.saves}"
-    who = how_nodes_ask(plan.image, registries)
-    return f" · every node imports the image by itself{who} (nemodeploy image pull {plan.profile})"
+    who = how_nodes_ask(plan.image, cluster.registries)
+    return f" · every node imports the image by itself{who} (nemodeploy image pull {plan.profile}{cluster.option})"
 
 
 def how_nodes_ask(image: str, registries: Sequence[Registry]) -> str:

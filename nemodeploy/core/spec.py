@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -229,7 +230,8 @@ class Registry:
 class Cluster:
     """A site: how to reach it, where things are on it, and how it asks for GPUs. `stand_in`: other programs and
     weights take the place of the model's own. `modules` and `prolog`: what is loaded and run before anything starts.
-    `partition`: the site's own, for whoever asks without a deployment.
+    `partition`: the site's own, for whoever asks without a deployment. `path`: its file, where it goes by that and not
+    by its name.
     """
 
     name: str
@@ -248,6 +250,17 @@ class Cluster:
     prolog: tuple[str, ...] = ()
     registries: tuple[Registry, ...] = ()
     partition: str = ""
+    path: str = ""
+
+    @property
+    def called(self) -> str:
+        """What names it on a command line."""
+        return shlex.quote(self.path) if self.path else self.name
+
+    @property
+    def option(self) -> str:
+        """What a command needs to find a deployment on it, with a blank before it; empty: nothing."""
+        return f" --cluster {self.called}" if self.path else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import socket
@@ -145,6 +146,20 @@ def test_the_scripts_run_by_hand_as_well(site: Home, sandbox: Sandbox) -> None:
     while sandbox.exec("squeue", "--noheader").stdout and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not endpoint.exists(), "the endpoint is withdrawn before the server stops"
+
+
+def test_what_up_says_to_type_next_works_for_a_cluster_by_its_path(site: Home) -> None:
+    path = site.path / "its own file.yaml"
+    (site.config / "clusters/sandbox.yaml").rename(path)
+    began = site.run("up", "--profile", "h200x8", "--cluster", str(path))
+    assert began.returncode == 0, began.stderr
+    again = site.run("up", "--profile", "h100x16", "--cluster", str(path))
+    said = [*began.stderr.splitlines(), again.stderr.partition("; nemodeploy")[2]]
+    found = [shlex.split(line.partition("nemodeploy ")[2].split("   ")[0]) for line in said if "nemodeploy " in line]
+    assert [words[0] for words in found] == ["generate", "chat", "connect", "status", "down"]
+    for words in (found[0], found[3], found[4]):
+        done = site.run(*words)
+        assert done.returncode == 0, done.stderr
 
 
 def test_no_login_environment_reaches_the_ranks(site: Home, sandbox: Sandbox) -> None:

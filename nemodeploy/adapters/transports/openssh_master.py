@@ -169,20 +169,20 @@ def translated(cluster: Cluster, host: str, said: str, *, person: bool = False) 
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
         return HostKeyRejected(
             f"the host key of {host} is not the recorded one; nothing was sent",
-            hint=f"ask the site whether the key changed, then replace it: nemodeploy trust {cluster.name}",
+            hint=f"ask the site whether the key changed, then replace it: nemodeploy trust {cluster.called}",
         )
     if "REVOKED HOST KEY" in said:
         return HostKeyRejected(f"the host key of {host} is revoked in known_hosts; nothing was sent")
     if "Host key verification failed" in said or "host key is known" in said:
         return HostKeyRejected(
             f"the host key of {host} is unknown; nothing was sent",
-            hint=f"nemodeploy trust {cluster.name}   shows its fingerprint, to be compared with the site's",
+            hint=f"nemodeploy trust {cluster.called}   shows its fingerprint, to be compared with the site's",
         )
     denied = re.search(r"Permission denied \(([^)]*)\)", said)
     if denied and not person and re.search(r"keyboard-interactive|password", denied[1]):
         return AuthenticationFailed(
             f"{host} wants a code or a password, and there is no terminal to ask for it ({denied[1]})",
-            hint=f"nemodeploy login {cluster.name}   on a terminal; what comes later needs no code",
+            hint=f"nemodeploy login {cluster.called}   on a terminal; what comes later needs no code",
         )
     if denied or "Too many authentication failures" in said:
         return AuthenticationFailed(f"{host} refused to let us in: {last}", hint=f"try by hand: ssh {host}")

@@ -118,26 +118,26 @@ class Chain:
         self, error: Exception, settings: SshSettings, authentication: Authentication, pinned: Sequence[str]
     ) -> Exception:
         """What paramiko raises in our words, once, here."""
-        where, name = settings.where, self.cluster.name
+        where, called = settings.where, self.cluster.called
         config = self.cluster.ssh.config
         by_hand = f"ssh {'-F ' + config + ' ' if config else ''}{settings.alias}"
         if isinstance(error, paramiko.BadHostKeyException):
             place = "in host_keys of the cluster file" if pinned else "in known_hosts"
             return HostKeyRejected(
                 f"the host key of {where} is not the recorded one; nothing was sent",
-                hint=f"ask the site whether the key changed, then replace it {place}: nemodeploy trust {name}",
+                hint=f"ask the site whether the key changed, then replace it {place}: nemodeploy trust {called}",
             )
         if "not found in known_hosts" in str(error):
             files = ", ".join(map(tilde, settings.known_hosts)) or "no known_hosts file exists"
             return HostKeyRejected(
                 f"the host key of {where} is unknown ({files}); nothing was sent",
-                hint=f"nemodeploy trust {name}   shows its fingerprint, to be compared with the site's",
+                hint=f"nemodeploy trust {called}   shows its fingerprint, to be compared with the site's",
             )
         if isinstance(error, paramiko.AuthenticationException):
             if authentication.wants_person:
                 return AuthenticationFailed(
                     f"{where} wants a code or a password, and there is no terminal to ask for it",
-                    hint=f"nemodeploy login {name}   on a terminal; what comes later needs no code",
+                    hint=f"nemodeploy login {called}   on a terminal; what comes later needs no code",
                 )
             tried = ", ".join(authentication.tried) or "none"
             return AuthenticationFailed(
