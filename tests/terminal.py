@@ -41,6 +41,11 @@ class Terminal:
     def types(self, text: str) -> None:
         os.write(self.handle, text.encode())
 
+    def hang_up(self) -> int:
+        """The window is closed; its exit status."""
+        os.close(self.handle)
+        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+
     def ended(self, within_s: float = 20) -> int:
         """Its exit status."""
         deadline = time.monotonic() + within_s

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -33,6 +34,7 @@ MOST_BYTES = 8 * 2**20
 SIGN_OF_LIFE_S = 15.0
 RETRY_AFTER_S = 5
 LISTEN_AFTER_S = 0.1  # a task that hears whether a client leaves costs as much as many an answer
+LAST_WORDS_S = 1.0
 LEFT = 499  # nginx's number for a client that has closed the connection; nobody sees it
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -59,8 +61,19 @@ class Service(Protocol):
     def accept(self, kind: str, raw: bytes, created: int) -> Talk:
         """Take up a request's body, which came so many seconds after the Epoch. Raises Refused."""
 
+    def refuse(self) -> None:
+        """In its loop: whoever waits is told that nothing comes any more."""
+
     def close(self) -> None:
         """Nobody asks any more: its loop ends."""
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """That a client does not hear the end before everything ends is nobody's bug."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
+logging.getLogger("uvicorn.error").addFilter(_is_worth_telling)
 
 
 class HttpServer:
@@ -88,6 +101,10 @@ class HttpServer:
         try:
             await self.server.serve([self.listener])
         finally:
+            self.service.refuse()
+            left = self.server.server_state.tasks
+            if left:
+                await asyncio.wait(left, timeout=LAST_WORDS_S)
             self.service.close()
 
     def close(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,25 @@ class Tunnels:
         """Below the directory for state."""
         self.directory = state / "tunnels"
 
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Nobody else starts or ends the tunnel of this name in the block. Raises BadInput without a place."""
+        with self._written():
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = (self.directory / f"{name}.lock").open("w")
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BadInput(
+                f"cannot write below {self.directory}: {error.strerror}", hint="set XDG_STATE_HOME"
+            ) from error
+
     def running(self, name: str) -> Mapping[str, Any] | None:
         """What the tunnel of a name said when it began, if it still runs."""
         try:
@@ -48,8 +68,7 @@ class Tunnels:
 
     def start(self, name: str, words: Sequence[str]) -> Started:
         """Run a command line of nemodeploy that says one JSON document and goes on. Raises BadInput without a place."""
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._written():
             with (self.directory / f"{name}.log").open("w+") as log:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "nemodeploy", *words],
@@ -69,10 +88,6 @@ class Tunnels:
                     return Started(document=document, code=code, said=log.read())
             document["process"] = identity(str(process.pid))
             (self.directory / f"{name}.json").write_text(json.dumps(document))
-        except OSError as error:
-            raise BadInput(
-                f"cannot write below {self.directory}: {error.strerror}", hint="set XDG_STATE_HOME"
-            ) from error
         process.returncode = 0  # it is nobody's child from now on
         return Started(document=document, code=None, said="")
 

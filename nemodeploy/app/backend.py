@@ -65,37 +65,54 @@ class Backend:
         self._sleeping: dict[asyncio.Future[None], int] = {}  # and how many have to wait before it is woken
         self._cuts: dict[Callable[[], object], Sequence[Job]] = {}  # what is under way, by what ends it
         self._hands = [Hand(self.loop.asyncio) for _ in range(AT_ONCE if self.engine.at_once else 1)]
+        self._refuses = False
+        self._workers: list[asyncio.Task[None]] = []
         for hand in self._hands:
-            self.loop.start(self._work(hand))
+            self.loop.call(self._employ, hand)
 
     def ask(self, asked: Asked) -> list[Job]:
-        """Take up a request: a job for each choice, in order. Their futures are settled in the loop."""
+        """Take up a request: a job for each choice, in order. Their futures are settled in the loop. Raises Refused
+        when it is closed."""
         party = asked if asked.sampling.seed is not None else None
         jobs = [Job(prompt, asked.sampling, party) for prompt in asked.prompts for _ in range(asked.n)]
-        self.loop.call(self._take_up, jobs)
+        try:
+            self.loop.call(self._take_up, jobs)
+        except RuntimeError:  # its loop is no more
+            raise _closed() from None
         return jobs
 
     def drop(self, jobs: Sequence[Job]) -> None:
         """Nobody waits for these any more; when that holds for all that were sent together, the connection is cut."""
-        self.loop.call(self._drop, jobs)
+        with contextlib.suppress(RuntimeError):
+            self.loop.call(self._drop, jobs)
+
+    def refuse(self) -> None:
+        """In the loop: who waits and who comes is refused from now on."""
+        self._refuses = True
+        for worker in self._workers:
+            worker.cancel()
+        waiting, self._waiting = self._waiting, []
+        _settle(waiting)
 
     def close(self) -> None:
         """Ask no more; who still waits is refused. Waits for nothing."""
         for hand in self._hands:
             hand.end()
-        self.loop.call(self._refuse)
+        with contextlib.suppress(RuntimeError):
+            self.loop.call(self.refuse)
         self.loop.close()
 
+    def _employ(self, hand: Hand) -> None:
+        self._workers.append(self.loop.asyncio.create_task(self._work(hand)))
+
     def _take_up(self, jobs: Sequence[Job]) -> None:
+        if self._refuses:
+            _settle(jobs)
+            return
         self._waiting += jobs
         for sleeper, enough in self._sleeping.items():
             if len(self._waiting) >= enough and not sleeper.done():
                 sleeper.set_result(None)
-
-    def _refuse(self) -> None:
-        for job in self._waiting:
-            job.future.set_exception(_closed())
-        self._waiting = []
 
     def _drop(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -116,8 +133,12 @@ class Backend:
                 await self._until(last, min(LINGER_S, LINGER_SHARE * took_s))
             batch, begun = self._take(), time.monotonic()
             last = len(batch)
-            if batch:
-                await self._answer(batch, hand)
+            try:
+                if batch:
+                    await self._answer(batch, hand)
+            except asyncio.CancelledError:
+                _settle(batch)
+                raise
             took_s = time.monotonic() - begun
 
     async def _until(self, enough: int, within_s: float | None = None) -> None:
@@ -146,10 +167,6 @@ class Backend:
         with contextlib.ExitStack() as afterwards:
             try:
                 answered = tuple(zip(batch, await self._exchange(batch, hand, afterwards), strict=True))
-            except asyncio.CancelledError:
-                for job in batch:
-                    job.future.set_exception(_closed())
-                raise
             except Exception as error:  # the loop has nobody above it; whoever waits for a job is told
                 for job in batch:
                     job.future.set_exception(error)
@@ -206,6 +223,12 @@ class Backend:
 
 def _closed() -> Refused:
     return Refused(503, "the way to the server is closed", code="unavailable")
+
+
+def _settle(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(_closed())
 
 
 def _wake(sleeper: asyncio.Future[None]) -> None:

@@ -58,6 +58,10 @@ class Gateway:
         answering = Answering(asked=asked, id=next(self._ids), created=created, model=self.model)
         return Conversation(answering, self.backend.ask(asked), self.backend)
 
+    def refuse(self) -> None:
+        """In the loop: who waits and who comes is refused from now on."""
+        self.backend.refuse()
+
     def close(self) -> None:
         """Nothing can be asked any more."""
         self.backend.close()

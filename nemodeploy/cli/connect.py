@@ -95,19 +95,20 @@ def _background(name: str, cluster: str | None, port: int | None, *, raw: bool, 
     from nemodeploy.adapters.resources import state_directory
 
     tunnels = Tunnels(state_directory())
-    document = tunnels.running(name)
-    if document is not None:
-        _same(document, name, cluster, port, raw=raw)
-    else:
-        where = ("--cluster", cluster) if cluster else ()
-        chosen = ("--port", str(port)) if port is not None else ()
-        started = tunnels.start(name, ("connect", name, "--json", *where, *chosen, *(("--raw",) if raw else ())))
-        if started.code is not None:
-            tell(started.said.rstrip())
-            if as_json:
-                click.echo(json.dumps(started.document))
-            return started.code
-        document = started.document
+    with tunnels.alone(name):
+        document = tunnels.running(name)
+        if document is not None:
+            _same(document, name, cluster, port, raw=raw)
+        else:
+            where = ("--cluster", cluster) if cluster else ()
+            chosen = ("--port", str(port)) if port is not None else ()
+            started = tunnels.start(name, ("connect", name, "--json", *where, *chosen, *(("--raw",) if raw else ())))
+            if started.code is not None:
+                tell(started.said.rstrip())
+                if as_json:
+                    click.echo(json.dumps(started.document))
+                return started.code
+            document = started.document
     _show(document, as_json=as_json)
     tell(f"{name} answers at {document['url']} until nemodeploy connect {name} --stop")
     return 0
@@ -131,7 +132,9 @@ def _stop(name: str, *, as_json: bool) -> int:
     from nemodeploy.adapters.background import Tunnels
     from nemodeploy.adapters.resources import state_directory
 
-    stopped = Tunnels(state_directory()).stop(name)
+    tunnels = Tunnels(state_directory())
+    with tunnels.alone(name):
+        stopped = tunnels.stop(name)
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "name": name, "stopped": stopped}))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -40,7 +41,7 @@ class PlainReporter:
 
 
 class TerminalReporter:
-    """A line that keeps moving, and stays behind when the phase changes."""
+    """A line that keeps moving, and stays behind when the phase changes. That the terminal is gone ends nothing."""
 
     def __init__(self) -> None:
         """Import rich, which is slow, only for a terminal."""
@@ -53,13 +54,18 @@ class TerminalReporter:
 
     def say(self, phase: str, text: str) -> None:
         """Finish the old line when the phase changes, and show the new one."""
-        if self.phase and phase != self.phase:
-            self._settle()
+        with contextlib.suppress(OSError):
+            if self.phase and phase != self.phase:
+                self._settle()
         self.phase, self.text = phase, text
         self.live(phase, text)
 
     def live(self, phase: str, text: str) -> None:
         """Redraw with the time that has passed."""
+        with contextlib.suppress(OSError):
+            self._draw(phase, text)
+
+    def _draw(self, phase: str, text: str) -> None:
         from rich.markup import escape
 
         line = escape(self._line(phase, text)[: self.console.width - 4])
@@ -70,20 +76,21 @@ class TerminalReporter:
             self.status.update(line)
 
     def wants_cancel(self, token: str) -> bool:
-        """Ask the person; a second Ctrl-C means yes."""
+        """Ask the person; a second Ctrl-C means yes, and so does a terminal that is gone."""
         self.close()
         return confirm_cancel(token)
 
     def close(self) -> None:
         """Leave the last line standing."""
-        if self.phase:
-            self._settle()
+        with contextlib.suppress(OSError):
+            if self.phase:
+                self._settle()
         self.phase = ""
 
     def _settle(self) -> None:
         if self.status is not None:
-            self.status.stop()
-            self.status = None
+            status, self.status = self.status, None
+            status.stop()
         self.console.print(self._line(self.phase, self.text), markup=False, soft_wrap=True)
 
     def _line(self, phase: str, text: str) -> str:
@@ -91,10 +98,10 @@ class TerminalReporter:
 
 
 def confirm_cancel(token: str) -> bool:
-    """Ask a person; another Ctrl-C means yes."""
+    """Ask a person; another Ctrl-C means yes, and so does that nobody can be asked any more."""
     try:
         return click.confirm(f"\ncancel {token}?", default=True, err=True)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, OSError):
         return True
 
 

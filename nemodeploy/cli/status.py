@@ -181,7 +181,7 @@ def _detail(deployment: Deployment, detail: Detail | None, *, utc: bool) -> list
 def _timeline(detail: Detail, *, utc: bool) -> list[str]:
     """Every state with the time of day it began, and how long it lasted."""
     events = detail.events
-    ends: list[int | None] = [*(event.at for event in events[1:]), None]
+    ends = [*(event.at for event in events[1:]), None][: len(events)]
     lines = []
     for event, end in zip(events, ends, strict=True):
         when = time.gmtime(event.at) if utc else time.localtime(event.at)

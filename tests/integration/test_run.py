@@ -119,7 +119,10 @@ def test_a_tunnel_in_the_background_is_found_again_and_stopped(site: Home) -> No
     absent = site.run("connect", "tiny", "--background")
     assert (absent.returncode, "no deployment named 'tiny' is up" in absent.stderr) == (2, True)
     site.up("--profile", "cpu")
-    first, again = (site.run("connect", "tiny", "--background", "--port", "0", "--json") for _ in range(2))
+    words = ("connect", "tiny", "--background", "--port", "0", "--json")
+    both = [site.start(*words) for _ in range(2)]  # at the same time: one of them finds the other's
+    assert len({json.loads(one.communicate(timeout=60)[0])["url"] for one in both}) == 1
+    first, again = (site.run(*words) for _ in range(2))
     assert first.stdout == again.stdout, "there is one already"
     url = json.loads(first.stdout)["url"]
     with urllib.request.urlopen(f"{url}/v1/models", timeout=20) as answer:

@@ -14,6 +14,7 @@ import pytest
 
 from nemodeploy.sandbox.cluster import Sandbox
 from tests.conftest import NAME, Home
+from tests.terminal import Terminal
 
 pytestmark = pytest.mark.sandbox
 
@@ -162,6 +163,15 @@ def test_what_up_says_to_type_next_works_for_a_cluster_by_its_path(site: Home) -
         assert done.returncode == 0, done.stderr
 
 
+def test_a_job_whose_run_directory_is_gone_is_shown_and_taken_down(site: Home, sandbox: Sandbox) -> None:
+    up(site, "--profile", "cpu", "--name", "bare")
+    shutil.rmtree(sandbox.place.shared / "nemodeploy/deployments/bare")
+    for words in (("status",), ("status", "bare"), ("status", "bare", "--json")):
+        done = site.run(*words)
+        assert (done.returncode, "bare" in done.stdout) == (0, True), done.stderr
+    assert site.run("down", "bare").returncode == 0
+
+
 def test_no_login_environment_reaches_the_ranks(site: Home, sandbox: Sandbox) -> None:
     program = sandbox.place.shared / "show.sh"
     program.write_text('#!/bin/sh\nenv | cut -d= -f1 | sort >"$SLURM_SUBMIT_DIR/env.$SLURM_PROCID"\nexit 3\n')
@@ -197,6 +207,18 @@ def test_termination_in_the_start_up_takes_the_job_back(site: Home, sandbox: San
     starting.send_signal(signal.SIGTERM)
     rest = site.rest_of(starting)
     assert starting.returncode == 40, rest
+    assert sandbox.exec("squeue", "--noheader").stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words", [("up", "--profile", "h100x16"), ("run", "--profile", "h100x16", "--", "sleep", "99")]
+)
+def test_a_terminal_that_is_closed_takes_the_job_back(site: Home, sandbox: Sandbox, words: tuple[str, ...]) -> None:
+    slow = site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "60"})
+    environment = {**site.environment, "CI": "", "TERM": "xterm"}
+    terminal = Terminal(environment, words[0], "--cluster", slow, *words[1:])
+    terminal.until("loading")
+    assert terminal.hang_up() == 40
     assert sandbox.exec("squeue", "--noheader").stdout == ""
 
 

@@ -339,6 +339,44 @@ def test_a_closed_gateway_leaves_nothing_and_refuses_who_still_waits(nemo: Nemo)
         socket.create_connection(("127.0.0.1", rig.port))
 
 
+def test_clients_of_a_closed_gateway_are_told(
+    rig: Rig, nemo: Nemo, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    nemo.hold.clear()
+    told: list[str] = []
+
+    def one(stream: bool) -> None:
+        with pytest.raises(openai.APIError, match="closed") as caught:
+            list(rig.ask("hello", stream=stream))
+        told.append("event" if stream else str(getattr(caught.value, "status_code", "")))
+
+    clients = [threading.Thread(target=one, args=(number % 2 == 1,)) for number in range(6)]
+    for client in clients:
+        client.start()
+    nemo.until(1)
+    time.sleep(0.3)
+    rig.server.close()
+    for client in clients:
+        client.join(10)
+    assert sorted(told) == [*["503"] * 3, *["event"] * 3]
+    assert "Traceback" not in capfd.readouterr().err + caplog.text
+    with pytest.raises(Refused, match="closed"):
+        rig.backend.ask(read_request(TEXT, b'{"model": "m", "prompt": "late"}', rig.backend.can))[0].future.result(10)
+
+
+def test_nobody_is_forgotten_when_it_closes_between_two_of_a_party(nemo: Nemo) -> None:
+    backend = Backend(PLAN, nemo.dial)
+    nemo.refuses = lambda prompts: "too much" if len(prompts) > 1 else nemo.hold.clear()
+    asked = read_request(TEXT, b'{"model": "m", "prompt": ["a", "b", "c"]}', backend.can)
+    jobs = backend.ask(asked)
+    nemo.until(1)
+    time.sleep(0.3)
+    backend.close()
+    for job in jobs:
+        with contextlib.suppress(Refused):
+            job.future.result(10)
+
+
 class Odd(socket.socket):
     """Its close fails in words of its own, as a channel of SSH may."""
 
