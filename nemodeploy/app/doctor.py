@@ -169,8 +169,7 @@ def _image(wanted: Wanted, said: str, imported: Section) -> Check:
             return ok("image", f"{plan.image} is imported; every start is spared {found.saves}")
         who = images.how_nodes_ask(plan.image, wanted.cluster.registries)
         what = f"{plan.image} is fetched by every node at every start{who}"
-        pull = f"nemodeploy image pull {plan.profile}{wanted.cluster.option}"
-        return warning("image", what, pull if plan.imported else "")
+        return warning("image", what, images.pull_command(plan, wanted.cluster) if plan.imported else "")
     if said == "there":
         return ok("image", f"{plan.image} is there")
     what = "is empty" if said == "empty" else "is not there"

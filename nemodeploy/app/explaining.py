@@ -39,7 +39,7 @@ def explain(site: Site, seen: Seen) -> Why:
     """The first cause of an end. Says that it is unknown rather than guess."""
     ended = seen.directory.exit
     state = seen.row.state if seen.row else seen.account.split(" ")[0]
-    asked = _asked_to_end(seen)
+    asked = _asked_to_end(seen, state)
     if asked:
         return Why(text=f"{asked[0]}{_scheduler(seen, state)}", shown=Diagnosis(advice=asked[1]))
     found = advise(site, seen, ended.rank if ended else None)
@@ -48,12 +48,16 @@ def explain(site: Site, seen: Seen) -> Why:
     if state in ENDS:
         found = replace(found, meaning=ENDS[state][0], advice=ENDS[state][1])
     meaning = found.meaning or "its cause is unknown"
-    found = replace(found, advice=found.advice or f"nemodeploy logs {seen.directory.token.name}")
+    logs = f"nemodeploy logs {seen.directory.token.name}{site.cluster.option}"
+    found = replace(found, advice=found.advice or logs)
     return Why(text=f"{_own_word(ended)}{_scheduler(seen, state)}: {meaning}", shown=found)
 
 
-def _asked_to_end(seen: Seen) -> tuple[str, str] | None:
-    """What made the job end itself, and what to do: no log says more about it. None: it did not."""
+def _asked_to_end(seen: Seen, state: str) -> tuple[str, str] | None:
+    """What made the job end itself, and what to do: no log says more about it. None: it did not. A job that was taken
+    down before it ran has no word of its own; `state` is Slurm's, if it still knows one."""
+    if not seen.directory.exit and seen.directory.revoked and (not state or state.startswith("CANCELLED")):
+        return ("taken down with nemodeploy", "")
     cause = seen.directory.exit.cause if seen.directory.exit else ""
     if cause == "cancelled":
         return ("taken down with nemodeploy", "") if seen.directory.revoked else ENDS["CANCELLED"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -116,6 +117,9 @@ def pull(site: Site, clock: Clock, wanted: Order, say: Say) -> Imported:
         return _watch(site, clock, wanted, say)
     except KeyboardInterrupt:
         _end(site, clock, wanted)
+        with contextlib.suppress(ClusterUnreachable):
+            if look(site, wanted):
+                raise CancelledByUser("interrupted; the import was over already, and the image stays") from None
         raise CancelledByUser("interrupted; the import is ended, and what it had made is taken away") from None
 
 
@@ -168,13 +172,14 @@ def _progress(state: str, answers: Mapping[str, Section]) -> str:
 
 def _failure(site: Site, wanted: Order, answers: Mapping[str, Section]) -> PreflightFailed:
     log = [line.strip() for line in answers["log"].text.splitlines() if line.strip()]
-    said = images.last_words(answers["log"].text) or "it ended without a word"
+    said = images.last_words(answers["log"].text) or "it is gone without a word: somebody ended it, or its host did"
     cause = diagnose([Log("import", answers["log"].text)], None, wanted.runtime.causes)
     site.ask({"clean": images.end_script(site.root, wanted.file)})
+    advice = cause.advice or ("the lines above are the runtime's own" if log else "the same command begins anew")
     return PreflightFailed(
         f"{wanted.image} could not be imported: {cause.meaning if cause.key else said}",
         detail=tuple(log[-5:]),
-        hint=_ELSEWHERE if cause.key == "no-internet" else cause.advice or "the lines above are the runtime's own",
+        hint=_ELSEWHERE if cause.key == "no-internet" else advice,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.app.wanted import Wanted
-from nemodeploy.core import probe, sections
+from nemodeploy.core import login_host, probe, sections
 from nemodeploy.core.checks import Check, failed, not_applicable, ok, unanswered
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.sections import Section
@@ -48,8 +48,9 @@ def _end(site: Site, ports: Ports, token: Token) -> None:
     if left:
         hint = f"nemodeploy down {NAME}{site.cluster.option}   ends it"
         raise OutcomeUnknown(f"the job {token} may be alive: {left}", hint=hint, token=str(token))
-    name = f"{site.root}/deployments/{NAME}"
-    site.ask({"clean": f"rm -rf {site.directory(token)}; rmdir {name} 2>/dev/null; exit 0"})
+    directory = site.directory(token)
+    clean = f"r={directory}; new=$(cat {directory}/new 2>/dev/null); rm -rf {directory}; {login_host.TAKE_AWAY}"
+    site.ask({"clean": f"{clean}; rmdir {site.root}/deployments/{NAME} 2>/dev/null; exit 0"})
 
 
 def _seen(site: Site, ports: Ports, wanted: Wanted, token: Token, within_s: float) -> Iterator[Check]:
@@ -92,7 +93,8 @@ def _submit(site: Site, wanted: Wanted, token: Token, within_s: float) -> Check 
     files = wanted.probe(round(within_s) + RUNS_S)
     uploads = "".join(sections.here_document(name, text) for name, text in files.items())
     script = (
-        f"mkdir -p {directory} && chmod 700 {directory} && cd {directory} || exit 1\n"
+        f"{login_host.note_new(directory)}\n"
+        f'mkdir -p {directory} && chmod 700 {directory} && cd {directory} && printf %s "$new" >new || exit 1\n'
         f'{uploads}timeout 180 sh submit.sh "$PWD" {shlex.quote(str(token))} 2>&1'
     )
     answer = site.ask({"submit": script}, within_s=SUBMIT_WITHIN_S)["submit"]

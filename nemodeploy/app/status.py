@@ -64,7 +64,7 @@ class Deployment:
             "nodes": list(hosts(row.nodes)) if row else [],
             "gpus": gpus,
             "elapsed_s": elapsed,
-            "time_left_s": row.left_s if row else None,
+            "time_left_s": row.left_s if row and not self.verdict.gone else None,
             "ttl_s": self.seen.directory.ttl_s,
             "owner": self.seen.directory.manifest.get("owner"),
             "gpu_hours": round(gpus * (elapsed or 0) / 3600, 3),
@@ -172,11 +172,14 @@ def document(deployments: Sequence[Deployment], failures: Sequence[tuple[str, Ne
     }
 
 
-def only(deployments: Sequence[Deployment], name: str) -> Deployment:
-    """The one deployment of a name. Raises BadInput when there is none, or more than one."""
+def only(deployments: Sequence[Deployment], name: str, where: str = "") -> Deployment:
+    """The one deployment of a name. Raises BadInput when there is none, or more than one.
+
+    `where`: what a command needs to look in the same place, with a blank before it.
+    """
     found = [deployment for deployment in deployments if deployment.name == name]
     if not found:
-        raise BadInput(f"no deployment named {name!r} is up", hint="nemodeploy status")
+        raise BadInput(f"no deployment named {name!r} is up", hint=f"nemodeploy status{where}")
     clusters = sorted({deployment.cluster for deployment in found})
     if len(clusters) > 1:
         raise BadInput(f"{name} is on {' and '.join(clusters)}", hint=f"--cluster {clusters[0]}")

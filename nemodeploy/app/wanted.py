@@ -123,7 +123,7 @@ def cluster(name: str) -> Cluster:
 
 
 def _path(name: str) -> str:
-    return str(Path(name).expanduser().absolute()) if resources.is_path(name) else ""
+    return str(Path(name).absolute()) if resources.is_path(name) else ""
 
 
 def cluster_names(chosen: str | None) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ UNREACHABLE_FOR_S = 600.0
 REACH_WITHIN_S = 60.0
 ASK_AGAIN_S = 5.0
 RENEWALS_A_LEASE = 5
+ARCHIVED_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,15 +279,26 @@ class Watch:
 
     def _ended(self, seen: Seen) -> JobEnded:
         """The state, the exit code and the log line that shows why."""
+        seen = self._put_away(seen)
         why = explain(self.site, seen)
         self.site.archive(self.token)
         self.ports.journal.forget(self.token)
         return JobEnded(
             f"job {seen.job_id} ended before the server had answered: {why.text}",
             detail=why.shown.evidence,
-            hint=why.shown.advice or f"nemodeploy logs {self.token.name}",
+            hint=why.shown.advice or f"nemodeploy logs {self.token.name}{self.site.cluster.option}",
             token=str(self.token),
         )
+
+    def _put_away(self, seen: Seen) -> Seen:
+        """What it left, also where somebody else has archived it between two looks."""
+        if seen.directory.manifest:
+            return seen
+        with contextlib.suppress(ClusterUnreachable):
+            for one in self.site.archived(within_s=ARCHIVED_S):
+                if one.directory.token == self.token:
+                    return replace(seen, directory=one.directory)
+        return seen
 
     def _aside(self, seen: Seen, verdict: Verdict, now: float) -> str:
         """For a display that redraws itself: how long a start-up will still take, and what a rank said last."""

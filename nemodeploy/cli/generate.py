@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -151,6 +152,10 @@ def _answers(
         return
     try:
         with output.open("a+", encoding="utf-8", newline="") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInput(f"another command writes to --output {output}", hint="another file") from None
             file.seek(0)
             text = file.read()
             whole = text[: text.rfind("\n") + 1]

@@ -153,6 +153,8 @@ def resolve(
         if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_.-]+)*", key):
             raise BadInput("--set: write KEY=VALUE", hint="--set layout.tensor_parallel=4")
         settings.append((key, parse_scalar(value, f"--set {key}"), f"flag --set {_told(key, value)}"))
+    if name == "":
+        raise BadInput("--name is empty", hint="leave it out for the model's")
     wanted = resolve(
         Wish(profile=profile, name=name, cluster=cluster, settings=settings), os.environ, needs_site=needs_site
     )

@@ -13,7 +13,7 @@ from nemodeploy.cli import options, world
 from nemodeploy.cli.failing import show_error
 from nemodeploy.cli.reporters import reporter
 from nemodeploy.cli.words import table
-from nemodeploy.errors import NemodeployError, OutcomeUnknown
+from nemodeploy.errors import BadInput, NemodeployError, OutcomeUnknown
 
 if TYPE_CHECKING:
     from nemodeploy.app.reap import Found
@@ -47,6 +47,8 @@ def command(cluster: str | None, as_json: bool, owner: str | None, yes: bool, da
     from nemodeploy.app.reap import KEEP, act, survey
 
     world.interrupt_on_termination()
+    if owner == "":
+        raise BadInput("--owner is empty", hint="leave it out for your own")
     whose = owner or ci.owner(os.environ)
     asked, broken = world.clusters(cluster)
     failures: list[NemodeployError] = [error for _, error in broken]

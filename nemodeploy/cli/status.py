@@ -98,7 +98,7 @@ class View:
         deployments = [deployment for _, deployment in found]
         details: dict[Token, Detail] = {}
         if self.name:
-            one = only(deployments, self.name)
+            one = only(deployments, self.name, world.where(self.sites))
             deployments = [one]
             with contextlib.suppress(NemodeployError):  # the state stands without its history
                 details[one.token] = detail(next(site for site, other in found if other is one), one)

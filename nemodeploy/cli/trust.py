@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,14 @@ import click
 
 from nemodeploy.cli import options
 from nemodeploy.cli.words import somebody_is_there, tell
-from nemodeploy.errors import HostKeyRejected, PreflightFailed
+from nemodeploy.errors import BadInput, HostKeyRejected, PreflightFailed
 
 if TYPE_CHECKING:
     from nemodeploy.adapters.transports.host_keys import HostKey
     from nemodeploy.core.spec import Cluster
 
 SCHEMA = "nemodeploy/trust@1"
+FINGERPRINT = r"SHA256:[A-Za-z0-9+/]{43}"
 
 
 @click.command("trust", short_help="Show and record the host keys of a cluster.")
@@ -33,6 +35,9 @@ def command(cluster: str, wanted: str | None, as_json: bool) -> int:
     from nemodeploy.adapters.transports.host_keys import KNOWN, REVOKED, offered
     from nemodeploy.app.wanted import cluster as read
 
+    if wanted is not None and not re.fullmatch(FINGERPRINT, wanted.strip()):
+        raise BadInput(f"--fingerprint {wanted} is none", hint="SHA256: and 43 characters, as ssh-keygen -l prints it")
+    wanted = wanted.strip() if wanted else None
     site = read(cluster)
     if site.transport == "local":
         raise PreflightFailed(f"cluster {site.name} is this machine; no host key is asked for")
@@ -40,13 +45,17 @@ def command(cluster: str, wanted: str | None, as_json: bool) -> int:
     if not as_json:
         for key in found:
             click.echo(f"{key.host}  {key.fingerprint}  {key.state}")
+    if wanted is not None and wanted not in [key.fingerprint for key in found]:
+        raise HostKeyRejected(
+            f"no host shows {wanted}; it is {found[0].fingerprint}", hint="ask the site; record neither"
+        )
     left = [key for key in found if key.state != KNOWN]
     recorded = [
         key
         for key in left
         if key.state != REVOKED and not site.ssh.host_keys and _record(key, wanted, may_ask=not as_json)
     ]
-    refused = _refused(cluster, site, [key for key in left if key not in recorded])
+    refused = _refused(site, [key for key in left if key not in recorded])
     if as_json:
         rows = [
             {"host": key.host, "fingerprint": key.fingerprint, "line": key.line, "state": key.state} for key in found
@@ -61,7 +70,7 @@ def command(cluster: str, wanted: str | None, as_json: bool) -> int:
     return 0
 
 
-def _refused(cluster: str, site: Cluster, left: Sequence[HostKey]) -> HostKeyRejected | None:
+def _refused(site: Cluster, left: Sequence[HostKey]) -> HostKeyRejected | None:
     if not left:
         return None
     if site.ssh.host_keys:
@@ -71,13 +80,13 @@ def _refused(cluster: str, site: Cluster, left: Sequence[HostKey]) -> HostKeyRej
         )
         return HostKeyRejected(f"the host key of {left[0].host} is another one, and {what}", hint=hint)
     what = "nothing was recorded"
-    hint = f"nemodeploy trust {cluster} --fingerprint {left[0].fingerprint}   once the site has confirmed it"
+    hint = f"nemodeploy trust {site.called} --fingerprint {left[0].fingerprint}   once the site has confirmed it"
     return HostKeyRejected(f"the host key of {left[0].host} is {left[0].state}, and {what}", hint=hint)
 
 
 def _record(key: HostKey, wanted: str | None, *, may_ask: bool) -> bool:
     if wanted is not None:
-        agreed = wanted.strip() == key.fingerprint
+        agreed = wanted == key.fingerprint
     else:
         question = f"is {key.fingerprint} the fingerprint that the site publishes for {key.host}?"
         agreed = may_ask and somebody_is_there() and click.confirm(question, default=False, err=True)

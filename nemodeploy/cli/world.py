@@ -70,6 +70,11 @@ def sites(stack: contextlib.ExitStack, chosen: str | None) -> tuple[list[Site], 
     return [stack.enter_context(site(one)) for one in asked], broken
 
 
+def where(sites: Sequence[Site]) -> str:
+    """What a command needs to look in the same place, with a blank before it; empty: nothing."""
+    return sites[0].cluster.option if len(sites) == 1 else ""
+
+
 Answers = list[tuple["Site", "Deployment"]]
 
 
@@ -131,7 +136,7 @@ def the_one(
         raise failures[0][1]
     if not found and ended_too:
         found = last_ended(asked, name)
-    deployment = only([one for _, one in found], name)
+    deployment = only([one for _, one in found], name, where(asked))
     return next(pair for pair in found if pair[1] is deployment)
 
 

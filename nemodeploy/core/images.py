@@ -82,7 +82,12 @@ def told(plan: Plan, answer: Section, cluster: Cluster) -> str:
     if found:
         return f" · the image is imported, which saves {found.saves}"
     who = how_nodes_ask(plan.image, cluster.registries)
-    return f" · every node imports the image by itself{who} (nemodeploy image pull {plan.profile}{cluster.option})"
+    return f" · every node imports the image by itself{who} ({pull_command(plan, cluster)})"
+
+
+def pull_command(plan: Plan, cluster: Cluster) -> str:
+    """What imports this very image: a profile's name alone may mean another."""
+    return f"nemodeploy image pull {shlex.quote(plan.image)} --runtime {plan.runtime}{cluster.option}"
 
 
 def how_nodes_ask(image: str, registries: Sequence[Registry]) -> str:

@@ -16,8 +16,13 @@ LOCAL = ("tmpfs", "ramfs", "devtmpfs", "squashfs", "iso9660")
 MAYBE_LOCAL = ("ext2/ext3", "ext4", "xfs", "btrfs", "overlayfs", "overlay", "zfs")
 LEAST_FREE_MB = 200
 CLOCK_S = 60
-# Directories that were not there before, from the innermost out.
-_TAKE_AWAY = 'cd /; while [ -n "$new" ]; do rmdir "$r" 2>/dev/null; [ "$r" != "$new" ] || new=; r=${r%/*}; done'
+# Takes away `new` and what is below it on the way to `r`, where it is empty.
+TAKE_AWAY = 'cd /; while [ -n "$new" ]; do rmdir "$r" 2>/dev/null; [ "$r" != "$new" ] || new=; r=${r%/*}; done'
+
+
+def note_new(directory: str) -> str:
+    """Shell text: `r`, a directory, and `new`, the first on the way there that does not exist yet, or nothing."""
+    return f'r={directory}; p=$r; new=; while [ -n "$p" ] && [ ! -d "$p" ]; do new=$p; p=${{p%/*}}; done'
 
 
 def parts(root: str) -> Mapping[str, str]:
@@ -27,9 +32,7 @@ def parts(root: str) -> Mapping[str, str]:
         "clock": "date +%s",
         "programs": f"for p in {names}; do command -v $p >/dev/null 2>&1 || echo $p; done",
         "root": (
-            f"r={root}; p=$r; new=\n"
-            'while [ -n "$p" ] && [ ! -d "$p" ]; do new=$p; p=${p%/*}; done\n'
-            f"trap {shlex.quote(_TAKE_AWAY)} EXIT\n"
+            f"{note_new(root)}\ntrap {shlex.quote(TAKE_AWAY)} EXIT\n"
             'mkdir -p "$r" 2>&1 || exit 1\n'
             'cd "$r" && pwd -P && d=$(mktemp -d ./.doctor.XXXXXX) 2>&1 || exit 1\n'
             '{ head -c 65536 /dev/zero >"$d/a" && ln -s a "$d/b" && mv "$d/b" "$d/c"; } 2>&1; s=$?\n'

@@ -255,7 +255,7 @@ class Cluster:
     @property
     def called(self) -> str:
         """What names it on a command line."""
-        return shlex.quote(self.path) if self.path else self.name
+        return shlex.quote(self.path or self.name)
 
     @property
     def option(self) -> str:

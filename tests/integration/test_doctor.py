@@ -465,6 +465,9 @@ def test_a_job_looks_at_the_very_nodes_and_leaves_nothing(bed: Bed) -> None:
     for name in ("job", "root", "checkpoint", "program", "names", "port"):
         assert by_name[name]["result"] in ("ok", "not applicable"), by_name[name]
     nothing_is_left(bed)
+    bed.set(root=str(bed.shared / "not/there/yet"))
+    assert bed.doctor("--profile", "cpu", "--job")[0] == 0
+    assert not (bed.shared / "not").exists()
 
 
 def test_a_container_that_does_not_start_is_told_in_its_own_words(bed: Bed) -> None:

@@ -86,7 +86,8 @@ def test_a_host_key_is_shown_compared_and_recorded(home: Home, tmp_path: Path) -
         assert shown.returncode == 10
         (key,) = json.loads(shown.stdout)["keys"]
         assert (key["state"], key["line"]) == ("unknown", door.host_key)
-        assert home.run("trust", name, "--fingerprint", "SHA256:other").returncode == 10
+        assert home.run("trust", name, "--fingerprint", "SHA256:other").returncode == 2
+        assert home.run("trust", name, "--fingerprint", f"SHA256:{'A' * 43}").returncode == 10
         with terminal(home.environment, "trust", name) as trust:
             trust.until("that the site publishes")
             trust.types("y\n")
@@ -105,6 +106,7 @@ def test_a_changed_host_key_is_told_and_replaced_by_its_fingerprint_only(home: H
         assert (said.returncode, "is changed, and nothing was recorded" in said.stderr) == (10, True), said.stderr
         fingerprint = next(word for word in said.stdout.split() if word.startswith("SHA256:"))
         assert home.run("trust", name, "--fingerprint", fingerprint).returncode == 0
+        assert home.run("trust", name, "--fingerprint", f"SHA256:{'A' * 43}").returncode == 10, "it is not the one"
         assert known.read_text().split()[1:] == door.host_key.split()
         cluster_file(home, door, host_keys=[other])
         pinned = home.run("trust", name, "--fingerprint", fingerprint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -77,6 +78,10 @@ def test_many_prompts_are_answered_and_those_that_are_missing_only(site: Home, t
     again = site.run(*words)
     assert (again.returncode, "1 of 2 prompts are answered already" in again.stderr) == (0, True), again.stderr
     assert [json.loads(line)["line"] for line in output.read_text().splitlines()] == [3, 1]
+    with output.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        refused = site.run(*words)
+        assert (refused.returncode, "another command writes to" in refused.stderr) == (2, True), refused.stderr
     piped = typed(site, "What is the capital of Spain?\n", "generate", "big", "--input", "-")
     assert json.loads(piped.stdout)["texts"] == ["The capital of Spain is Madrid."]
     two = site.run("generate", "big", "What is the capital of France?", "-n", "2", "--json")

@@ -158,7 +158,9 @@ def test_what_up_says_to_type_next_works_for_a_cluster_by_its_path(site: Home) -
     said = [*began.stderr.splitlines(), again.stderr.partition("; nemodeploy")[2]]
     found = [shlex.split(line.partition("nemodeploy ")[2].split("   ")[0]) for line in said if "nemodeploy " in line]
     assert [words[0] for words in found] == ["generate", "chat", "connect", "status", "down"]
-    for words in (found[0], found[3], found[4]):
+    absent = site.run("status", "nobody", "--cluster", str(path))
+    found.append(shlex.split(absent.stderr.partition("try  nemodeploy ")[2]))
+    for words in (found[0], found[3], found[5], found[4]):
         done = site.run(*words)
         assert done.returncode == 0, done.stderr
 
@@ -199,6 +201,20 @@ def test_ctrl_c_in_the_queue_takes_the_job_back(site: Home, sandbox: Sandbox) ->
     assert waiting.returncode == 40, rest
     assert "verified gone" in rest
     assert len(sandbox.exec("squeue", "--noheader").stdout.splitlines()) == 1
+
+
+def test_an_empty_name_is_no_name(site: Home) -> None:
+    for words in (("up", "--profile", "cpu", "--name", ""), ("reap", "--owner", "")):
+        refused = site.run(*words)
+        assert (refused.returncode, "is empty" in refused.stderr) == (2, True), refused.stderr
+
+
+def test_what_was_taken_down_in_the_queue_says_so(site: Home) -> None:
+    up(site, "--name", "first")
+    waiting = site.start_until(" queued ", "up", "--profile", "h100x16", "--name", "second")
+    assert site.run("down", "second").returncode == 0
+    rest = site.rest_of(waiting)
+    assert (waiting.returncode, "taken down with nemodeploy" in rest) == (30, True), rest
 
 
 def test_termination_in_the_start_up_takes_the_job_back(site: Home, sandbox: Sandbox) -> None:
