@@ -8,6 +8,7 @@ import time
 import click
 
 from nemodeploy.cli import options, world
+from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput, NemodeployError
 
 
@@ -42,7 +43,13 @@ def command(
         raise BadInput("--tail and --since contradict each other", hint="leave one of them out")
     wanted = Wanted(rank=rank, node=node, lines=TAIL_LINES if lines is None else lines, since_s=since)
     collected: list[str] = []
-    say = collected.append if as_json else click.echo
+    heard = False
+
+    def say(line: str) -> None:
+        nonlocal heard
+        heard = True
+        (collected.append if as_json else click.echo)(line)
+
     asked, broken = world.clusters(cluster)
     failure: NemodeployError | None = broken[0][1] if broken else None
     with contextlib.ExitStack() as stack:
@@ -56,6 +63,8 @@ def command(
                 failure = error if failure is None or isinstance(failure, BadInput) else failure
     if failure:
         raise failure
+    if not heard and (rank is not None or node):
+        tell(f"note: {name} has no such log; without --rank and --node all are shown")
     if as_json:
         import json
 

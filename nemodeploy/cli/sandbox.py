@@ -78,14 +78,14 @@ def _runtime(name: str) -> Path:
     return found
 
 
-def _release(name: str) -> str:
+def _release(name: str, *besides: str) -> str:
+    """`besides`: what could be meant, too. Raises BadInput."""
     from nemodeploy.sandbox.slurms import RELEASES
 
     if name not in RELEASES:
         from nemodeploy.core.reading import near
-        from nemodeploy.sandbox.runtimes import REAL
 
-        known = (*RELEASES, *REAL)
+        known = (*RELEASES, *besides)
         raise BadInput(f"unknown Slurm {name!r}", hint=near(name, known) or f"one of {', '.join(known)}")
     return name
 
@@ -192,7 +192,7 @@ def install_slurm(version: str | None, as_json: bool) -> None:
         said = json.dumps({"schema": "nemodeploy/slurm@1", "name": version, "directory": str(found.parents[1])})
         click.echo(said if as_json else f"{START} --runtime {version}")
         return
-    name = _release(version or OWN)
+    name = _release(version or OWN, *REAL)
     slurm = _slurms().install(name, tell)
     if as_json:
         document = {

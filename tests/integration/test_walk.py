@@ -62,6 +62,8 @@ def test_up_status_generate_logs_down(site: Home, sandbox: Sandbox, profile: str
     assert answer.stdout == "The capital of Japan is Tokyo.\n"
 
     logs = site.run("logs", NAME).stdout
+    absent = site.run("logs", NAME, "--rank", "99")
+    assert (absent.returncode, absent.stdout, "has no such log" in absent.stderr) == (0, "", True)
     assert f".{gpus - 1} | Initializing distributed: GLOBAL_RANK: {gpus - 1}" in logs
 
     gone = site.run("down", NAME)
