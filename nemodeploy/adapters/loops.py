@@ -8,6 +8,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from functools import partial
 from http.client import HTTPException
 from typing import Any, TypeVar, cast
@@ -36,9 +37,9 @@ class Loop:
         else:
             self.asyncio.call_soon_threadsafe(partial(what, *words))
 
-    def start(self, what: Coroutine[Any, Any, None]) -> None:
-        """From any thread: run it beside all else."""
-        asyncio.run_coroutine_threadsafe(what, self.asyncio)
+    def start(self, what: Coroutine[Any, Any, None]) -> Future[None]:
+        """From any thread: run it beside all else; what comes back cancels it."""
+        return asyncio.run_coroutine_threadsafe(what, self.asyncio)
 
     def close(self) -> None:
         """From any thread: cancel what still runs in it, and end. Waits for nothing."""

@@ -64,11 +64,8 @@ class Backend:
         self._waiting: list[Job] = []
         self._sleeping: dict[asyncio.Future[None], int] = {}  # and how many have to wait before it is woken
         self._cuts: dict[Callable[[], object], Sequence[Job]] = {}  # what is under way, by what ends it
-        self._hands = [Hand(self.loop.asyncio) for _ in range(AT_ONCE if self.engine.at_once else 1)]
         self._refuses = False
-        self._workers: list[asyncio.Task[None]] = []
-        for hand in self._hands:
-            self.loop.call(self._employ, hand)
+        self._workers = [self.loop.start(self._work()) for _ in range(AT_ONCE if self.engine.at_once else 1)]
 
     def ask(self, asked: Asked) -> list[Job]:
         """Take up a request: a job for each choice, in order. Their futures are settled in the loop. Raises Refused
@@ -96,14 +93,9 @@ class Backend:
 
     def close(self) -> None:
         """Ask no more; who still waits is refused. Waits for nothing."""
-        for hand in self._hands:
-            hand.end()
         with contextlib.suppress(RuntimeError):
             self.loop.call(self.refuse)
         self.loop.close()
-
-    def _employ(self, hand: Hand) -> None:
-        self._workers.append(self.loop.asyncio.create_task(self._work(hand)))
 
     def _take_up(self, jobs: Sequence[Job]) -> None:
         if self._refuses:
@@ -123,7 +115,15 @@ class Backend:
                 with contextlib.suppress(Exception):
                     cut()
 
-    async def _work(self, hand: Hand) -> None:
+    async def _work(self) -> None:
+        """Until it is cancelled: whatever comes, by a hand of its own."""
+        hand = Hand(self.loop.asyncio)
+        try:
+            await self._serve(hand)
+        finally:
+            hand.end()
+
+    async def _serve(self, hand: Hand) -> None:
         """For ever: the oldest job, and with it whatever can be asked in the same request."""
         last, took_s = 1, 0.0
         while True:

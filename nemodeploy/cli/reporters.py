@@ -54,9 +54,8 @@ class TerminalReporter:
 
     def say(self, phase: str, text: str) -> None:
         """Finish the old line when the phase changes, and show the new one."""
-        with contextlib.suppress(OSError):
-            if self.phase and phase != self.phase:
-                self._settle()
+        if phase != self.phase:
+            self.close()
         self.phase, self.text = phase, text
         self.live(phase, text)
 

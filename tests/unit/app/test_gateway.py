@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -372,9 +373,7 @@ def test_nobody_is_forgotten_when_it_closes_between_two_of_a_party(nemo: Nemo) -
     nemo.until(1)
     time.sleep(0.3)
     backend.close()
-    for job in jobs:
-        with contextlib.suppress(Refused):
-            job.future.result(10)
+    assert not wait([job.future for job in jobs], 10).not_done
 
 
 class Odd(socket.socket):
