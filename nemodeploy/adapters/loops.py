@@ -27,15 +27,20 @@ class Loop:
         """It runs from now on."""
         self.asyncio = asyncio.new_event_loop()
         self.asyncio.set_exception_handler(_complain)
+        self._ends, self._ending = False, threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def call(self, what: Callable[..., object], *words: object) -> None:
-        """From any thread: have it done in the loop; at once where that is here."""
+        """From any thread: have it done in the loop; at once where that is here. Raises RuntimeError when it is closed;
+        what is accepted is done."""
         if threading.get_ident() == self._thread.ident:
             what(*words)
         else:
-            self.asyncio.call_soon_threadsafe(partial(what, *words))
+            with self._ending:
+                if self._ends:
+                    raise RuntimeError("the loop is closed")
+                self.asyncio.call_soon_threadsafe(partial(what, *words))
 
     def start(self, what: Coroutine[Any, Any, None]) -> Future[None]:
         """From any thread: run it beside all else; what comes back cancels it."""
@@ -48,6 +53,8 @@ class Loop:
 
     def _run(self) -> None:
         self.asyncio.run_forever()
+        with self._ending:
+            self._ends = True
         self.asyncio.run_until_complete(_cancel_all())
         self.asyncio.close()
 
