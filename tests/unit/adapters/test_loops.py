@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
 import subprocess
@@ -187,6 +188,26 @@ def test_a_closed_loop_leaves_neither_threads_nor_files() -> None:
     go.set()
     assert nothing_more_than(before)
     one.close()
+
+
+def test_what_a_loop_accepts_while_it_closes_is_done() -> None:
+    for _ in range(100):
+        loop, done, accepted = Loop(), list[int](), itertools.count()
+
+        def ask(loop: Loop, done: list[int], accepted: Iterator[int]) -> None:
+            with contextlib.suppress(RuntimeError):
+                while True:
+                    loop.call(done.append, 1)
+                    next(accepted)
+
+        asking = threading.Thread(target=ask, args=(loop, done, accepted))
+        asking.start()
+        loop.close()
+        asking.join()
+        deadline = time.monotonic() + 5
+        while not loop.asyncio.is_closed() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert len(done) == next(accepted)
 
 
 def test_a_process_ends_in_silence_whatever_still_waits() -> None:
