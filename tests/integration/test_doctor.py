@@ -61,18 +61,23 @@ class Bed(Rig):
         assert done.returncode == 0, done.stderr
 
     def flood(self) -> None:
-        """All nodes down. They have lost power, since a node that registers is up again, at once since 24.11."""
+        """All nodes down, without power. Down is said last: a ping that a node has answered makes it up again."""
         for node in NODES:
             self.sandbox.kill_node(node.name)
+        self.await_nodes(lambda state: state.endswith("*"))  # Slurm's mark for a node that no longer answers
         self.scontrol(f"nodename={EVERY_NODE}", "state=down", "reason=flood")
 
     def mend(self) -> None:
         for node in NODES:
             self.sandbox.start_node(node.name)
-        deadline = time.monotonic() + 30
-        while set(self.sandbox.node_states().values()) != {"idle"} and time.monotonic() < deadline:
-            time.sleep(0.2)
+        self.await_nodes(lambda state: state == "idle")
         self.resume()
+
+    def await_nodes(self, wanted: Callable[[str], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not all(wanted(state) for state in self.sandbox.node_states().values()):
+            assert time.monotonic() < deadline, self.sandbox.node_states()
+            time.sleep(0.2)
 
     def resume(self) -> None:
         """All nodes as they were; one that has come back by itself refuses to."""
