@@ -46,7 +46,7 @@ class Server:
         """One answer, in the model's own template. Raises ClusterUnreachable, or PreflightFailed when it is no text."""
         to = self.connection
         if to.endpoint is None:
-            hint = f"nemodeploy status {self.name}{to.site.cluster.option}"
+            hint = to.site.cluster.command("status", self.name)
             raise ClusterUnreachable(f"{self.name} is not serving", hint=hint)
         return asking.generate(to.site, to.endpoint, to.plan, prompt, max_tokens=max_tokens, timeout_s=timeout_s)
 

@@ -48,6 +48,7 @@ class Submit:
     """What the submit script needs to know of the scheduler."""
 
     words: tuple[str, ...]
+    environment: tuple[str, ...]
 
 
 def plugins() -> Plugins:
@@ -102,7 +103,7 @@ def _values(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) 
     return {
         "plan": _plan(spec, engine, runtime, scheduler),
         "launch": _launch(spec, engine, runtime, scheduler.bind),
-        "submit": Submit(words=scheduler.submit_words(spec)),
+        "submit": Submit(words=scheduler.submit_words(spec), environment=scheduler.environment),
         "runtime_template": runtime.template,
         "site": spec.cluster,
     }

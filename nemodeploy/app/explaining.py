@@ -48,7 +48,7 @@ def explain(site: Site, seen: Seen) -> Why:
     if state in ENDS:
         found = replace(found, meaning=ENDS[state][0], advice=ENDS[state][1])
     meaning = found.meaning or "its cause is unknown"
-    logs = f"nemodeploy logs {seen.directory.token.name}{site.cluster.option}"
+    logs = site.cluster.command("logs", seen.directory.token.name)
     found = replace(found, advice=found.advice or logs)
     return Why(text=f"{_own_word(ended)}{_scheduler(seen, state)}: {meaning}", shown=found)
 

@@ -104,7 +104,7 @@ echo "$live"
         return Token(site.ask({"find": script})["find"].text.strip())
     except ValueError as error:
         text = f"no deployment named {name!r} on {site.cluster.name}"
-        raise BadInput(text, hint=f"nemodeploy status --all{site.cluster.option}") from error
+        raise BadInput(text, hint=site.cluster.command("status", "--all")) from error
 
 
 def _will_run_again(site: Site, token: Token) -> bool:

@@ -46,7 +46,7 @@ def _end(site: Site, ports: Ports, token: Token) -> None:
     """Take the job back and its files away. Raises OutcomeUnknown when nobody can tell that it is gone."""
     left = _taken_back(site, ports, token)
     if left:
-        hint = f"nemodeploy down {NAME}{site.cluster.option}   ends it"
+        hint = f"{site.cluster.command('down', NAME)}   ends it"
         raise OutcomeUnknown(f"the job {token} may be alive: {left}", hint=hint, token=str(token))
     directory = site.directory(token)
     clean = f"r={directory}; new=$(cat {directory}/new 2>/dev/null); rm -rf {directory}; {login_host.TAKE_AWAY}"

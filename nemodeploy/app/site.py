@@ -184,7 +184,7 @@ class Site:
             return None
         found = self.scheduler.judge_preflight(plan, answers)
         there = answers["files"].text.split("\n")
-        ends = f"nemodeploy down {plan.name}{self.cluster.option}   ends it"
+        ends = f"{self.cluster.command('down', plan.name)}   ends it"
         strays = [
             (f"{token} is alive without its run directory", ends)
             for token in strays_of(self._rows(answers["queue"]), base_of(answers["files"]))

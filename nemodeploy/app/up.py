@@ -188,7 +188,7 @@ def _settle(
         ending.end(site, ports, taken.token, why="replacing the old one")
         return taken.token
     lines = difference(json.loads(manifest(plan, bundle))["plan"], directory.plan)
-    down = f"nemodeploy down {plan.name}{site.cluster.option}"
+    down = site.cluster.command("down", plan.name)
     raise PreflightFailed(
         f"{plan.name} is already {verdict.state.value} on {site.cluster.name}, and it is a different one",
         detail=lines[:10] or ("the same settings, but other scripts: made by another version of nemodeploy",),
@@ -199,14 +199,14 @@ def _settle(
 
 def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token]) -> Exception:
     """A person pressed Ctrl-C, or a CI system sent TERM. Only what this call submitted is taken back."""
-    found = f"{name}{site.cluster.option}"
+    status = site.cluster.command("status", name)
     if not ours:
-        return InterruptedBeforeSubmission("interrupted; nothing was submitted", hint=f"nemodeploy status {found}")
+        return InterruptedBeforeSubmission("interrupted; nothing was submitted", hint=status)
     token = ours[0]
     if not ports.reporter.wants_cancel(str(token)):
         return OutcomeUnknown(
             f"left alone; the job of {token} goes on by itself",
-            hint=f"nemodeploy status {found}, or nemodeploy down {found}",
+            hint=f"{status}, or {site.cluster.command('down', name)}",
             token=str(token),
         )
     ended = ending.end_for_user(site, ports, token, why="cancelling")

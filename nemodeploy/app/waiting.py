@@ -66,7 +66,7 @@ def _words(directory: RunDirectory) -> tuple[object, ...]:
 
 def _ended(site: Site, last: Deployment) -> NemodeployError:
     why = explain(site, last.seen).text if last.verdict.gone else "it is no longer up"
-    hint = f"nemodeploy status {last.name}{site.cluster.option}"
+    hint = site.cluster.command("status", last.name)
     return JobEnded(f"{last.name} has ended: {why}", hint=hint, token=str(last.token))
 
 
@@ -76,4 +76,4 @@ def _late(site: Site, last: Deployment, goal: str, timeout_s: float, problem: st
         return unknown_outcome(last.token, site.cluster, problem or last.verdict.reason)
     text = f"{last.name} is not {goal} after {timeout_s:.0f} s: {state.value} {last.verdict.reason}".rstrip()
     kind = QueueTimeout if state in (State.SUBMITTING, State.QUEUED) else StartupTimeout
-    return kind(text, hint=f"nemodeploy status {last.name}{site.cluster.option}", token=token)
+    return kind(text, hint=site.cluster.command("status", last.name), token=token)

@@ -237,10 +237,10 @@ class Watch:
     def _give_up(self) -> None:
         """Cancel what we submitted; what somebody else did is left to them."""
         if self.adopted:
-            found = f"{self.token.name}{self.site.cluster.option}"
+            name, cluster = self.token.name, self.site.cluster
             raise OutcomeUnknown(
-                f"{self.token.name} is not READY yet; it was there before this command and is left alone",
-                hint=f"nemodeploy status {found}, or nemodeploy down {found}",
+                f"{name} is not READY yet; it was there before this command and is left alone",
+                hint=f"{cluster.command('status', name)}, or {cluster.command('down', name)}",
                 token=str(self.token),
             )
         ending.end(self.site, self.ports, self.token, why="cancelling")
@@ -286,7 +286,7 @@ class Watch:
         return JobEnded(
             f"job {seen.job_id} ended before the server had answered: {why.text}",
             detail=why.shown.evidence,
-            hint=why.shown.advice or f"nemodeploy logs {self.token.name}{self.site.cluster.option}",
+            hint=why.shown.advice or self.site.cluster.command("logs", self.token.name),
             token=str(self.token),
         )
 

@@ -84,7 +84,7 @@ def _foreground(
             while not connection.has_ended:
                 time.sleep(LOOK_EVERY_S)
         if connection.has_ended:
-            tell(f"error: {name} has ended\n  try  nemodeploy status {name}{site.cluster.option}")
+            tell(f"error: {name} has ended\n  try  {site.cluster.command('status', name)}")
             return JobEnded.exit_code
     return 0
 

@@ -23,7 +23,7 @@ def command(name: str, cluster: str | None, as_json: bool, ttl: float | None, no
         site, deployment = world.the_one(stack, cluster, name)
         wanted_s = options.ttl_seconds(ttl, no_ttl, site.cluster)
         if deployment.verdict.gone:
-            hint = f"nemodeploy logs {name}{site.cluster.option}"
+            hint = site.cluster.command("logs", name)
             raise PreflightFailed(f"{name} has ended: {deployment.verdict.reason}", hint=hint)
         token = deployment.seen.directory.token
         if no_ttl:

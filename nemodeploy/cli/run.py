@@ -175,7 +175,7 @@ def _conclude(wanted: Wanted, ran: Ran, report: Path | None, failure: Nemodeploy
     if ran.unproven:
         show_error(ran.unproven, as_json=False)
     elif ran.left_up and ran.token:
-        down = f"nemodeploy down {ran.token.name}{wanted.cluster.option}"
+        down = wanted.cluster.command("down", ran.token.name)
         tell(f"  {ran.token.name} stays up; {down}      gives the GPUs back")
     document = _document(wanted, ran, failure or ran.unproven, code)
     if report:

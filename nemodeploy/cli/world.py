@@ -151,7 +151,7 @@ def serving(stack: contextlib.ExitStack, chosen: str | None, name: str) -> tuple
     verdict, endpoint = deployment.verdict, deployment.endpoint
     if verdict.state not in (State.READY, State.DEGRADED) or endpoint is None:
         state = f"{verdict.state.value} {verdict.reason}".strip()
-        raise PreflightFailed(f"{name} is not READY: {state}", hint=f"nemodeploy status {name}{found.cluster.option}")
+        raise PreflightFailed(f"{name} is not READY: {state}", hint=found.cluster.command("status", name))
     if verdict.state is State.DEGRADED:
         tell(f"note: {name} is DEGRADED: {verdict.reason}; asking it all the same")
     return found, deployment.seen.directory, endpoint

@@ -262,6 +262,10 @@ class Cluster:
         """What a command needs to find a deployment on it, with a blank before it; empty: nothing."""
         return f" --cluster {self.called}" if self.path else ""
 
+    def command(self, verb: str, name: str) -> str:
+        """What to type to do that to a deployment on it."""
+        return f"nemodeploy {verb} {name}{self.option}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:

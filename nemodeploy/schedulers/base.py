@@ -171,6 +171,11 @@ class Findings:
     says: str
 
 
+def kept(*names: str) -> tuple[str, ...]:
+    """Words of shell that keep these variables behind `env -i`, each where it is set."""
+    return tuple(f'${{{name}:+{name}="${name}"}}' for name in names)
+
+
 class Scheduler(Protocol):
     """Who starts a deployment: the words to it, and the questions about it as pairs of shell text and parser.
 
@@ -200,6 +205,10 @@ class Scheduler(Protocol):
     @property
     def submitter(self) -> str:
         """The program that submit.sh calls."""
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """What a submission needs of the login's environment, as words of shell behind `env -i`."""
 
     @property
     def prelude(self) -> str:

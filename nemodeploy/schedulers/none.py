@@ -18,7 +18,7 @@ from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import SlurmOptions, Spec
-from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace
+from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace, kept
 from nemodeploy.schedulers.survey import Survey
 
 # Shell functions: `same PID START BOOT`, whether that very process is alive (its name in stat may hold spaces), and
@@ -48,6 +48,7 @@ class PlainHost:
     submit_template = "schedulers/none.submit.sh.j2"
     probe_template = ""
     submitter = "bash"
+    environment = kept("PATH", "HOME", "USER", "LOGNAME")
     prelude = ""
     bind = "127.0.0.1"
     causes: tuple[Cause, ...] = ()

@@ -16,7 +16,7 @@ from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
 from nemodeploy.schedulers import slurm_preflight, slurm_survey
-from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Fate, Findings, Life, QueueRow, Trace
+from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Fate, Findings, Life, QueueRow, Trace, kept
 from nemodeploy.schedulers.slurm_words import CAUSES, advice_on, is_unreachable, was_refused
 from nemodeploy.schedulers.survey import Survey
 
@@ -35,8 +35,6 @@ _COLUMNS = (
     ("NodeList", 400),
     ("WorkDir", 600),
 )
-# The environment that sbatch is called with, and hands on.
-_NEEDED = ("PATH", "HOME", "USER", "LOGNAME", "SLURM_CONF", "KRB5CCNAME", "LD_LIBRARY_PATH")
 # What nemodeploy decides itself: short options, and long ones that sbatch also takes abbreviated.
 _SHORT = "JadoeWtDNnMiHVhG"
 _SWITCHES = "sOkKQvIbX"  # short options without a value, behind which others may stand
@@ -68,6 +66,7 @@ class Slurm:
     submit_template = "schedulers/slurm.submit.sh.j2"
     probe_template = "schedulers/slurm.probe.j2"
     submitter = "sbatch"
+    environment = kept("PATH", "HOME", "USER", "LOGNAME", "SLURM_CONF", "KRB5CCNAME", "LD_LIBRARY_PATH")
     prelude = PRELUDE
     bind = "0.0.0.0"
     causes = CAUSES
@@ -162,8 +161,8 @@ class Slurm:
         more = ("--cpus-per-task=4", "--time=02:00:00", "--no-requeue", "--output=log")
         whose = (f"--account={account}",) if account else ()
         options = shlex.join((*words, *more, *whose, "--export=ALL"))
-        clean = " ".join(f'${{{name}:+{name}="${name}"}}' for name in _NEEDED)  # as in submit.sh
-        return f'env -i {clean} timeout 60 sbatch {options} import.sh "$PWD" 2>&1 >job || {{ rm -f job; exit 1; }}'
+        clean = " ".join(("env", "-i", *self.environment))
+        return f'{clean} timeout 60 sbatch {options} import.sh "$PWD" 2>&1 >job || {{ rm -f job; exit 1; }}'
 
     def errand_state_script(self, name: str) -> str:
         """squeue by name; a question that failed counts as an answer, since nothing may be taken for gone by it."""

@@ -11,8 +11,13 @@ job_name=${2:-nd-llama-3-1-nemotron-70b-instruct-by-hand}
 
 # sbatch sees what it needs itself, and hands all of that on. What a login shell may set beats the script's own lines;
 # and with an explicit --export list a login shell is started on the node first: where that fails, the job is held.
-exec env -i PATH="$PATH" ${HOME:+HOME="$HOME"} ${USER:+USER="$USER"} ${LOGNAME:+LOGNAME="$LOGNAME"} \
-  ${SLURM_CONF:+SLURM_CONF="$SLURM_CONF"} ${KRB5CCNAME:+KRB5CCNAME="$KRB5CCNAME"} \
+exec env -i \
+  ${PATH:+PATH="$PATH"} \
+  ${HOME:+HOME="$HOME"} \
+  ${USER:+USER="$USER"} \
+  ${LOGNAME:+LOGNAME="$LOGNAME"} \
+  ${SLURM_CONF:+SLURM_CONF="$SLURM_CONF"} \
+  ${KRB5CCNAME:+KRB5CCNAME="$KRB5CCNAME"} \
   ${LD_LIBRARY_PATH:+LD_LIBRARY_PATH="$LD_LIBRARY_PATH"} \
   sbatch --parsable ${3:+"$3"} \
   --job-name="$job_name" \

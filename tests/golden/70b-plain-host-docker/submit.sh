@@ -17,10 +17,14 @@ command -v setsid >/dev/null || fail "setsid is not installed here"
 command -v docker >/dev/null || fail 'docker is not installed here'
 
 cd "$run_dir"
+: "${USER:=$(id -un)}" "${LOGNAME:=$USER}"
 # An empty environment, save for what a program needs to find itself: nothing of this login reaches the server.
 # A shell starts what it puts into the background deaf to INT, for good; only bash can undo that.
 pid=$(bash -c '(trap - INT; exec setsid env -i "$@" </dev/null >job.log 2>&1) & echo "$!"' start \
-  PATH="$PATH" HOME="$HOME" USER="${USER:-$(id -un)}" LOGNAME="${USER:-$(id -un)}" \
+  ${PATH:+PATH="$PATH"} \
+  ${HOME:+HOME="$HOME"} \
+  ${USER:+USER="$USER"} \
+  ${LOGNAME:+LOGNAME="$LOGNAME"} \
   nohup bash "$run_dir/nemo_inference.job" "$run_dir" "$name")
 # Process id, start in clock ticks since boot, and the boot: together they name this process for ever. The host's name
 # tells a reboot from another host that shares this directory.
