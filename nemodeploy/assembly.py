@@ -72,7 +72,7 @@ def assemble(draft: Draft, templates: Mapping[str, str], others: Iterable[Hardwa
     """Decide and render. Raises BadInput when it cannot work; `others` is hardware to name when it does not fit."""
     engine, runtime, scheduler = ENGINES[draft.engine], RUNTIMES[draft.runtime], SCHEDULERS[draft.cluster.scheduler]
     spec = planning.decide(draft, engine, others)
-    planning.check(spec, [*runtime.rules(spec), *scheduler.rules(spec), *_checkpoint(spec)])
+    planning.check(spec, [*runtime.rules(spec), *scheduler.rules(spec), *_checkpoint(spec), *_program(spec)])
     values = _values(spec, engine, runtime, scheduler)
     scripts = {
         "nemo_inference.sh": render(templates, engine.template, **values),
@@ -246,3 +246,12 @@ def _checkpoint(spec: Spec) -> planning.Rules:
         return ((f"checkpoints.{model}", what, "write the path on the cluster's shared storage"),)
     what = f"cluster {spec.cluster.name} does not say where the {kind} checkpoint of {model} lies"
     return ((f"checkpoints.{model}", what, f"add its path: checkpoints: {{{model}: {{{kind}: /path}}}}"),)
+
+
+def _program(spec: Spec) -> planning.Rules:
+    """No shell reads the words, so nothing in them is expanded."""
+    word = spec.program[0] if spec.program else ""
+    if word.startswith("/") or not ("/" in word or word.startswith(("~", "$"))):
+        return ()
+    what = f"{word!r} is neither an absolute path nor the name of a command"
+    return ((f"programs.{spec.engine}", what, "write the whole path, as the nodes see it"),)

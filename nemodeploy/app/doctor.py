@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import socket
 from collections.abc import Callable, Iterator, Mapping
 
@@ -121,11 +122,12 @@ def _preflight(site: Site, wanted: Wanted) -> Iterator[Check]:
 def _own_parts(plan: Plan, root: str) -> Mapping[str, str]:
     present = RUNTIMES[plan.runtime].present
     image = login_host.quoted(plan.image)
+    program = shlex.quote(plan.program[0] if plan.program else ":")
     return {
         "own.runtime": present or ":",
         "own.image": f"if [ -s {image} ]; then echo there; elif [ -e {image} ]; then echo empty; fi",
         "own.imported": images.look_script(root, plan.imported) if plan.imported else ":",
-        "own.program": f"[ -e {login_host.quoted(plan.program[0] if plan.program else '/')} ]",
+        "own.program": f'p=$(command -v {program}) && [ -x "$p" ] && [ ! -d "$p" ]',
         "own.checkpoint": checkpoint_files.script(plan.checkpoint),
     }
 

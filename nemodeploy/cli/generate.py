@@ -94,7 +94,7 @@ def asked_at(cluster: str | None, name: str) -> Iterator[Backend]:
         connection = Connection(site, world.ports(PlainReporter()), directory.token, directory.plan, endpoint)
         connection.tend()
         stack.callback(connection.close)
-        yield connection.backend(within_s=TIMEOUT_S)
+        yield stack.enter_context(contextlib.closing(connection.backend(within_s=TIMEOUT_S)))
 
 
 def _one(

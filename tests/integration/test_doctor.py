@@ -491,6 +491,13 @@ def test_a_runtime_that_a_module_may_bring_is_not_called_missing(bed: Bed) -> No
     assert (runtime["result"], "a module may bring it" in runtime["says"]) == ("warning", True), runtime
 
 
+@pytest.mark.parametrize(("word", "results"), [("bash", ["ok", "ok"]), ("/etc/passwd", ["warning", "failed"])])
+def test_a_program_is_a_command_or_a_file_that_can_be_run(bed: Bed, word: str, results: list[str]) -> None:
+    bed.real(runtime="none", programs={"nemo-eval": [word, "x"]})
+    _, checks = bed.doctor(*H100, "--job")
+    assert [one["result"] for one in checks if one["name"] == "program"] == results, "here, and on the nodes"
+
+
 def test_a_job_that_is_refused_or_waits_too_long_is_told_and_taken_back(bed: Bed) -> None:
     bed.scontrol(f"nodename={EVERY_NODE}", "state=drain", "reason=flood")
     try:

@@ -193,6 +193,8 @@ MORE = (
     ),
     Row("reserved-secret", "names of environment variables", cluster="secrets: [LD_PRELOAD]\n"),
     Row("engine-typo", "did you mean vllm", cluster="images: {vlm: x}\n"),
+    Row("program-home", "neither an absolute path nor", cluster="programs: {nemo-eval: [~/venv/bin/python, x.py]}\n"),
+    Row("program-relative", "neither an absolute path nor", cluster="programs: {nemo-eval: [venv/bin/python, x.py]}\n"),
     Row("kind-typo", "has no such checkpoint", cluster="checkpoints: {nemotron-4-340b-instruct: {nemoo: /x}}\n"),
     Row("mount-over-the-model", "/model in the container is taken", cluster='mounts: ["/x:/model"]\n'),
     Row("nemo-without-gpus", "needs GPUs", "gpus_per_node: 0\nhost: {cpus: 2, memory_gib: 9000}\n"),
