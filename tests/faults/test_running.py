@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.conftest import NAME, pid_of_rank
+from tests.conftest import NAME, pid_of_rank, start_again
 from tests.faults.rig import Rig
 from tests.faults.test_submitting import REAL_IF_TRIED, UP, refused, up
 
@@ -94,7 +94,7 @@ def test_f22_a_requeue_withdraws_the_endpoint_and_serves_again_in_a_new_epoch(ri
     seen = rig.site.wait_for("QUEUED")
     assert seen["endpoint"] is None
     assert not (rig.directory(token) / f"epochs/{job}.0/endpoint.json").exists()
-    rig.sandbox.exec("scontrol", "update", f"jobid={job}", "starttime=now")
+    start_again(rig.sandbox, job)
     assert rig.site.wait_for("READY")["epoch"] == f"{job}.1"
 
 
@@ -134,7 +134,7 @@ def test_f24_a_job_that_is_preempted(rig: Rig, requeue: bool) -> None:
     finally:
         rig.sandbox.exec("scancel", urgent)
     if requeue:
-        rig.sandbox.exec("scontrol", "update", f"jobid={document['job_id']}", "starttime=now")
+        start_again(rig.sandbox, str(document["job_id"]))
         assert rig.site.wait_for("READY", 60)["epoch"] == f"{document['job_id']}.1"
     assert rig.site.run("down", "--all").returncode == 0
 

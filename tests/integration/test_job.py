@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nemodeploy.sandbox.cluster import Sandbox
-from tests.conftest import NAME, Home, pid_of_rank
+from tests.conftest import NAME, Home, pid_of_rank, start_again
 
 pytestmark = pytest.mark.sandbox
 
@@ -44,8 +44,7 @@ def test_a_requeued_job_serves_again_in_a_new_epoch(site: Home, sandbox: Sandbox
     assert waiting["endpoint"] is None
     old = directory / "epochs" / f"{first['job_id']}.0"
     assert not (old / "endpoint.json").exists()
-    time.sleep(1.1)  # Slurm stamps kills in whole seconds and fails a job that starts again in the one it was killed in
-    sandbox.exec("scontrol", "update", f"jobid={first['job_id']}", "starttime=now")
+    start_again(sandbox, first["job_id"])
     again = site.wait_for("READY")
     assert again["epoch"] == f"{first['job_id']}.1"
     assert (old / "logs").is_dir(), "the logs of the first run stay"
