@@ -40,7 +40,7 @@ class Server:
     @property
     def variables(self) -> Mapping[str, str]:
         """What `nemodeploy run` puts into the environment of its command."""
-        return self.connection.variables()
+        return self.connection.variables(os.environ)
 
     def generate(self, prompt: str, *, max_tokens: int = 256, timeout_s: float = 600.0) -> str:
         """One answer, in the model's own template. Raises ClusterUnreachable, or PreflightFailed when it is no text."""
@@ -85,7 +85,7 @@ def deployment(
             opening.site(wanted.cluster) as site,
             lent(site, ports, request, ran, quiet=teller, if_taken=if_taken, raw=raw) as connection,
         ):
-            variables = connection.variables()
+            variables = connection.variables(os.environ)
             yield Server(
                 name=connection.token.name,
                 token=str(connection.token),

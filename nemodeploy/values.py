@@ -136,13 +136,15 @@ class Sampling:
 class Reply:
     """What an engine's answer says for one prompt: the generated text, or what is wrong with it.
 
-    `refused`: the request was at fault, not the server. `stopped`: the text ended by itself, at a stop string; False:
-    nobody says why it ended. Tokens as the server counted them, None: it does not say.
+    `refused`: the request was at fault, not the server; `away`: the server cannot at the moment. `stopped`: the text
+    ended by itself, at a stop string; False: nobody says why it ended. Tokens as the server counted them, None: it does
+    not say.
     """
 
     text: str = ""
     problem: str = ""
     refused: bool = False
+    away: bool = False
     stopped: bool = False
     prompt_tokens: int | None = None
     tokens: int | None = None

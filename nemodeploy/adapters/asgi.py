@@ -12,7 +12,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Protocol
 
 import uvicorn
@@ -165,7 +165,7 @@ class _Api:
             talk = self.service.accept(kind, await _body(request), int(time.time()))
             arrivals = Arrivals(talk)
             if talk.answering.asked.stream:
-                return StreamingResponse(_events(talk, arrivals), media_type="text/event-stream")
+                return await _stream(request, talk, arrivals)
             return await _whole(request, talk, arrivals)
 
         return answer
@@ -230,6 +230,37 @@ def _json(document: Mapping[str, object], *, status: int = 200, headers: Mapping
 
 async def _whole(request: Request, talk: Talk, arrivals: Arrivals) -> Response:
     """The answer when it is there; when the client leaves before, nobody waits for it."""
+    replies: dict[int, Reply] = {}
+    try:
+        with _listening(request, arrivals):
+            while arrivals.left:
+                arrival = await arrivals.next()
+                if arrival is None:
+                    return Response(status_code=LEFT)
+                replies[arrival[0]] = arrival[1]
+        return _json(talk.answering.whole([replies[index] for index in sorted(replies)]))
+    finally:
+        talk.drop()
+
+
+async def _stream(request: Request, talk: Talk, arrivals: Arrivals) -> Response:
+    """Its head goes out with the first choice, so that a fault which is known by then has its own status; or with the
+    first sign of life."""
+    first: tuple[int, Reply] | None = None
+    try:
+        with _listening(request, arrivals), contextlib.suppress(asyncio.TimeoutError):
+            first = await asyncio.wait_for(arrivals.next(), SIGN_OF_LIFE_S)
+            if first is None:
+                raise ClientDisconnect
+    except BaseException:
+        talk.drop()
+        raise
+    return StreamingResponse(_events(talk, arrivals, first), media_type="text/event-stream")
+
+
+@contextlib.contextmanager
+def _listening(request: Request, arrivals: Arrivals) -> Iterator[None]:
+    """Whether the client leaves meanwhile is heard."""
     listening: list[asyncio.Task[None]] = []
 
     def listen() -> None:
@@ -237,19 +268,13 @@ async def _whole(request: Request, talk: Talk, arrivals: Arrivals) -> Response:
         listening[0].add_done_callback(arrivals.leave)
 
     later = arrivals.loop.call_later(LISTEN_AFTER_S, listen)
-    replies: dict[int, Reply] = {}
     try:
-        while arrivals.left:
-            arrival = await arrivals.next()
-            if arrival is None:
-                return Response(status_code=LEFT)
-            replies[arrival[0]] = arrival[1]
-        return _json(talk.answering.whole([replies[index] for index in sorted(replies)]))
+        yield
     finally:
         later.cancel()
         for one in listening:
+            one.remove_done_callback(arrivals.leave)
             one.cancel()
-        talk.drop()
 
 
 async def _left(request: Request) -> None:
@@ -257,23 +282,26 @@ async def _left(request: Request) -> None:
         pass
 
 
-async def _events(talk: Talk, arrivals: Arrivals) -> AsyncIterator[str]:
-    """Server-sent events: each choice as soon as it is there; an error is one, too, and then the stream ends."""
+async def _events(talk: Talk, arrivals: Arrivals, first: tuple[int, Reply] | None) -> AsyncIterator[str]:
+    """Server-sent events: each choice as soon as it is there, `first` the first of them if it is; an error is one,
+    too, and then the stream ends."""
     answering = talk.answering
     try:
         for piece in answering.opening():
             yield _event(piece)
         replies: dict[int, Reply] = {}
-        while arrivals.left:
-            try:
-                arrival = await asyncio.wait_for(arrivals.next(), SIGN_OF_LIFE_S)
-            except asyncio.TimeoutError:
+        arrival = first
+        while arrival or arrivals.left:
+            if arrival:
+                replies[arrival[0]] = arrival[1]
+                for piece in answering.pieces(*arrival):
+                    yield _event(piece)
+            else:
                 yield ": it is being worked on\n\n"
-                continue
-            assert arrival is not None  # who leaves a stream ends it from outside
-            replies[arrival[0]] = arrival[1]
-            for piece in answering.pieces(*arrival):
-                yield _event(piece)
+            arrival = None
+            if arrivals.left:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    arrival = await asyncio.wait_for(arrivals.next(), SIGN_OF_LIFE_S)
         if answering.asked.include_usage:
             for piece in answering.closing([replies[index] for index in sorted(replies)]):
                 yield _event(piece)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nemodeploy.errors import BadInput, NemodeployError
 
 LOOPBACK = "127.0.0.1"
 CHUNK_BYTES = 65536
+PAUSE_S = 0.1
 LISTENS = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
@@ -37,6 +39,7 @@ class Forwarder:
     def __init__(self, listener: socket.socket, dial: Callable[[], socket.socket]) -> None:
         """`dial` gives a connection's far end."""
         self.listener, self.dial = listener, dial
+        self._closed = False
 
     def start(self) -> None:
         """Serve from now on, in threads that end with the process."""
@@ -44,16 +47,18 @@ class Forwarder:
 
     def close(self) -> None:
         """Take no more connections; those that stand go on until their server ends them."""
+        self._closed = True
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 near, _ = self.listener.accept()
-            except OSError:
-                return
+            except OSError:  # such as more connections than this process may have files
+                time.sleep(PAUSE_S)
+                continue
             threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near: socket.socket) -> None:

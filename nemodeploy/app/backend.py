@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http.client import HTTPException
 from typing import Any
@@ -21,7 +21,7 @@ from nemodeploy.errors import NemodeployError
 from nemodeploy.values import Reply, Sampling
 
 WITHIN_S = 3600.0
-AT_ONCE = 4  # connections to a server that answers several requests at the same time
+AT_ONCE = 32  # connections to a server that answers several requests at the same time, as far as it wants so many
 LINGER_S, LINGER_SHARE = 0.005, 0.2  # at most so long, and at most so much of what the last answer took
 AT_A_TIME_BYTES = 16384  # as much goes into a new connection without waiting
 
@@ -50,7 +50,8 @@ class Backend:
         self.engine, self.prompting = asking.engine_of(plan), asking.prompting_of(plan)
         self.served = asking.served_of(plan)
         serving = plan.get("serving") or {}
-        self.most = 1 if self.engine.at_once else max(int(serving.get("max_batch", 1)), 1)
+        batch = max(int(serving.get("max_batch", 1)), 1)
+        self.most = 1 if self.engine.at_once else batch
         context = int(serving.get("max_length", 4096))
         self.can = Abilities(
             model=self.served,
@@ -65,13 +66,16 @@ class Backend:
         self._sleeping: dict[asyncio.Future[None], int] = {}  # and how many have to wait before it is woken
         self._cuts: dict[Callable[[], object], Sequence[Job]] = {}  # what is under way, by what ends it
         self._refuses = False
-        self._workers = [self.loop.start(self._work()) for _ in range(AT_ONCE if self.engine.at_once else 1)]
+        connections = min(batch, AT_ONCE) if self.engine.at_once else 1
+        self._workers = [self.loop.start(self._work()) for _ in range(connections)]
 
     def ask(self, asked: Asked) -> list[Job]:
         """Take up a request: a job for each choice, in order. Their futures are settled in the loop. Raises Refused
         when it is closed."""
         party = asked if asked.sampling.seed is not None else None
-        jobs = [Job(prompt, asked.sampling, party) for prompt in asked.prompts for _ in range(asked.n)]
+        alike = self.most if self.engine.shares_seed else 1
+        samplings = [_nth(asked.sampling, index // alike) for index in range(asked.n)]
+        jobs = [Job(prompt, sampling, party) for prompt in asked.prompts for sampling in samplings]
         try:
             self.loop.call(self._take_up, jobs)
         except RuntimeError:  # its loop is no more
@@ -166,17 +170,17 @@ class Backend:
         """A request that fails for several is sent again for each, so that one's fault is not the others'."""
         with contextlib.ExitStack() as afterwards:
             try:
-                answered = tuple(zip(batch, await self._exchange(batch, hand, afterwards), strict=True))
+                replies = await self._exchange(batch, hand, afterwards)
+                alone = len(batch) > 1 and any(reply.problem for reply in replies)
             except Exception as error:  # the loop has nobody above it; whoever waits for a job is told
-                for job in batch:
+                alone = len(batch) > 1 and not isinstance(error, Refused)
+                for job in batch if not alone else ():
                     job.future.set_exception(error)
-                return
-            if len(batch) == 1 or not any(reply.problem for _, reply in answered):
-                for job, reply in answered:
+            else:
+                for job, reply in zip(batch, replies, strict=True) if not alone else ():
                     job.future.set_result(reply)
-                await asyncio.sleep(0)  # first those who waited for it
-                return
-        for job in batch:
+            await asyncio.sleep(0)  # first those who waited for it
+        for job in batch if alone else ():
             await self._answer([job], hand)
 
     async def _exchange(self, batch: Sequence[Job], hand: Hand, afterwards: contextlib.ExitStack) -> Sequence[Reply]:
@@ -200,7 +204,8 @@ class Backend:
         except (OSError, EOFError, HTTPException, ValueError) as error:
             raise Refused(502, f"the connection to the server broke: {error}", code="broken") from error
         stop = (*self.prompting.stop, *sampling.stop)
-        return self.engine.replies(status, body, served=self.served, prompts=prompts, stop=stop)
+        told: dict[str, Any] = {"served": self.served, "prompts": prompts, "stop": stop, "most": sampling.max_tokens}
+        return self.engine.replies(status, body, **told)
 
     async def _send(self, stream: socket.socket, request: bytes, batch: Sequence[Job], hand: Hand) -> None:
         """What is long may have to wait until the way is free."""
@@ -219,6 +224,11 @@ class Backend:
             yield
         finally:
             del self._cuts[cut]
+
+
+def _nth(sampling: Sampling, index: int) -> Sampling:
+    """Of several requests for the same prompt each has its own seed, or they would have the same answer."""
+    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + index)
 
 
 def _closed() -> Refused:

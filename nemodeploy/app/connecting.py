@@ -20,8 +20,10 @@ from nemodeploy.values import Endpoint, Token
 
 RENEWALS_A_LEASE = 5
 REFRESH_EVERY_S = 15.0  # reading the run directory asks no controller
+LEASE_LOOK_S = 60.0
 TEND_EVERY_S = 1.0
 AGAIN_AFTER_S = 5.0
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 OPENAI = "openai"  # the protocol of that name
 
 
@@ -90,9 +92,9 @@ class Connection:
         """Where it can be reached on this machine, once it is open."""
         return f"http://{LOOPBACK}:{self.port}"
 
-    def variables(self) -> dict[str, str]:
+    def variables(self, environment: Mapping[str, str]) -> dict[str, str]:
         """What tells a program where the server is. A server that speaks OpenAI's protocol itself wants no key: it is
-        none, so that nobody's own key goes there."""
+        none, so that nobody's own key goes there. Where its environment has proxies, they are not for this port."""
         model = asking.served_of(self.plan)
         found = {
             "NEMODEPLOY_ENDPOINT": self.url,
@@ -104,6 +106,9 @@ class Connection:
             key = self.gateway.key.reveal() if self.gateway else "none"
             found |= {"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": key}
             found |= {"OPENAI_MODEL": model, "OPENAI_MODEL_NAME": model}
+        if any(environment.get(name) for one in PROXIES for name in (one, one.upper())):
+            others = environment.get("no_proxy") or environment.get("NO_PROXY")
+            found |= dict.fromkeys(("no_proxy", "NO_PROXY"), f"{others},{LOOPBACK}" if others else LOOPBACK)
         return found
 
     def close(self) -> None:
@@ -142,20 +147,30 @@ class Connection:
         return directory
 
     def _tend(self) -> None:
-        """Renew in time, and know where the server is; what fails is tried again soon."""
-        renew_at: float | None = 0.0
-        refresh_at = 0.0
-        while not self._over.wait(TEND_EVERY_S):
-            now = self.ports.clock.now()
-            try:
-                if renew_at is not None and now >= renew_at:
-                    ttl_s = self.site.renew(self.token)
-                    renew_at = None if ttl_s is None else now + ttl_s / RENEWALS_A_LEASE
-                if now >= refresh_at:
-                    self._notice(self._refresh())
-                    refresh_at = now + REFRESH_EVERY_S
-            except (ClusterUnreachable, AuthenticationFailed):
-                self._over.wait(AGAIN_AFTER_S)
+        """Renew in time, and know where the server is; what fails is tried again soon, and does not keep the other from
+        being done. Who is refused is not going to ask again."""
+        due = {self._renew: 0.0, self._watch: 0.0}
+        try:
+            while not self._over.wait(TEND_EVERY_S):
+                for what in [one for one, at in due.items() if self.ports.clock.now() >= at]:
+                    try:
+                        pause = what()
+                    except ClusterUnreachable:
+                        pause = AGAIN_AFTER_S
+                    due[what] = self.ports.clock.now() + pause
+        except AuthenticationFailed as error:
+            text = f"{self.token.name} is watched no more, and its lease not renewed: {error.message}"
+            self.ports.reporter.say("refused", text)
+
+    def _renew(self) -> float:
+        """Renew the lease, and when to do so again, in seconds; somebody may give it one later."""
+        ttl_s = self.site.renew(self.token)
+        return LEASE_LOOK_S if ttl_s is None else ttl_s / RENEWALS_A_LEASE
+
+    def _watch(self) -> float:
+        """Look where the server is, and when to do so again, in seconds."""
+        self._notice(self._refresh())
+        return REFRESH_EVERY_S
 
     def _notice(self, directory: RunDirectory) -> None:
         """Say once that the server is gone for good: its files were archived, or it said so itself; of a job that may

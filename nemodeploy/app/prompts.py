@@ -56,14 +56,15 @@ def _from_json(line: str, number: int, name: str) -> Prompt:
     return Prompt(number, prompt, system)
 
 
-def answered(text: str, name: str, settings: Mapping[str, Any]) -> set[tuple[int, str]]:
-    """Which lines a file of answers has already, each with its prompt. Raises BadInput when it is not one of these, or
+def answered(text: str, name: str, settings: Mapping[str, Any]) -> set[Prompt]:
+    """Which prompts a file of answers has already. Raises BadInput when it is not one of these, or
     was made with other settings."""
     found = set()
     for number, line in enumerate(text.splitlines(), 1):
         try:
             data = json.loads(line)
-            there = (int(data["line"]), str(data["prompt"]))
+            system = str(data["system"]) if "system" in data else None
+            there = Prompt(int(data["line"]), str(data["prompt"]), system)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise BadInput(f"{name}:{number} is no line of answers", hint="another file for --output") from None
         if data.get("settings") != settings:

@@ -15,7 +15,7 @@ from nemodeploy.app.asking import NoAnswer
 from nemodeploy.app.backend import Backend
 from nemodeploy.core.openai_answers import refusal
 from nemodeploy.core.openai_requests import CHAT, TEXT, Asked, Refused, read_request
-from nemodeploy.engines.answers import cut
+from nemodeploy.engines.answers import END_OF_TEXT, cut
 from nemodeploy.errors import BadInput, ClusterUnreachable
 from nemodeploy.values import Reply
 
@@ -76,7 +76,7 @@ def pieces(backend: Backend, asked: Asked) -> Generator[str, None, None]:
         yield _whole(backend, asked)
         return
     stop = (*backend.prompting.stop, *sampling.stop)
-    held = max(map(len, ("<|endoftext|>", *stop)))  # the beginning of a stop string may be its end
+    held = max(map(len, (END_OF_TEXT, *stop)))  # the beginning of a stop string may be its end
     text, said, whole = "", 0, False
     stream = backend.dial()
     try:

@@ -29,6 +29,7 @@ HELP = """\
   /clear                   forgets what was said
   /exit, Ctrl-D            leaves; the deployment stays up"""
 MARKS = "> ", "… "
+QUOTES = '"""'
 
 
 @click.command("chat", short_help="Talk to it.")
@@ -64,11 +65,7 @@ def _lines() -> Iterator[str]:
     """What is typed: lines, or several as one, until the end of input."""
     while True:
         try:
-            said = _typed(MARKS[0])
-            while said.endswith("\\"):
-                said = said[:-1] + "\n" + _typed(MARKS[1])
-            if said.strip() == '"""':
-                said = "\n".join(iter(lambda: _typed(MARKS[1]), '"""'))
+            said = _question()
         except KeyboardInterrupt:
             tell("\n  Ctrl-D or /exit leaves")
             continue
@@ -80,9 +77,26 @@ def _lines() -> Iterator[str]:
             yield said
 
 
+def _question() -> str:
+    """A line, and those that belong to it; the end of input is its end, too. Raises EOFError where there is none."""
+    said = [_typed(MARKS[0])]
+    with contextlib.suppress(EOFError):
+        if said[0].strip() == QUOTES:
+            said.clear()
+            while (line := _typed(MARKS[1])).strip() != QUOTES:
+                said.append(line)
+        while said and said[-1].endswith("\\"):
+            said[-1] = said[-1][:-1]
+            said.append(_typed(MARKS[1]))
+    return "\n".join(said)
+
+
 def _typed(mark: str) -> str:
-    """A line without its end. Raises EOFError."""
-    return input(mark if sys.stdin.isatty() else "")
+    """A line without its end. Raises EOFError, or BadInput for what is no text."""
+    try:
+        return input(mark if sys.stdin.isatty() else "")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"stdin is no UTF-8 text (byte {error.start + 1})") from None
 
 
 def _obey(talk: Talk, said: str) -> bool:

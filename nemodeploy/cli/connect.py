@@ -74,7 +74,7 @@ def _foreground(
         connection = Connection(site, ports, directory.token, directory.plan, endpoint, raw=raw)
         connection.open(endpoint.port if port is None else port)
         stack.callback(connection.close)
-        variables = connection.variables()
+        variables = connection.variables(os.environ)
         if words:
             return child.run(words, {**os.environ, **variables}, from_terminal=sys.stdin.isatty())[0]
         about = {"name": name, "cluster": site.cluster.name}

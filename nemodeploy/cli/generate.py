@@ -121,16 +121,17 @@ def _many(
     """Answers as they come; 12 when some prompts have none."""
     from nemodeploy.app.prompts import run
 
-    kept = {**settings, **({"system": system} if system is not None else {})}
+    kept = {"model": backend.can.model, **settings, **({"system": system} if system is not None else {})}
     with _answers(output, kept) as (there, write):
-        left = [one for one in prompts if (one.line, one.text) not in there]
+        left = [one for one in prompts if one not in there]
         if len(left) < len(prompts):
             tell(f"  {len(prompts) - len(left)} of {len(prompts)} prompts are answered already")
         good, bad, shown = 0, 0, 0
         for one, texts, error in run(backend, left, system, settings):
             good, bad = (good, bad + 1) if error else (good + 1, bad)
             said: dict[str, object] = {"error": error.message} if error else {"texts": texts}
-            write(json.dumps({"line": one.line, "prompt": one.text, **said, "settings": kept}))
+            its = {} if one.system is None else {"system": one.system}
+            write(json.dumps({"line": one.line, "prompt": one.text, **its, **said, "settings": kept}))
             if 10 * (good + bad) // len(left) > shown:  # a line for every tenth
                 shown = 10 * (good + bad) // len(left)
                 tell(f"  {good + bad} of {len(left)} prompts" + (f", {bad} without an answer" if bad else ""))
@@ -141,9 +142,7 @@ def _many(
 
 
 @contextlib.contextmanager
-def _answers(
-    output: Path | None, settings: Mapping[str, Any]
-) -> Iterator[tuple[set[tuple[int, str]], Callable[[str], None]]]:
+def _answers(output: Path | None, settings: Mapping[str, Any]) -> Iterator[tuple[set[Prompt], Callable[[str], None]]]:
     """Which prompts are answered already, and where the next answer goes. Raises BadInput."""
     from nemodeploy.app.prompts import answered
 

@@ -142,7 +142,7 @@ def _run(
             with lending as connection:
                 watcher.close()
                 workflow.end_group()
-                environment = {**os.environ, **connection.variables()}
+                environment = {**os.environ, **connection.variables(os.environ)}
                 ran.command_exit, ran.signals = child.run(words, environment, from_terminal=sys.stdin.isatty())
                 ran.failed = ran.command_exit != 0
                 workflow.begin_group(f"nemodeploy down {wanted.plan.name}")

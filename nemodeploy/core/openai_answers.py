@@ -83,10 +83,11 @@ class Answering:
 
 
 def refusal(reply: Reply) -> Refused | None:
-    """What a reply without text means to a client: its own fault, or the server's."""
+    """What a reply without text means to a client: its own fault, the server's, or to come again."""
     if not reply.problem:
         return None
-    return Refused(400 if reply.refused else 500, f"the server says: {reply.problem}")
+    status = 400 if reply.refused else 503 if reply.away else 500
+    return Refused(status, f"the server says: {reply.problem}", code="unavailable" if reply.away else None)
 
 
 def model_card(model: str) -> dict[str, object]:

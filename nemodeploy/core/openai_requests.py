@@ -17,6 +17,7 @@ from nemodeploy.values import Sampling
 CHAT, TEXT = "chat", "text"
 PATHS = {CHAT: "/v1/chat/completions", TEXT: "/v1/completions"}
 TEXT_TOKENS = 16  # OpenAI's own default of /v1/completions
+LEAST = 1e-5  # below it a temperature is greedy, as in vLLM, and a top_p this; float32 knows no such numbers any more
 MOST_CHOICES = 128
 
 Schema = Mapping[str, Any]
@@ -27,11 +28,14 @@ _PART: Schema = {
     "properties": {"type": {"enum": ["text"]}, "text": _STRING},
     "required": ["type", "text"],
 }
+_NONE: Schema = {"type": "array", "items": {}, "maxItems": 0}  # as answers of other servers have, for the history
 _MESSAGE: Schema = {
     "type": "object",
     "properties": {
         "role": {"enum": ["system", "developer", "user", "assistant"]},
         "content": {"anyOf": [_STRING, {"type": "array", "items": _PART, "minItems": 1}]},
+        "tool_calls": _NONE,
+        "annotations": _NONE,
     },
     "required": ["role", "content"],
 }
@@ -285,33 +289,42 @@ def _content(content: Any) -> str:
 
 def _sampling(given: Mapping[str, Any], can: Abilities, usual: int) -> Sampling:
     key = "max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"
+    if given.get("max_tokens", given.get(key)) != given.get(key):
+        raise Refused(400, "max_tokens and max_completion_tokens are different; leave one out", "max_tokens")
     most = given.get(key, usual)
     if most > can.longest_answer:
         raise Refused(400, f"{key} is {most}; an answer has at most {can.longest_answer} tokens here", key)
+    stop = given.get("stop", ())
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    for one in stop:
+        _is_text(one, "the stop string", "stop")
     temperature = given.get("temperature", 0)
+    if temperature < LEAST:  # greedy; what else is said of sampling then changes nothing, and is the same for all
+        return Sampling(max_tokens=most, stop=stop)
     for name, neutral in (("temperature", 0), ("top_p", 1), ("seed", None)):
-        means_something = name in given and given[name] != neutral and (temperature or name == "temperature")
-        if means_something and name not in can.samples_by:
+        if name in given and given[name] != neutral and name not in can.samples_by:
             what = f"{name} cannot be told to {can.engine}; leave it out"
             raise Refused(400, what, name, "unsupported_parameter")
-    stop = given.get("stop", ())
-    return Sampling(
-        max_tokens=most,
-        temperature=temperature,
-        top_p=given.get("top_p", 1.0),
-        seed=given.get("seed"),
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
-    )
+    top_p = max(given.get("top_p", 1.0), LEAST)
+    return Sampling(max_tokens=most, temperature=temperature, top_p=top_p, seed=given.get("seed"), stop=stop)
+
+
+def _is_text(text: str, what: str, param: str | None = None) -> None:
+    """Raises Refused for characters that no tokenizer takes."""
+    if "\0" in text:
+        raise Refused(400, f"{what} has a NUL as its character {text.index(chr(0)) + 1}", param)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        what = f"{what} has half a surrogate pair as its character {error.start + 1}"
+        raise Refused(400, what, param) from None
 
 
 def _fits_in(prompt: str, max_tokens: int, can: Abilities) -> None:
-    """What surely does not, and characters that no tokenizer takes."""
-    if "\0" in prompt:
-        raise Refused(400, f"the prompt has a NUL as its character {prompt.index(chr(0)) + 1}")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise Refused(400, f"the prompt has half a surrogate pair as its character {error.start + 1}") from None
+    """What surely does not, and what no tokenizer or no model takes."""
+    _is_text(prompt, "the prompt")
+    if not prompt.strip():
+        raise Refused(400, "the prompt is empty; there is nothing to go on with")
     words = words_in(prompt)
     if words + max_tokens > can.context:
         what = f"the prompt has at least {words} tokens, and with max_tokens {max_tokens} that is more than"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nemodeploy.values import Reply
 
@@ -13,18 +16,23 @@ _NOTHING = r"(<[^<>\"[:space:]]*>|\\[ntr]|[[:space:]])*"
 SOME_TEXT = _NOTHING + r"([^<\"\\[:space:]]|\\[^ntr])"
 # The same, for servers that tell their errors as text: not `An error occurred: …`.
 NO_ERROR_TEXT = _NOTHING + r"([^A<\"\\[:space:]]|\\[^ntr]|A[^n]|An[^ ]|An [^e]|An e[^r]|An er[^r])"
-IN_BAND_ERROR = "An error occurred"
+IN_BAND_ERROR = "An error occurred:"
+END_OF_TEXT = "<|endoftext|>"
+_FAULTS = (400, 413, 422)  # the request's; with any other status it is the server that cannot
+_AWAY = (404, 429, 502, 503, 504)  # not now; 404: Triton has no such model yet
+_SPECIAL = r"<[^<>\s]*>"
+_RUNS = re.compile(rf"{_SPECIAL}|((?:(?!{_SPECIAL})\S)+)")
 
 
 def json_object(status: int, body: str) -> tuple[dict[str, object], Reply | None]:
     """The object in an answer with status 200, or what is wrong with it."""
-    refused = 400 <= status < 500
+    whose = Reply(refused=status in _FAULTS, away=status in _AWAY)
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        return {}, Reply(problem=f"status {status} and no JSON: {short(body)}", refused=refused)
+        return {}, replace(whose, problem=f"status {status} and no JSON: {short(body)}")
     if status != 200 or not isinstance(answer, dict):
-        return {}, Reply(problem=f"status {status}: {short(answer)}", refused=refused)
+        return {}, replace(whose, problem=f"status {status}: {short(answer)}")
     return answer, None
 
 
@@ -49,15 +57,68 @@ def count(value: object) -> int | None:
 
 
 def continuation(sentence: str, prompt: str) -> str:
-    """What follows the prompt; the tokenizer may not give the prompt back letter by letter, its last word it does."""
+    """What follows the prompt. A tokenizer may give it back without its special tokens, with other blanks, or with
+    letters in another form; what it cannot write at all is passed over by counting the prompt's last word."""
     if sentence.startswith(prompt):
         return sentence[len(prompt) :]
-    return re.sub(r"^(\s|<[^<>\s]*>)+", "", sentence.rpartition(last_word(prompt))[2])
+    seen = "".join(_form(run) for run in _RUNS.findall(prompt))
+    end = _end_of(seen, sentence)
+    if end is None:
+        end = _end_of_last(last_word(prompt), re.sub(_SPECIAL, " ", prompt), sentence)
+    rest = sentence[end:]
+    for one in re.findall(rf"{_SPECIAL}|\s", prompt[_end_of(seen, prompt) :]):
+        rest = rest.removeprefix(one)  # of the answer's own nothing is taken
+    return rest
+
+
+def _form(run: str) -> str:
+    """Characters in a form that is the same before and after a tokenizer's normalization."""
+    if run.isascii() and run.isprintable():
+        return run
+    return "".join(filter(str.isprintable, unicodedata.normalize("NFKD", run)))
+
+
+def _end_of(seen: str, text: str) -> int | None:
+    """Where in a text its visible characters have been all of these; None: they are others."""
+    place = 0
+    for run in _RUNS.finditer(text) if seen else ():
+        form = _form(run[1] or "")
+        if not seen.startswith(form[: len(seen) - place], place):
+            return None
+        if place + len(form) >= len(seen):
+            lengths = itertools.accumulate(len(_form(one)) for one in run[1])
+            return run.start() + 1 + next(i for i, length in enumerate(lengths) if place + length >= len(seen))
+        place += len(form)
+    return None if seen else 0
+
+
+def _end_of_last(word: str, prompt: str, sentence: str) -> int:
+    """Where a word ends that stands in the sentence as often as in the prompt."""
+    end = 0
+    for _ in range(prompt.count(word)):
+        found = sentence.find(word, end)
+        end = found + len(word) if found >= 0 else end
+    return end
+
+
+def echoed(sentence: str, prompt: str, offsets: object, *, stop: Sequence[str], most: int | None) -> Reply:
+    """What a sentence of NeMo's adds to its prompt: at most so many tokens, since a short prompt of a batch goes on for
+    as long as the longest. `offsets`: where in the sentence each token begins; None: the server does not say."""
+    text = continuation(sentence, prompt)
+    if not isinstance(offsets, list) or not offsets or not all(count(one) is not None for one in offsets):
+        return generated(text, stop)
+    begin = len(sentence) - len(text)
+    begins = [one - begin for one in offsets if one >= begin]
+    if most is not None and len(begins) > most:
+        text = text[: begins[most]]
+    reply = generated(text, stop)
+    made = sum(one < len(reply.text) for one in begins[:most])
+    return replace(reply, prompt_tokens=len(offsets) - len(begins), tokens=made)
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
     """The text before the first stop string."""
-    ends = [text.find(word) for word in ("<|endoftext|>", *stop) if word and word in text]
+    ends = [text.find(word) for word in (END_OF_TEXT, *stop) if word and word in text]
     return text[: min(ends)] if ends else text
 
 

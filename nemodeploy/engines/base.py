@@ -110,6 +110,10 @@ class Engine(Server, Protocol):
         """Which of temperature, top_p and seed it can be told; without temperature it always answers greedily."""
 
     @property
+    def shares_seed(self) -> bool:
+        """Whether several answers to one prompt in a request with a seed differ."""
+
+    @property
     def at_once(self) -> bool:
         """Whether it answers several requests at the same time; if not, they are better sent as one."""
 
@@ -120,10 +124,18 @@ class Engine(Server, Protocol):
         """The request for composed prompts, answered together."""
 
     def replies(
-        self, status: int, body: str, *, served: str, prompts: Sequence[str], stop: Sequence[str]
+        self,
+        status: int,
+        body: str,
+        *,
+        served: str,
+        prompts: Sequence[str],
+        stop: Sequence[str],
+        most: int | None = None,
     ) -> tuple[Reply, ...]:
         """What an answer holds for each prompt: its text, or what is wrong with it, also when another model than
-        `served` gave it, as far as the protocol tells. Never raises on what a server sends."""
+        `served` gave it, as far as the protocol tells. `most`: the tokens that were asked for; a server that goes on
+        for the others in a batch is cut off there. Never raises on what a server sends."""
 
     def streamed(self, request: HttpRequest) -> HttpRequest | None:
         """The same request, answered piece by piece; None: it cannot."""
@@ -143,6 +155,7 @@ class Common:
 
     samples_by = frozenset({"temperature", "top_p", "seed"})
     at_once = False
+    shares_seed = False
 
     options: tuple[Option, ...] = ()
     causes: tuple[Cause, ...] = ()
@@ -184,7 +197,14 @@ class Common:
         raise NotImplementedError
 
     def replies(
-        self, status: int, body: str, *, served: str, prompts: Sequence[str], stop: Sequence[str]
+        self,
+        status: int,
+        body: str,
+        *,
+        served: str,
+        prompts: Sequence[str],
+        stop: Sequence[str],
+        most: int | None = None,
     ) -> tuple[Reply, ...]:
         """Each protocol's own."""
         raise NotImplementedError

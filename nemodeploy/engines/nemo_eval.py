@@ -17,6 +17,7 @@ from nemodeploy.engines import answers
 from nemodeploy.engines.base import PROBE_TOKENS, Common, Phase, Probe, needs_gpus, takes_precision, whole_kv_heads
 from nemodeploy.values import HttpRequest, Reply, Sampling
 
+SEEDS = 2**24  # its ranks are told a seed as float32, and have to understand the same
 PRECISIONS = {"bf16": "bf16", "fp16": "16", "fp32": "32"}  # in Lightning's words
 
 
@@ -32,6 +33,7 @@ class NemoEval(Common):
     template = "engines/nemo-eval.sh.j2"
     program = ("/usr/bin/python3", "/opt/NeMo/examples/nlp/language_modeling/megatron_gpt_eval.py")
     most_batch = 128
+    shares_seed = True
     options = (
         Option(
             name="megatron_amp_O2",
@@ -50,7 +52,11 @@ class NemoEval(Common):
 
     def rules(self, spec: Spec) -> Rules:
         """Devices x nodes = TP x PP holds for all engines; KV heads stay whole."""
-        return (*needs_gpus(spec), *takes_precision(spec, PRECISIONS), *whole_kv_heads(spec))
+        found = [*needs_gpus(spec), *takes_precision(spec, PRECISIONS), *whole_kv_heads(spec)]
+        if spec.serving.max_batch > self.most_batch:
+            what = f"{self.name} takes at most {self.most_batch} prompts in a request"
+            found.append(("serving.max_batch", what, f"{self.most_batch} or fewer"))
+        return found
 
     def bytes_per_weight(self, spec: Spec) -> float:
         """params_dtype is fp32 unless megatron_amp_O2 is set."""
@@ -97,14 +103,21 @@ class NemoEval(Common):
             "all_probs": False,
             "repetition_penalty": 1.0,
             "min_tokens_to_generate": 1,
-            "end_strings": list(dict.fromkeys(("<|endoftext|>", *prompting.stop, *sampling.stop))),
+            "end_strings": list(dict.fromkeys((answers.END_OF_TEXT, *prompting.stop, *sampling.stop))),
         }
         if sampling.seed is not None:
-            body["random_seed"] = sampling.seed
+            body["random_seed"] = sampling.seed % SEEDS
         return HttpRequest(method="PUT", path="/generate", body=json.dumps(body))
 
     def replies(
-        self, status: int, body: str, *, served: str, prompts: Sequence[str], stop: Sequence[str]
+        self,
+        status: int,
+        body: str,
+        *,
+        served: str,
+        prompts: Sequence[str],
+        stop: Sequence[str],
+        most: int | None = None,
     ) -> tuple[Reply, ...]:
         """Status 200 with a JSON string is NeMo's way of refusing; a sentence holds prompt and continuation."""
         answer, problem = answers.json_object(status, body)
@@ -116,18 +129,8 @@ class NemoEval(Common):
             return (Reply(problem=f"no sentences in the answer: {answers.short(body)}"),) * len(prompts)
         offsets = answer.get("offsets")
         rows = offsets if isinstance(offsets, list) and len(offsets) == len(prompts) else [None] * len(prompts)
-        return tuple(map(_reply, sentences, prompts, rows, [stop] * len(prompts)))
-
-
-def _reply(sentence: str, prompt: str, offsets: object, stop: Sequence[str]) -> Reply:
-    """`offsets`: where in the sentence each token begins, which is how NeMo counts tokens."""
-    text = answers.continuation(sentence, prompt)
-    reply = answers.generated(text, stop)
-    if not isinstance(offsets, list) or not all(isinstance(one, int) for one in offsets) or not offsets:
-        return reply
-    begin = len(sentence) - len(text)
-    made = sum(begin <= one < begin + len(reply.text) for one in offsets)
-    return replace(reply, prompt_tokens=sum(one < begin for one in offsets), tokens=made)
+        of_each = zip(sentences, prompts, rows, strict=True)
+        return tuple(answers.echoed(*one, stop=stop, most=most) for one in of_each)
 
 
 def _for_hydra(path: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Prompting, Spec
+from nemodeploy.engines import answers
 from nemodeploy.engines.base import image_release, not_cut, one_node, takes_precision, unknown_release, whole_kv_heads
 from nemodeploy.engines.triton import Setting, Triton
 from nemodeploy.values import Sampling
@@ -53,7 +54,7 @@ class NemoTriton(Triton):
 
     def settings(self, prompting: Prompting, sampling: Sampling) -> Sequence[Setting]:
         """Up to the model's own stop strings and the caller's."""
-        stop = (*prompting.stop, *sampling.stop) or ("<|endoftext|>",)
+        stop = (*prompting.stop, *sampling.stop) or (answers.END_OF_TEXT,)
         found: list[Setting] = [
             ("max_length", "INT64", (sampling.max_tokens,)),
             ("use_greedy", "BOOL", (sampling.temperature == 0,)),

@@ -22,6 +22,7 @@ GPUS_OPTION: Mapping[str, str] = {
     "24.12": "--tensor_parallelism_size",
 }
 ANSWER_SHARE = 4
+SEEDS = 2**63
 DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -85,7 +86,7 @@ class NemoTrtllm(Triton):
         found += [("top_k", "INT64", (0,)), ("top_p", "FP32", (sampling.top_p,))]
         found.append(("temperature", "FP32", (sampling.temperature,)))
         if sampling.seed is not None:
-            found.append(("random_seed", "INT64", (sampling.seed,)))
+            found.append(("random_seed", "INT64", (sampling.seed % SEEDS,)))
         return found
 
 

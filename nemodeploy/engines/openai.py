@@ -46,7 +46,14 @@ class OpenAi(Common):
         return HttpRequest(method="POST", path="/v1/completions", body=json.dumps(body))
 
     def replies(
-        self, status: int, body: str, *, served: str, prompts: Sequence[str], stop: Sequence[str]
+        self,
+        status: int,
+        body: str,
+        *,
+        served: str,
+        prompts: Sequence[str],
+        stop: Sequence[str],
+        most: int | None = None,
     ) -> tuple[Reply, ...]:
         """The first choice's text, if it is the served model that says it; some add a revision (`path@main`)."""
         answer, problem = answers.json_object(status, body)

@@ -7,7 +7,7 @@ Source: pytriton v0.5.5 and NeMo r2.0.0rc1, nemo/deploy. The server is up before
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Prompting, Spec
@@ -66,7 +66,14 @@ class Triton(Common):
         return HttpRequest(method="POST", path=f"/v2/models/{served}/infer", body=json.dumps({"inputs": inputs}))
 
     def replies(
-        self, status: int, body: str, *, served: str, prompts: Sequence[str], stop: Sequence[str]
+        self,
+        status: int,
+        body: str,
+        *,
+        served: str,
+        prompts: Sequence[str],
+        stop: Sequence[str],
+        most: int | None = None,
     ) -> tuple[Reply, ...]:
         """The output tensor's texts; one that begins with `An error occurred` is an error."""
         answer, problem = answers.json_object(status, body)
@@ -78,14 +85,28 @@ class Triton(Common):
         texts = answers.strings(data, len(prompts))
         if not texts:
             return (Reply(problem=f"no {self.output} in the answer: {answers.short(body)}"),) * len(prompts)
-        return tuple(self._reply(text, prompt, stop) for text, prompt in zip(texts, prompts, strict=True))
+        offsets = _rows(next((one for one in tensors if one.get("name") == "offsets"), {}), len(prompts))
+        of_each = zip(texts, prompts, offsets, strict=True)
+        return tuple(self._reply(text, prompt, row, stop, most) for text, prompt, row in of_each)
 
-    def _reply(self, text: str, prompt: str, stop: Sequence[str]) -> Reply:
-        if text.strip().startswith(answers.IN_BAND_ERROR):
+    def _reply(self, text: str, prompt: str, offsets: object, stop: Sequence[str], most: int | None) -> Reply:
+        echoed = self.echoes and text.startswith(prompt)
+        if text.strip().startswith(answers.IN_BAND_ERROR) and not echoed:
             return Reply(problem=answers.short(text.strip()))
         if self.echoes and answers.last_word(prompt) not in text:
             return Reply(problem=f"the answer does not begin with the prompt: {answers.short(text)}")
-        return answers.generated(answers.continuation(text, prompt) if self.echoes else text, stop)
+        if not self.echoes:
+            return answers.generated(text, stop)
+        return answers.echoed(text, prompt, offsets, stop=stop, most=most)
+
+
+def _rows(tensor: Mapping[str, object], count: int) -> Sequence[Sequence[object] | None]:
+    """The values of a tensor with a row for each prompt; None for each: there is no such tensor."""
+    data = tensor.get("data")
+    if not isinstance(data, list) or not data or len(data) % count:
+        return [None] * count
+    width = len(data) // count
+    return [data[start : start + width] for start in range(0, len(data), width)]
 
 
 def tensor(name: str, datatype: str, rows: Sequence[Sequence[object]]) -> dict[str, object]:

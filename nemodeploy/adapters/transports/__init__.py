@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +15,7 @@ from nemodeploy.adapters import terminal
 from nemodeploy.adapters.ssh_settings import effective
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import PreflightFailed
+from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, NemodeployError, PreflightFailed
 from nemodeploy.values import Command, Completed
 
 log = logging.getLogger("nemodeploy")
@@ -105,23 +107,41 @@ class Chosen:
         self.cluster = cluster
         self._made: Transport | None = None
         self._making = threading.Lock()
+        self._has_asked = False
 
     def open(self) -> None:
         """As the chosen one does."""
-        self._transport.open()
+        with self._telling():
+            self._transport.open()
 
     def run(self, command: Command) -> Completed:
         """As the chosen one does."""
-        return self._transport.run(command)
+        with self._telling():
+            return self._transport.run(command)
 
     def tunnel(self, host: str, port: int) -> socket.socket:
         """As the chosen one does."""
-        return self._transport.tunnel(host, port)
+        with self._telling():
+            return self._transport.tunnel(host, port)
 
     def close(self) -> None:
         """As the chosen one does, if there is one."""
         if self._made:
             self._made.close()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Once something was asked there, whatever keeps us from asking again (settings that were changed meanwhile,
+        programs that hang, a full disk) means that the cluster cannot be reached, and nothing about what was sent."""
+        try:
+            yield
+        except (ClusterUnreachable, AuthenticationFailed):
+            raise
+        except (NemodeployError, OSError, subprocess.SubprocessError) as error:
+            if isinstance(error, NemodeployError) and not self._has_asked:
+                raise
+            raise ClusterUnreachable(f"cluster {self.cluster.name}: {error}") from error
+        self._has_asked = True
 
     @property
     def _transport(self) -> Transport:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +95,23 @@ def test_who_has_the_port_is_named() -> None:
     said = rf"is taken by .* \(process {os.getpid()}\)"
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(BadInput, match=said):
         listen(taken.getsockname()[1])
+
+
+def test_more_clients_than_files_end_nothing() -> None:
+    def nobody() -> socket.socket:
+        raise ClusterUnreachable("nobody is there")
+
+    forwarder = Forwarder(listen(0), nobody)
+    forwarder.start()
+    port = forwarder.listener.getsockname()[1]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket()) for _ in range(4)]
+        there = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (there + 1, limits[1]))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        for client in clients:
+            client.connect(("127.0.0.1", port))
+        time.sleep(0.3)
+    assert ask(port, b"") == b"", "it is taken up, and ended as its dial says"
+    forwarder.close()

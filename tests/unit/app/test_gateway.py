@@ -280,6 +280,63 @@ def test_a_server_that_dies_under_a_stream_is_an_error_in_it(rig: Rig, nemo: Nem
     assert caught.value.status_code == 502
 
 
+def test_a_fault_that_is_known_before_anything_was_said_has_its_status_in_a_stream_too(rig: Rig, nemo: Nemo) -> None:
+    nemo.unreachable = True
+    with pytest.raises(openai.APIStatusError, match="demo is not serving") as caught:
+        rig.ask("hi", stream=True)
+    assert (caught.value.status_code, caught.value.response.headers["Retry-After"]) == (503, "5")
+    nemo.unreachable = False
+    nemo.refuses = lambda _: "it is bad"
+    with pytest.raises(openai.BadRequestError, match="it is bad"):
+        rig.ask("hi", stream=True)
+
+
+def test_a_later_fault_is_an_error_in_the_stream(rig: Rig, nemo: Nemo) -> None:
+    nemo.refuses = lambda sentences: "it is bad" if "bad" in sentences else None
+    pieces = rig.client.completions.create(model="m", prompt=["good", "bad"], stream=True)
+    assert next(pieces).choices[0].text == "echo nothing"
+    with pytest.raises(openai.APIError, match="it is bad"):
+        list(pieces)
+
+
+def test_what_changes_nothing_does_not_keep_equal_requests_apart(rig: Rig, nemo: Nemo) -> None:
+    nemo.hold.clear()
+    first = threading.Thread(target=rig.ask, args=("first",))
+    first.start()
+    nemo.until(1)
+    threading.Timer(0.5, nemo.hold.set).start()
+    rig.together(3, seed=7, temperature=0, top_p=0.5)
+    first.join()
+    assert [len(batch) for batch in nemo.batches] == [1, 3]
+
+
+@pytest.mark.parametrize(("engine", "seeds"), [("nemo-eval", [7]), ("nemo-trtllm", [7, 8, 9]), ("vllm", [7, 8, 9])])
+def test_several_answers_under_one_seed_are_several(nemo: Nemo, engine: str, seeds: list[int]) -> None:
+    backend = Backend({**PLAN, "engine": engine}, nemo.dial)
+    body = b'{"model": "m", "prompt": "x", "n": 3, "seed": 7, "temperature": 0.5}'
+    with contextlib.closing(backend):
+        jobs = backend.ask(read_request(TEXT, body, backend.can))
+        assert sorted({job.sampling.seed or 0 for job in jobs}) == seeds
+
+
+def test_a_fault_of_the_reader_with_one_answer_does_not_hurt_the_others(
+    rig: Rig, nemo: Nemo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = rig.backend.engine.replies
+
+    def odd(status: int, body: str, **told: Any) -> Any:
+        if any(" 1 " in prompt for prompt in told["prompts"]):
+            raise IndexError("out of range")
+        return reader(status, body, **told)
+
+    monkeypatch.setattr(rig.backend.engine, "replies", odd)
+    nemo.hold.clear()
+    threading.Timer(0.5, nemo.hold.set).start()
+    answers = rig.together(3)
+    assert "a bug in nemodeploy" in answers[1]
+    assert [answers[0], answers[2]] == ["echo 0", "echo 2"]
+
+
 def test_no_500_that_the_server_did_not_cause(rig: Rig) -> None:
     """Fuzzed from its own OpenAPI document, over HTTP."""
     document = rig.raw("GET", "/openapi.json")[2]
@@ -349,7 +406,7 @@ def test_clients_of_a_closed_gateway_are_told(
     def one(stream: bool) -> None:
         with pytest.raises(openai.APIError, match="closed") as caught:
             list(rig.ask("hello", stream=stream))
-        told.append("event" if stream else str(getattr(caught.value, "status_code", "")))
+        told.append(str(getattr(caught.value, "status_code", "")))
 
     clients = [threading.Thread(target=one, args=(number % 2 == 1,)) for number in range(6)]
     for client in clients:
@@ -359,7 +416,7 @@ def test_clients_of_a_closed_gateway_are_told(
     rig.server.close()
     for client in clients:
         client.join(10)
-    assert sorted(told) == [*["503"] * 3, *["event"] * 3]
+    assert told == ["503"] * 6
     assert "Traceback" not in capfd.readouterr().err + caplog.text
     with pytest.raises(Refused, match="closed"):
         rig.backend.ask(read_request(TEXT, b'{"model": "m", "prompt": "late"}', rig.backend.can))[0].future.result(10)

@@ -12,7 +12,7 @@ import pytest
 
 from nemodeploy.app.asking import NoAnswer
 from nemodeploy.app.backend import Backend
-from nemodeploy.app.prompts import answered, read_prompts
+from nemodeploy.app.prompts import Prompt, answered, read_prompts
 from nemodeploy.app.talking import Talk
 from nemodeploy.errors import BadInput, ClusterUnreachable
 
@@ -144,9 +144,10 @@ def test_lines_are_prompts() -> None:
 
 def test_answers_are_found_again_unless_they_failed() -> None:
     settings = {"n": 1}
-    rows = [{"line": 1, "prompt": "a", "texts": []}, {"line": 2, "prompt": "b", "error": "no"}]
+    rows: list[dict[str, object]] = [{"line": 1, "prompt": "a", "texts": []}, {"line": 2, "prompt": "b", "error": "no"}]
+    rows.append({"line": 3, "prompt": "c", "system": "Be brief.", "texts": []})
     text = "".join(json.dumps({**row, "settings": settings}) + "\n" for row in rows)
-    assert answered(text, "f", settings) == {(1, "a")}
+    assert answered(text, "f", settings) == {Prompt(1, "a"), Prompt(3, "c", "Be brief.")}
     for wrong in ("{}\n", "x\n", "[]\n"):
         with pytest.raises(BadInput, match="f:1 is no line of answers"):
             answered(wrong, "f", settings)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nemodeploy.core.openai_answers import Answering, describe, refusal
 from nemodeploy.core.openai_requests import (
     CHAT,
+    LEAST,
     NEUTRAL,
     PARAMETERS,
     PATHS,
@@ -62,7 +63,9 @@ def test_what_nobody_says_is_the_models_own_and_greedy() -> None:
     assert read(TEXT, prompt=["a", "b"], temperature=0.5, top_p=0.9, stop="x", max_tokens=7).sampling == Sampling(
         max_tokens=7, temperature=0.5, top_p=0.9, stop=("x",)
     )
-    assert read(CHAT, max_completion_tokens=8, max_tokens=9).sampling.max_tokens == 8
+    assert read(CHAT, max_completion_tokens=8, max_tokens=8).sampling.max_tokens == 8
+    assert read(CHAT, temperature=1e-46, seed=7, top_p=0.5).sampling == Sampling(max_tokens=50), "greedy is greedy"
+    assert read(CHAT, temperature=1, top_p=1e-46).sampling.top_p == LEAST
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,18 @@ def test_what_changes_nothing_is_taken(kind: str, given: dict[str, object]) -> N
         (TEXT, {"prompt": "a " * 90, "max_tokens": 11}, 400, None, "at least 90 tokens, and with max_tokens 11"),
         (TEXT, {"prompt": "a\0"}, 400, None, "NUL as its character 2"),
         (TEXT, {"prompt": "ab\ud800"}, 400, None, "half a surrogate pair as its character 3"),
+        (TEXT, {"prompt": ""}, 400, None, "the prompt is empty"),
+        (TEXT, {"prompt": ["a", " \n"]}, 400, None, "the prompt is empty"),
+        (TEXT, {"stop": "a\0"}, 400, "stop", "the stop string has a NUL"),
+        (CHAT, {"stop": ["a", "\ud800"]}, 400, "stop", "the stop string has half a surrogate"),
+        (CHAT, {"max_tokens": 3, "max_completion_tokens": 4}, 400, "max_tokens", "are different"),
+        (
+            CHAT,
+            {"messages": [HI, {"role": "assistant", "content": "a", "tool_calls": [{}]}, HI]},
+            400,
+            "messages",
+            "at most 0",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused_by_name(
@@ -131,6 +146,21 @@ def test_what_cannot_be_had_is_refused_by_name(
     assert (caught.value.status, caught.value.param) == (status, param)
     assert words in str(caught.value)
     json.dumps(caught.value.document())
+
+
+def test_the_answers_of_other_servers_may_be_sent_back_as_they_came() -> None:
+    said: dict[str, object] = {
+        "role": "assistant",
+        "content": "a",
+        "tool_calls": [],
+        "annotations": [],
+        "refusal": None,
+        "audio": None,
+    }
+    assert (
+        read(CHAT, messages=[HI, said, HI]).prompts
+        == read(CHAT, messages=[HI, {"role": "assistant", "content": "a"}, HI]).prompts
+    )
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"1", b"\xff", b'"x"', b"[" * 100_000])
@@ -165,7 +195,8 @@ def values(schema: Any) -> st.SearchStrategy[Any]:
         needed = {name: fields.pop(name) for name in schema.get("required", ())}
         return st.fixed_dictionaries(needed, optional=fields)
     if kind == "array":
-        return st.lists(values(schema["items"]), min_size=schema.get("minItems", 0), max_size=4)
+        inner = values(schema["items"]) if schema["items"] else st.nothing()
+        return st.lists(inner, min_size=schema.get("minItems", 0), max_size=min(schema.get("maxItems", 4), 4))
     if kind == "string":
         return st.text(min_size=schema.get("minLength", 0), max_size=9)
     if kind == "boolean":

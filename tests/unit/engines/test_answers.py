@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from nemodeploy.adapters import resources
 from nemodeploy.core.model_files import decode_model
 from nemodeploy.core.spec import Prompting
-from nemodeploy.engines import ENGINES
+from nemodeploy.engines import ENGINES, answers
 from tests.expressions import matches
 
 PROMPTING = Prompting(template="<|user|>{prompt}<|assistant|>", system="", stop=("<|eot_id|>",), probe="Capital?")
@@ -166,3 +167,74 @@ def test_any_served_name_is_found_in_the_answer(served: str) -> None:
         answer = {"model": served, "choices": [{"text": "Paris"}]}
         assert matches(f"200\n{json.dumps(answer, ensure_ascii=ascii_only)}", probe.success)
         assert not matches(f"200\n{json.dumps({**answer, 'model': served + 'x'})}", probe.success)
+
+
+TURNS = "<|begin_of_text|><|start|>user<|end|>\n\nWho is an assistant?<|eot_id|><|start|>assistant<|end|>\n\n"
+FEW = TURNS.replace("<|begin_of_text|>", "").replace("<|eot_id|>", "")
+NONE = re.sub(r"<\|\w+\|>", "", TURNS)
+
+
+@pytest.mark.parametrize(
+    ("echo", "prompt"),
+    [
+        (TURNS, TURNS),
+        (FEW, TURNS),
+        (NONE, TURNS),
+        ("two words", "two  words"),
+        ("a fi b 1", "a \ufb01 b ①"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("⁇ word and word", "\u2603 word and word"),
+        ("", " "),
+        ("", "<extra_id_1>"),
+        ("a<b and c>d", "a<b  and c>d"),
+    ],
+)
+@pytest.mark.parametrize("text", ["I am an assistant made here.", "<answer>42</answer>", "  two blanks", " word more"])
+def test_an_answer_loses_nothing_when_its_prompt_comes_back_in_another_form(echo: str, prompt: str, text: str) -> None:
+    if prompt[-1:].isspace() and not echo:
+        text = text.lstrip()  # nobody can tell whose blank that was
+    assert answers.continuation(echo + text, prompt) == text
+
+
+def test_a_sentence_that_lacks_its_prompt_is_an_answer_as_it_is() -> None:
+    assert answers.continuation("something else", "a prompt") == "something else"
+
+
+def test_a_short_prompt_of_a_batch_is_cut_where_its_own_tokens_end() -> None:
+    reply = answers.echoed("a b c d e", "a b", [0, 1, 3, 5, 7], stop=(), most=2)
+    assert (reply.text, reply.prompt_tokens, reply.tokens) == (" c d", 2, 2)
+    uncut = answers.echoed("a b c d e", "a b", [0, 1, 3, 5, 7], stop=(" d",), most=9)
+    assert (uncut.text, uncut.stopped, uncut.tokens) == (" c", True, 1)
+    assert answers.echoed("a b c", "a b", None, stop=(), most=1).text == " c"
+
+
+def test_triton_says_where_tokens_begin_in_a_tensor_of_its_own() -> None:
+    document = json.loads(tensors("sentences", "a b c d", "x y z d"))
+    document["outputs"].append(
+        {"name": "offsets", "datatype": "INT64", "shape": [2, 4], "data": [0, 1, 3, 5, 0, 1, 3, 5]}
+    )
+    asked: dict[str, Any] = {"served": "m", "prompts": ["a b", "x"], "stop": (), "most": 2}
+    replies = ENGINES["nemo-triton"].replies(200, json.dumps(document), **asked)
+    assert [(one.text, one.tokens) for one in replies] == [(" c d", 2), (" y z", 2)]
+    document["outputs"][-1]["data"] = [0, 1, 3]
+    assert ENGINES["nemo-triton"].replies(200, json.dumps(document), **asked)[1].text == " y z d"
+
+
+def test_a_text_about_errors_is_no_error() -> None:
+    prompt = "An error occurred: disk full. The reason is"
+    (reply,) = ENGINES["nemo-triton"].replies(
+        200, tensors("sentences", prompt + " dust"), served="m", prompts=[prompt], stop=()
+    )
+    assert (reply.text, reply.problem) == (" dust", "")
+    (reply,) = ENGINES["nemo-trtllm"].replies(
+        200, tensors("outputs", "An error occurred because of dust."), served="m", prompts=["Why?"], stop=()
+    )
+    assert reply.problem == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "refused", "away"), [(400, True, False), (404, False, True), (500, False, False), (503, False, True)]
+)
+def test_whose_fault_it_is(status: int, refused: bool, away: bool) -> None:
+    (reply,) = ENGINES["nemo-triton"].replies(status, '{"error": "x"}', served="m", prompts=["a"], stop=())
+    assert (reply.refused, reply.away) == (refused, away)
