@@ -49,8 +49,10 @@ def run(words: Sequence[str], environment: Mapping[str, str], *, from_terminal: 
 
 @contextlib.contextmanager
 def _noted(came: list[int]) -> Iterator[None]:
-    """Signals are noted instead of what they did before, and that again afterwards."""
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in PASSED_ON}
+    """Signals are noted instead of what they did before, and that again afterwards; what is kept away from us, as by
+    nohup, is kept away from the command, too."""
+    heard = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heard}
     try:
         yield
     finally:

@@ -13,10 +13,14 @@ from nemodeploy.values import Token
 
 
 def tokens_of(site: Site, name: str | None) -> tuple[Token, ...]:
-    """The live tokens of one name, or of all; of one name the newest first, so that no successor starts meanwhile."""
+    """The live tokens of one name, or of all; of one name the newest first, so that no successor starts meanwhile.
+
+    Raises ClusterUnreachable where nobody can tell.
+    """
     look = site.look()
-    found = (directory.token for directory in (look.named(name) if name else look.directories))
-    return tuple(sorted(found, key=str, reverse=True))
+    directories = look.named(name) if name else look.directories
+    look.expect(directories)
+    return tuple(sorted((directory.token for directory in directories), key=str, reverse=True))
 
 
 def down(site: Site, ports: Ports, tokens: Sequence[Token]) -> tuple[list[Ended], list[NemodeployError]]:

@@ -12,7 +12,7 @@ from nemodeploy.core.readiness import Seen, State, Verdict, judge
 from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, NemodeployError
 from nemodeploy.values import Token
 
-GIVE_UP_AFTER_S = 180.0
+GIVE_UP_AFTER_S = 180.0  # and the time that its server has to end by itself
 NO_SHOW_AFTER_S = 150.0  # sbatch itself tries again for up to 120 s
 
 
@@ -32,8 +32,8 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", 
     """
     begun, last, pace = ports.clock.now(), "", list(SOON_S)
     heard: float | None = None  # since when every question has been answered
-    problem, job_id = "Slurm did not confirm the end", ""
-    while ports.clock.now() - begun < GIVE_UP_AFTER_S:
+    problem, job_id, patience_s = "Slurm did not confirm the end", "", GIVE_UP_AFTER_S
+    while ports.clock.now() - begun < patience_s:
         try:
             seen = _see(site, token, job_id)
             job_id = seen.job_id
@@ -44,6 +44,7 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", 
             if ended:
                 return ended
             grace_s = seen.directory.grace_s + 15.0
+            patience_s = GIVE_UP_AFTER_S + seen.directory.grace_s
             asleep = verdict.state is State.QUEUED or (seen.row is not None and seen.row.kind == "paused")
             hard = hard or asleep or ports.clock.now() - begun > grace_s
             if seen.job_id and (hard or verdict.state is not State.STOPPING):

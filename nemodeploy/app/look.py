@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nemodeploy.core import observation
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.sections import Section
+from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.schedulers.base import QueueRow
 from nemodeploy.values import Token
 
@@ -27,6 +28,11 @@ class Look:
     def named(self, name: str) -> tuple[RunDirectory, ...]:
         """The live run directories of a deployment; one, save for a moment during a change of hands."""
         return tuple(found for found in self.directories if found.token.name == name)
+
+    def expect(self, found: Sequence[RunDirectory]) -> None:
+        """Raises ClusterUnreachable where nothing was found and Slurm did not answer: a job may have lost its files."""
+        if not found and not self.answered:
+            raise ClusterUnreachable("Slurm does not answer, so nobody can say that nothing is up")
 
 
 def with_strays(

@@ -103,9 +103,10 @@ class Deployment:
 
 
 def status(site: Site, name: str | None = None) -> tuple[Deployment, ...]:
-    """Every live deployment of a cluster, or those of one name."""
+    """Every live deployment of a cluster, or those of one name. Raises ClusterUnreachable where nobody can tell."""
     look = site.look()
     directories: Sequence[RunDirectory] = look.named(name) if name else look.directories
+    look.expect(directories)
     return tuple(
         Deployment(cluster=site.cluster.name, seen=one, verdict=judge(one)) for one in site.see_all(look, directories)
     )

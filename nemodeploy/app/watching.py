@@ -36,7 +36,7 @@ UNREACHABLE_FOR_S = 600.0
 REACH_WITHIN_S = 60.0
 ASK_AGAIN_S = 5.0
 RENEWALS_A_LEASE = 5
-ARCHIVED_S = 3600.0
+ARCHIVED_S = 30 * 86400.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +132,8 @@ class Watch:
     def _seen(self, look: Look) -> Seen:
         """The directory as it is now, and Slurm's word as it was last heard; a failed question stays one."""
         directory = look.directory(self.token)
+        if not directory.manifest:  # not yet, or no more: then what is known of it counts
+            directory = self._put_away(replace(directory, submit_out=directory.submit_out or self.last.job_id))
         if look.answered is None:
             self.last = replace(self.last, directory=directory)
             return self.last
@@ -172,10 +174,11 @@ class Watch:
             self.looks = [now + WATCHER_S]  # the run directory tells the rest
         if verdict.gone:
             raise self._ended(seen)
-        if verdict.state is not State.UNKNOWN:
+        lost = not seen.directory.manifest and seen.row is None
+        if verdict.state is not State.UNKNOWN and not lost:
             self.unknown_since = None
         elif seen.answered:
-            self._endure(verdict.reason, now)
+            self._endure("its run directory is not there" if lost else verdict.reason, now)
         done = self._ask(seen, now) if verdict.state is State.READY and now >= self.ask_again_at else None
         if done is None:
             if verdict.state is not State.READY:
@@ -190,7 +193,7 @@ class Watch:
         row, token = self._row, str(self.token)
         if verdict.state is not State.STOPPING:
             self.stopping_since = now
-        elif now - self.stopping_since > ending.GIVE_UP_AFTER_S:
+        elif now - self.stopping_since > ending.GIVE_UP_AFTER_S + self.last.directory.grace_s:
             raise unknown_outcome(self.token, self.site.cluster, "it is ending, and Slurm does not confirm the end")
         if verdict.state is State.QUEUED and row and row.reason in NEVER_HEALS:
             self._give_up()
@@ -279,7 +282,8 @@ class Watch:
 
     def _ended(self, seen: Seen) -> JobEnded:
         """The state, the exit code and the log line that shows why."""
-        seen = self._put_away(seen)
+        if not seen.directory.manifest:
+            seen = replace(seen, directory=self._put_away(seen.directory))
         why = explain(self.site, seen)
         self.site.archive(self.token)
         self.ports.journal.forget(self.token)
@@ -290,15 +294,13 @@ class Watch:
             token=str(self.token),
         )
 
-    def _put_away(self, seen: Seen) -> Seen:
-        """What it left, also where somebody else has archived it between two looks."""
-        if seen.directory.manifest:
-            return seen
+    def _put_away(self, directory: RunDirectory) -> RunDirectory:
+        """What it left, where somebody else has archived it; else what is there."""
         with contextlib.suppress(ClusterUnreachable):
             for one in self.site.archived(within_s=ARCHIVED_S):
                 if one.directory.token == self.token:
-                    return replace(seen, directory=one.directory)
-        return seen
+                    return one.directory
+        return directory
 
     def _aside(self, seen: Seen, verdict: Verdict, now: float) -> str:
         """For a display that redraws itself: how long a start-up will still take, and what a rank said last."""

@@ -94,10 +94,11 @@ class View:
         nobody = len(failures) == len(self.sites) + len(self.broken)
         if failures and not found and (self.name or nobody) and not keep_on:
             raise world.unreachable(failures)  # a name that was not found may be where nobody answered
-        found = self._with_ended(found)
+        if not (failures and self.name):
+            found = self._with_ended(found)
         deployments = [deployment for _, deployment in found]
         details: dict[Token, Detail] = {}
-        if self.name:
+        if self.name and (deployments or not failures):
             one = only(deployments, self.name, world.where(self.sites))
             deployments = [one]
             with contextlib.suppress(NemodeployError):  # the state stands without its history
@@ -111,7 +112,7 @@ class View:
         while lines and not keep_on:
             click.echo(lines.pop(0), err=True)
         if not deployments:
-            return "\n".join([*lines, "nothing is up"])
+            return "\n".join([*lines, *([] if failures else ["nothing is up"])])
         lines += [table([HEADING, *map(_row, deployments)]), *_notes(deployments)]
         for deployment in deployments if self.name else ():
             lines += ["", *_detail(deployment, details.get(deployment.token), utc=self.utc)]

@@ -171,8 +171,7 @@ def interrupt_on_termination() -> None:
     def raise_interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, raise_interrupt)
+    _handle((signal.SIGTERM, signal.SIGHUP), raise_interrupt)
 
 
 def interrupt_once() -> None:
@@ -182,8 +181,14 @@ def interrupt_once() -> None:
         ignore_interrupts()
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, raise_interrupt)
+    _handle((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), raise_interrupt)
+
+
+def _handle(numbers: Sequence[signal.Signals], handler: Callable[..., None]) -> None:
+    """One that whoever started us keeps away from us, as nohup does, stays away."""
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def ignore_interrupts() -> None:

@@ -80,10 +80,9 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ("BurstBuffer", "storage is being prepared for it"),
     ("Nodes required for job are", "nodes it needs are down, drained or reserved"),
 )
-# What never heals by waiting, and what to do instead.
+# What never heals by waiting, and what to do instead. PartitionNodeLimit does: nodes that are down for now count, too.
 NEVER_HEALS: Mapping[str, str] = {
     "PartitionTimeLimit": "ask for less: --set time=01:00:00",
-    "PartitionNodeLimit": "another partition: slurm.partition in the cluster file; sinfo lists them",
     "BadConstraints": "check slurm.extra_args and gpus: in the cluster file",
     "DependencyNeverSatisfied": "leave --dependency out of slurm.extra_args",
     "AccountNotAllowed": "another slurm.account or slurm.partition in the cluster file",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -56,3 +58,23 @@ def test_what_is_no_program_is_said_before_and_as_a_shell_would_afterwards(tmp_p
     script.chmod(0o755)
     child.require([str(script)])
     assert child.run([str(script)], {}, from_terminal=False) == (126, 0)
+
+
+def test_what_nohup_keeps_away_stays_away_from_us_and_from_the_command() -> None:
+    script = (
+        "import os, signal\n"
+        "from nemodeploy.adapters import child\n"
+        "from nemodeploy.cli import world\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "world.interrupt_on_termination()\n"
+        "world.interrupt_once()\n"
+        "os.kill(os.getpid(), signal.SIGHUP)\n"
+        "words = ['sh', '-c', 'kill -HUP $PPID; kill -HUP $$; echo both are alive']\n"
+        "assert child.run(words, os.environ, from_terminal=False) == (0, 0)\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('TERM interrupts')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.stdout, done.returncode) == ("both are alive\nTERM interrupts\n", 0), done.stderr

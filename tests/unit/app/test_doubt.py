@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,19 +13,22 @@ from nemodeploy.adapters.transports.local import LocalTransport
 from nemodeploy.app import ending
 from nemodeploy.app.down import down, tokens_of
 from nemodeploy.app.site import Site
+from nemodeploy.app.status import status
 from nemodeploy.app.up import up
+from nemodeploy.cli.status import View
 from nemodeploy.core.readiness import Budget, State, judge
 from nemodeploy.errors import (
     AuthenticationFailed,
     BadInput,
     ClusterUnreachable,
     JobEnded,
+    NemodeployError,
     OutcomeUnknown,
     PreflightFailed,
     StartupTimeout,
 )
 from nemodeploy.values import Command, Completed, Token
-from tests.unit.app.test_site import CANCELLED, FORGOTTEN, Login, accepted, gone_when_cancelled, login
+from tests.unit.app.test_site import CANCELLED, FORGOTTEN, NO_ACCOUNTING, Login, accepted, gone_when_cancelled, login
 
 __all__ = ["login"]
 TOKEN = Token.make("demo", milliseconds=1, entropy=1)
@@ -194,3 +199,63 @@ def test_a_file_system_without_links_is_said_so(login: Login, tmp_path: Path) ->
     with pytest.raises(PreflightFailed, match="no symbolic link can be made"):
         login.submit()
     assert login.submissions() == 0
+
+
+def test_a_long_grace_is_waited_for_and_then_the_job_is_killed(login: Login) -> None:
+    token = accepted(login)
+    path = login.shared / "deployments/demo" / str(token) / "manifest.json"
+    document = json.loads(path.read_text())
+    document["plan"]["grace_s"] = 300
+    path.write_text(json.dumps(document))
+    login.row("77", "RUNNING", token)
+    login.slurm(scancel="exit 0")
+    with pytest.raises(OutcomeUnknown):
+        ending.end(login.site(), login.ports(), token)
+    calls = [line for line in (login.path / "calls").read_text().splitlines() if "/scancel " in line]
+    assert "--signal=TERM" in calls[0]
+    assert "--signal=TERM" not in calls[-1]
+    assert login.clock.time > 300
+
+
+def test_what_somebody_else_took_down_while_nobody_looked_has_ended(login: Login) -> None:
+    login.row("77", "RUNNING", TOKEN)
+    row, where = f"cat {login.path}/row", login.shared
+    moved = f"mkdir -p {where}/archive; mv {where}/deployments/demo/{TOKEN} {where}/archive/ 2>/dev/null; exit 0"
+    scripted_squeue(login, row, row, row, moved)
+    with pytest.raises(JobEnded, match="job 77 ended"):
+        run_up(login, startup_s=9999.0)
+
+
+@pytest.mark.parametrize(("looks", "error"), [(3, JobEnded), (0, OutcomeUnknown)])
+def test_a_run_directory_that_is_lost_is_not_watched_for_ever(
+    login: Login, looks: int, error: type[NemodeployError]
+) -> None:
+    """Its job's id is known after a look; without that nobody can say what became of it."""
+    login.row("77", "RUNNING", TOKEN)
+    row = f"cat {login.path}/row"
+    scripted_squeue(login, *[row] * looks, f"rm -rf {login.shared}/deployments/demo; exit 0")
+    login.slurm(sacct=NO_ACCOUNTING)
+    with pytest.raises(error) as caught:
+        run_up(login, startup_s=99999.0, queue_s=None)
+    assert caught.value.token == str(TOKEN)
+
+
+def test_nothing_found_while_slurm_is_silent_is_no_answer(login: Login) -> None:
+    login.slurm(squeue="exit 1")
+    for ask in (tokens_of, status):
+        with pytest.raises(ClusterUnreachable, match="nobody can say that nothing is up"):
+            ask(login.site(), "demo")
+
+
+def test_who_watches_is_not_told_of_an_older_end_when_nobody_answered() -> None:
+    def silent(*_: object, **__: object) -> None:
+        raise ClusterUnreachable("no answer")
+
+    def older(**_: object) -> None:
+        raise AssertionError("it is not asked for what has ended")
+
+    site: Any = SimpleNamespace(cluster=SimpleNamespace(name="c", option=""), look=silent, archived=older)
+    view = View(sites=[site], broken=[], name="demo", back_s=None, as_json=False, utc=True)
+    assert view.once(keep_on=True) == "c: UNKNOWN, no answer"
+    with pytest.raises(ClusterUnreachable):
+        view.once()
