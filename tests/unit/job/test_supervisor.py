@@ -322,6 +322,24 @@ def talking(text: str) -> tuple[str, ...]:
     return ("sh", "-c", f"printf '{text}'; exec {sys.executable} SERVE \"$@\"", "sh")
 
 
+def test_where_nothing_can_be_written_nothing_is_concluded_from_what_is_missing(
+    make: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = make(*SERVER, tempo=HASTY, hang_timeout="00:01:00").start().until_ready()
+    current = (run.path / "current").resolve()
+    (current / "room").mkdir()  # as a full disk would refuse it
+    beat = current / "ranks/7.beat"
+    beat.write_text("1\n")
+    (tmp_path / "mode").write_text("broken")
+    time.sleep(3)
+    assert run.read("health.json")["misses"] >= 3
+    assert (run.read("health.json")["phase"], run.read("health.json")["silent_ranks"]) == ("serving", [])
+    (current / "room").rmdir()
+    run.until(lambda: run.read("health.json")["phase"] == "degraded")
+    assert run.wait() == 1
+    assert run.read("exit.json")["cause"] == "node_silent"
+
+
 def test_the_last_words_of_a_rank_stand_in_its_health_whatever_is_in_them(make: Callable[..., Run]) -> None:
     said = r'loading "shard\\7" \033[31mof \344 9 %%\n========\nGET /health 200\n'
     run = make(*talking(said), tempo=IMPATIENT).start().until_ready()
