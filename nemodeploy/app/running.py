@@ -23,8 +23,8 @@ class Ran:
     """How far it came. `phase`: up, command, down or done; `command_exit`: as a shell would say it, None: it never ran.
 
     `ours`: what was submitted for it. `failed`: whether it did, and `signals`: how many came meanwhile. `left_up`: the
-    deployment stays, because it is another's or was to be kept. `unproven`: what kept its end from being shown, after a
-    command that had failed itself. Times in seconds.
+    deployment stays, because it is another's or was to be kept; `gone`: its end is proven. `unproven`: what kept its
+    end from being shown, after a command that had failed itself. Times in seconds.
     """
 
     phase: str = "up"
@@ -34,6 +34,7 @@ class Ran:
     signals: int = 0
     failed: bool = False
     left_up: bool = False
+    gone: bool = False
     unproven: NemodeployError | None = None
     command_s: float | None = None
     down_s: float | None = None
@@ -75,13 +76,15 @@ def lent(
         hard, ran.failed = isinstance(error, KeyboardInterrupt), True
         raise
     finally:
-        if connection is not None:
-            connection.close()
-            ran.command_s = round(ports.clock.now() - begun, 3)
-        if ran.up is not None or hard:  # otherwise `up` has said what became of it
-            ran.left_up = not ran.ours or (keep_on_failure and ran.failed)
-            if not ran.left_up:
-                _take_down(site, quietly, ran, ran.ours[0], hard=hard or ran.signals > 1)
+        try:
+            if connection is not None:
+                ran.command_s = round(ports.clock.now() - begun, 3)
+                connection.close()
+        finally:  # whatever comes in between
+            if ran.up is not None or hard:  # otherwise `up` has said what became of it
+                ran.left_up = not ran.ours or (keep_on_failure and ran.failed)
+                if not ran.left_up:
+                    _take_down(site, quietly, ran, ran.ours[0], hard=hard or ran.signals > 1)
     ran.phase = "done"
 
 
@@ -102,7 +105,7 @@ def _take_down(site: Site, ports: Ports, ran: Ran, token: Token, *, hard: bool) 
             raise
         ran.unproven = error
     else:
-        ran.phase = phase
+        ran.phase, ran.gone = phase, True
         ports.reporter.say("gone", f"{token.name}, job {ended.job_id}: nothing is held any more")
     finally:
         ran.down_s = round(ports.clock.now() - begun, 3)

@@ -202,8 +202,10 @@ def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token]) -> Exce
     status = site.cluster.command("status", name)
     if not ours:
         return InterruptedBeforeSubmission("interrupted; nothing was submitted", hint=status)
-    token = ours[0]
-    if not ports.reporter.wants_cancel(str(token)):
+    token, wanted = ours[0], True
+    with contextlib.suppress(KeyboardInterrupt):  # again, which is an answer, too
+        wanted = ports.reporter.wants_cancel(str(token))
+    if not wanted:
         return OutcomeUnknown(
             f"left alone; the job of {token} goes on by itself",
             hint=f"{status}, or {site.cluster.command('down', name)}",

@@ -147,10 +147,19 @@ def _run(
                 ran.failed = ran.command_exit != 0
                 workflow.begin_group(f"nemodeploy down {wanted.plan.name}")
         except KeyboardInterrupt:  # between two steps of ours
-            held = "nothing of ours is held" if ran.left_up else "verified gone"
-            raise CancelledByUser(f"interrupted; {held}") from None
+            raise _interrupted(wanted, ran) from None
         finally:
             world.ignore_interrupts()  # the outcome stands, and is going to be said
+
+
+def _interrupted(wanted: Wanted, ran: Ran) -> NemodeployError:
+    """What is held then: nothing, as far as that was shown."""
+    if ran.gone or not ran.ours:
+        return CancelledByUser(f"interrupted; {'verified gone' if ran.gone else 'nothing of ours is held'}")
+    from nemodeploy.app.site import unknown_outcome
+
+    why = "interrupted, and it stays up as --keep-on-failure wants" if ran.left_up else "interrupted at its end"
+    return unknown_outcome(ran.ours[0], wanted.cluster, why)
 
 
 def _keep(site: Site, ran: Ran, request: Request, directory: Path) -> None:

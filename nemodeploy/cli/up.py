@@ -70,8 +70,10 @@ def command(
     watcher = reporter(plain=as_json)
     try:
         with world.site(wanted.cluster) as site:
-            done = up(site, world.ports(watcher), request, if_taken=if_taken)
-            world.ignore_interrupts()  # it is up, and that is what is going to be said
+            try:
+                done = up(site, world.ports(watcher), request, if_taken=if_taken)
+            finally:
+                world.ignore_interrupts()  # the outcome stands, and is going to be said
     finally:
         watcher.close()
     if as_json:

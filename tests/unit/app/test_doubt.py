@@ -20,6 +20,7 @@ from nemodeploy.core.readiness import Budget, State, judge
 from nemodeploy.errors import (
     AuthenticationFailed,
     BadInput,
+    CancelledByUser,
     ClusterUnreachable,
     JobEnded,
     NemodeployError,
@@ -259,3 +260,23 @@ def test_who_watches_is_not_told_of_an_older_end_when_nobody_answered() -> None:
     assert view.once(keep_on=True) == "c: UNKNOWN, no answer"
     with pytest.raises(ClusterUnreachable):
         view.once()
+
+
+def test_a_second_interrupt_while_somebody_is_asked_is_a_yes(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(LocalTransport):
+        left = 4
+
+        def run(self, command: Command) -> Completed:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+            return super().run(command)
+
+    def again(_: str) -> bool:
+        raise KeyboardInterrupt
+
+    login.row("77", "RUNNING", TOKEN)
+    gone_when_cancelled(login)
+    monkeypatch.setattr(login.listener, "wants_cancel", again)
+    with pytest.raises(CancelledByUser, match="job 77 is verified gone"):
+        run_up(login, Site(login.wanted.cluster, Interrupted(), login.nonce))
