@@ -143,14 +143,17 @@ def read_files(program: str) -> str:
 
 
 def list_script(root: str) -> str:
-    """POSIX shell: the live tokens, then all their small files by one process. `root` is shell text, quoted already."""
-    files = " ".join(f'"$d"/*/nd-*/{name}' for name in (*FILES, *EPOCH_FILES))
+    """POSIX shell: the live tokens, then all their small files, kind by kind, by one process. `root` is shell text,
+    quoted already. There may be many thousand names that nobody has any more: no program is given them as arguments,
+    and the shell looks for directories in them once."""
+    names, each = " ".join((*FILES, *EPOCH_FILES)), each_file('"$one/$name"')
     return (
         f"{base_script(root)}; cd / || exit 1\n"
         '[ -d "$d" ] || exit 0\n'
-        'readlink "$d"/*/active "$d"/*/after.* 2>/dev/null\n'
-        f'for mark in "$d"/*/nd-*/submit/go "$d"/*/nd-*/submit/withheld "$d"/*/nd-*/revoked; do {SHOW_MARK}; done\n'
-        f"{each_file(files)} | {read_files('head')}\n"
+        'printf \'%s\\0\' "$d"/*/active "$d"/*/after.* | xargs -0 -r readlink 2>/dev/null\n'
+        'set -- "$d"/*/nd-*\n'
+        f'for one; do for mark in "$one"/submit/go "$one"/submit/withheld "$one"/revoked; do {SHOW_MARK}; done; done\n'
+        f"for name in {names}; do for one; do {each}; done; done | {read_files('head')}\n"
         "exit 0\n"
     )
 

@@ -26,8 +26,10 @@ def remains_script(root: str) -> str:
     return (
         f"cd {root} 2>/dev/null || exit 0\n"
         f'{FILE_SYSTEM_TIME}; echo "$now now"\n'
-        "stat -c '%Y %n' deployments/*/nd-*/lease deployments/*/nd-* archive/nd-* 2>/dev/null\n"
-        'grep -s -o -H \'"owner": "[^"]*"\' deployments/*/nd-*/manifest.json archive/nd-*/manifest.json\n'
+        "printf '%s\\0' deployments/*/nd-*/lease deployments/*/nd-* archive/nd-*"
+        " | xargs -0 -r stat -c '%Y %n' 2>/dev/null\n"
+        "printf '%s\\0' deployments/*/nd-*/manifest.json archive/nd-*/manifest.json"
+        ' | xargs -0 -r grep -s -o -H \'"owner": "[^"]*"\'\n'
         "exit 0\n"
     )
 

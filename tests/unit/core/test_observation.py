@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nemodeploy.core import observation
+from nemodeploy.core.remains import parse_remains, remains_script
 from nemodeploy.values import Token
 
 TOKEN = Token.make("demo", milliseconds=1, entropy=2)
@@ -102,3 +103,20 @@ def test_an_endpoint_with_a_strange_port_is_none(port: object) -> None:
 def test_a_newer_manifest_is_known_as_such(tmp_path: Path) -> None:
     tree(tmp_path, manifest_json='{"schema": "nemodeploy/manifest@2"}')
     assert listing(tmp_path)[0].from_newer_version
+
+
+def test_what_is_up_is_found_among_thousands_of_names_that_nobody_has_any_more(tmp_path: Path) -> None:
+    """More than a program can be given as arguments, which is little here: a quarter of the stack's limit."""
+    tree(tmp_path, manifest_json=MANIFEST[:-1] + ', "owner": "me@here"}')
+    for number in range(1200):
+        directory = tmp_path / f"deployments/{'a' * 50}-{number}"
+        directory.mkdir()
+        (directory / "active").symlink_to("nothing")
+
+    def told(script: str) -> str:
+        words = ["sh", "-c", "ulimit -s 256; exec sh -s"]
+        return subprocess.run(words, input=script, capture_output=True, text=True, check=True).stdout
+
+    assert [one.token for one in observation.parse_list(told(observation.list_script(str(tmp_path))))] == [TOKEN]
+    remains = parse_remains(told(remains_script(str(tmp_path))))
+    assert ([*remains.unlinked], [*remains.owners]) == ([TOKEN], [TOKEN])
