@@ -213,7 +213,9 @@ class Site:
         answer = self.ask(parts, within_s=RECEIPT_CALL_WITHIN_S)
         taken, receipt = answer["take"], answer["receipt"]
         if taken.status == submission.TAKEN:
-            return Taking(held_by=Token(taken.text.split()[-1]))
+            held_by = observation.read_token(taken.text.split()[-1])
+            problem = "" if held_by else f"{self.root}/deployments/{token.name}/active leads to no deployment of ours"
+            return Taking(held_by=held_by, problem=problem)
         if taken.status:
             return Taking(problem=" ".join(taken.text.split()) or "no reason was given")
         return Taking(receipt=submission.parse_receipt(receipt.status, receipt.text))

@@ -285,7 +285,10 @@ class Watch:
         if not seen.directory.manifest:
             seen = replace(seen, directory=self._put_away(seen.directory))
         why = explain(self.site, seen)
-        self.site.archive(self.token)
+        with contextlib.suppress(
+            ClusterUnreachable, AuthenticationFailed
+        ):  # it has ended, whatever becomes of its files
+            self.site.archive(self.token)
         self.ports.journal.forget(self.token)
         return JobEnded(
             f"job {seen.job_id} ended before the server had answered: {why.text}",

@@ -28,9 +28,9 @@ BEGINNING = '{"line": '  # of every line of answers
 def sampling(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of everything that makes answers."""
     for option in (
-        click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Share of the likeliest tokens."),
+        click.option("--top-p", type=options.Number(0, 1, min_open=True), help="Share of the likeliest tokens."),
         click.option("--seed", type=int, help="For the same answer again, where there is a temperature."),
-        click.option("--temperature", type=click.FloatRange(0, 2), help="0, the default, takes the likeliest token."),
+        click.option("--temperature", type=options.Number(0, 2), help="0, the default, takes the likeliest token."),
         click.option("--max-tokens", type=click.IntRange(1), help="Length of an answer; default: the model's."),
         click.option("--system", help="What the system says; default: the model's own."),
     ):

@@ -66,6 +66,15 @@ class Seconds(Duration):
         return self.fail(f"{value!r} is not a duration; write 90s, 30m, 4h or 00:30:00", param, ctx)
 
 
+class Number(click.FloatRange):
+    """A number in a range, which `nan` is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Raises a usage error for anything else."""
+        number: float = super().convert(value, param, ctx)
+        return number if number == number else self.fail(f"{value!r} is not a number", param, ctx)
+
+
 def lease(function: Function) -> Function:
     """--ttl and --no-ttl."""
     for option in (

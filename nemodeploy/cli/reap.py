@@ -32,7 +32,7 @@ OLDER_THAN_DAYS = 30
 @click.option(
     "--older-than",
     "days",
-    type=click.FloatRange(0, 3650),
+    type=options.Number(0, 3650),
     default=OLDER_THAN_DAYS,
     show_default=True,
     metavar="DAYS",

@@ -32,7 +32,7 @@ ENDED_DAYS = 7.0
 @click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
 @click.option(
     "--days",
-    type=click.FloatRange(0, 3650),
+    type=options.Number(0, 3650),
     default=ENDED_DAYS,
     show_default=True,
     metavar="DAYS",

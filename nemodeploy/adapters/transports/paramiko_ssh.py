@@ -83,8 +83,7 @@ class ParamikoTransport:
     def tunnel(self, host: str, port: int) -> socket.socket:
         """A direct-tcpip channel, which has what a socket has; where the site forbids forwarding, a command on the
         login host that passes bytes on. Raises ForwardingRefused where neither is possible."""
-        transport = self._connected().get_transport()
-        assert transport is not None
+        transport = self._transport()
         try:
             channel = transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_WITHIN_S)
         except paramiko.ChannelException as error:
@@ -135,9 +134,7 @@ class ParamikoTransport:
     def _exec(self, command: str) -> paramiko.Channel:
         """A channel on which a command has been started."""
         try:
-            transport = self._connected().get_transport()
-            assert transport is not None
-            channel = _session(transport)
+            channel = _session(self._transport())
             channel.settimeout(CONNECT_WITHIN_S)
             with self._pulse.within(CONNECT_WITHIN_S):  # exec_command itself waits for ever
                 channel.exec_command(command)
@@ -163,6 +160,12 @@ class ParamikoTransport:
                 assert transport is not None
                 self._pulse = _Pulse(transport)
             return self._client
+
+    def _transport(self) -> paramiko.Transport:
+        transport = self._connected().get_transport()
+        if transport is None:  # another thread has just found it dead
+            raise ClusterUnreachable(f"the connection to {self._name} broke")
+        return transport
 
     def _connect(self) -> paramiko.SSHClient:
         client, self._hosts = first_reachable(self._hosts, self._chain.connect)

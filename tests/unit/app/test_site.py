@@ -633,3 +633,11 @@ def test_whoever_made_go_submits_even_when_nobody_reads_any_more(login: Login) -
             break
         time.sleep(0.05)
     assert login.submissions() == 2
+
+
+def test_a_link_that_leads_to_no_deployment_is_told(login: Login) -> None:
+    (login.shared / "deployments/demo").mkdir(parents=True)
+    (login.shared / "deployments/demo/active").symlink_to("..")
+    with pytest.raises(PreflightFailed, match="active leads to no deployment of ours"):
+        login.submit()
+    assert login.submissions() == 0

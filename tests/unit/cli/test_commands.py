@@ -82,6 +82,8 @@ BAD = (
     (("down",), "say which deployment", "nemodeploy down NAME"),
     (("down", "Nope!"), "is not a deployment name", "nemodeploy status"),
     (("frobnicate",), "No such command", "--help"),
+    (("status", "--all", "--days", "nan"), "'nan' is not a number", "nemodeploy status --help"),
+    (("generate", "x", "y", "--temperature", "nan"), "'nan' is not a number", "nemodeploy generate --help"),
     (("up", "--profile", "h100x16", "--queue-timeout", "soon"), "is not a duration", "90s"),
 )
 
