@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,9 +28,16 @@ pytestmark = [
 
 
 @pytest.fixture
-def guest(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def outside() -> Iterator[Path]:
+    """A directory that other accounts can read; pytest closes its own ones anew whenever another pytest starts."""
+    with tempfile.TemporaryDirectory(prefix="nemodeploy-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def guest(outside: Path, tmp_path: Path) -> Iterator[Home]:
     """An ordinary account on a cluster that is run by root and limits how often it may ask."""
-    place = Place(tmp_path_factory.mktemp("own") / "box")
+    place = Place(outside / "box")
     home, sandbox = make_home(tmp_path, NEMODEPLOY_SANDBOX_DIR=str(place.root)), Sandbox(place)
     add_user(USER)
     try:
@@ -55,9 +63,8 @@ def _as_guest(*words: str) -> list[str]:
 
 def _let_in(home: Home, place: Place) -> None:
     """The key that opens root's door opens every account's; its files must be readable, and it needs a place."""
-    for path in (place.root, *place.root.parents):
-        if path.stat().st_mode & 0o055 != 0o055:
-            path.chmod(path.stat().st_mode | 0o055)
+    for path in (place.root, place.root.parent):
+        path.chmod(path.stat().st_mode | 0o055)
     own = place.shared / "guest"
     own.mkdir()
     shutil.chown(own, USER)
