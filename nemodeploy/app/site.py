@@ -288,14 +288,7 @@ class Site:
 
     def remove(self, token: Token) -> None:
         """Delete what is left of a token that is not up: its archived run directory, or one that never got the name."""
-        unlinked = f"{self.root}/deployments/{token.name}"
-        script = (
-            f"[ ! -d {self.root}/archive/{token} ] || rm -rf {self.root}/archive/{token}\n"
-            f"cd {unlinked} 2>/dev/null || exit 0\n"
-            f"! readlink active after.* 2>/dev/null | grep -qx {token} || exit 1\n"
-            f"rm -rf ./{token}\n"
-        )
-        self.ask({"remove": script})
+        self.ask({"remove": submission.remove_script(self.root, token)})
 
     def logs_of(self, token: Token, *, tail_bytes: int = LOG_TAIL_BYTES) -> Mapping[str, str]:
         """The ends of all log files of a token's last run, by file name, live or archived."""

@@ -118,6 +118,22 @@ def withhold_script(directory: str) -> str:
     )
 
 
+def remove_script(root: str, token: Token) -> str:
+    """Delete what is left of a token that is not up. After the last one of a name its directory goes, too, all at once:
+    whoever takes the name at that very moment is refused, or finds no run directory to submit from."""
+    return f"""\
+cd {root}/archive 2>/dev/null && rm -rf ./{token}
+cd {root}/deployments/{token.name} 2>/dev/null || exit 0
+! readlink active after.* 2>/dev/null | grep -qx {token} || [ ! -e {token} ] || exit 1
+rm -rf ./{token}
+d=.
+{FOLLOW_LINKS}
+set -- nd-*
+[ "$live" = {token} ] && [ ! -e "$1" ] && cd .. && mv -T {token.name} ../archive/.{token} && rm -rf ../archive/.{token}
+exit 0
+"""
+
+
 def lease_text(ttl_s: int, nonce: str) -> str:
     """What `lease` holds: the seconds that the job waits for a change, and a word that is new each time."""
     return f"{ttl_s} {nonce}\n"

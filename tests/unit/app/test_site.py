@@ -641,3 +641,22 @@ def test_a_link_that_leads_to_no_deployment_is_told(login: Login) -> None:
     with pytest.raises(PreflightFailed, match="active leads to no deployment of ours"):
         login.submit()
     assert login.submissions() == 0
+
+
+def test_after_the_last_of_a_name_nothing_of_the_name_is_left(login: Login) -> None:
+    first = archived(login)
+    (login.shared / "archive" / f"{first}-of-another").mkdir()
+    login.site().remove(first)
+    assert [path.name for path in (login.shared / "archive").iterdir()] == [f"{first}-of-another"]
+    assert list((login.shared / "deployments").iterdir()) == []
+    assert login.site().look().directories == ()
+
+
+def test_what_is_up_is_not_removed_and_neither_is_its_name(login: Login) -> None:
+    first = archived(login)
+    second = login.submit(after=first)
+    assert isinstance(second, Submitted)
+    for token in (first, second.token):
+        login.site().remove(token)
+        assert [one.token for one in login.site().look().directories] == [second.token]
+    assert not (login.shared / "archive" / str(first)).exists()
