@@ -43,6 +43,18 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A command that was run in this very process has decided what it hears; the next test, and what it starts, do not
+    inherit that."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
 @dataclass(frozen=True)
 class Home:
     """A user's XDG directories, and the command run in them."""

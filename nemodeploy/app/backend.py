@@ -21,7 +21,9 @@ from nemodeploy.errors import NemodeployError
 from nemodeploy.values import Reply, Sampling
 
 WITHIN_S = 3600.0
-AT_ONCE = 32  # connections to a server that answers several requests at the same time, as far as it wants so many
+# Connections to a server that answers several requests at the same time, as far as it wants so many. Where the login
+# host forwards nothing each is a session, of which sshd allows ten.
+AT_ONCE = 8
 LINGER_S, LINGER_SHARE = 0.005, 0.2  # at most so long, and at most so much of what the last answer took
 AT_A_TIME_BYTES = 16384  # as much goes into a new connection without waiting
 

@@ -92,7 +92,7 @@ def test_many_prompts_are_answered_and_those_that_are_missing_only(site: Home, t
         ([*words[:4], "--output", str(notes)], "does not end in a line of answers"),
         ([*words[:4], "--output", str(source)], "are the same file"),
         ([*words[:4], "--output", "/dev/full"], "is no regular file"),
-        (["chat", "big", "--temperature", "nan"], "temperature must be at least 0"),
+        (["chat", "big", "--temperature", "nan"], "'nan' is not a number"),
         (["chat", "big", "--max-tokens", "99999"], "max_tokens is 99999"),
         ([*words, "--temperature", "0.5"], "was made with other settings"),
         ([*words[:4], "--max-tokens", "99999"], "line 1: max_tokens is 99999"),
