@@ -101,19 +101,32 @@ def _end_of_last(word: str, prompt: str, sentence: str) -> int:
     return end
 
 
-def echoed(sentence: str, prompt: str, offsets: object, *, stop: Sequence[str], most: int | None) -> Reply:
-    """What a sentence of NeMo's adds to its prompt: at most so many tokens, since a short prompt of a batch goes on for
-    as long as the longest. `offsets`: where in the sentence each token begins; None: the server does not say."""
+def echoed(
+    sentence: str, prompt: str, offsets: object, tokens: object, *, stop: Sequence[str], most: int | None
+) -> Reply:
+    """What a sentence of NeMo's adds to its prompt. `offsets`: where in it each of its tokens begins; None: the server
+    does not say. A short prompt of a batch goes on for as long as the longest: it is cut after `most` tokens."""
     text = continuation(sentence, prompt)
     if not isinstance(offsets, list) or not offsets or not all(count(one) is not None for one in offsets):
         return generated(text, stop)
-    begin = len(sentence) - len(text)
+    shift = _shift(sentence, offsets, tokens)
+    begin = len(sentence) - len(text) + (shift or 0)
     begins = [one - begin for one in offsets if one >= begin]
-    if most is not None and len(begins) > most:
-        text = text[: begins[most]]
+    asked = len(offsets) - len(begins)
+    if most is not None and shift is not None and len(begins) > most:
+        text, begins = text[: begins[most]], begins[:most]
     reply = generated(text, stop)
-    made = sum(one < len(reply.text) for one in begins[:most])
-    return replace(reply, prompt_tokens=len(offsets) - len(begins), tokens=made)
+    return replace(reply, prompt_tokens=asked, tokens=sum(one < len(reply.text) for one in begins))
+
+
+def _shift(sentence: str, offsets: Sequence[int], tokens: object) -> int | None:
+    """How far a sentence is behind its tokens: by none, or by the blank that a tokenizer puts before the first word;
+    None: they do not belong together. The last token may be one that is not written out."""
+    last = tokens[-1] if isinstance(tokens, list) and len(tokens) == len(offsets) else None
+    if not isinstance(last, str):
+        return None
+    behind = [offsets[-1] + length - len(sentence) for length in (len(last), 0)]
+    return next((one for one in behind if one in (0, 1)), None)
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

@@ -127,10 +127,12 @@ class NemoEval(Common):
         sentences = answers.strings(answer.get("sentences"), len(prompts))
         if not sentences:
             return (Reply(problem=f"no sentences in the answer: {answers.short(body)}"),) * len(prompts)
-        offsets = answer.get("offsets")
-        rows = offsets if isinstance(offsets, list) and len(offsets) == len(prompts) else [None] * len(prompts)
-        of_each = zip(sentences, prompts, rows, strict=True)
-        return tuple(answers.echoed(*one, stop=stop, most=most) for one in of_each)
+        lists = [answer.get(key) for key in ("offsets", "tokens")]
+        nothing = [None] * len(prompts)
+        rows = [one if isinstance(one, list) and len(one) == len(prompts) else nothing for one in lists]
+        of_each = zip(sentences, prompts, *rows, strict=True)
+        together = most if len(prompts) > 1 else None
+        return tuple(answers.echoed(*one, stop=stop, most=together) for one in of_each)
 
 
 def _for_hydra(path: str) -> str:

@@ -85,11 +85,13 @@ class Triton(Common):
         texts = answers.strings(data, len(prompts))
         if not texts:
             return (Reply(problem=f"no {self.output} in the answer: {answers.short(body)}"),) * len(prompts)
-        offsets = _rows(next((one for one in tensors if one.get("name") == "offsets"), {}), len(prompts))
-        of_each = zip(texts, prompts, offsets, strict=True)
-        return tuple(self._reply(text, prompt, row, stop, most) for text, prompt, row in of_each)
+        rows = [_rows(tensors, name, len(prompts)) for name in ("offsets", "tokens")]
+        together = most if len(prompts) > 1 else None
+        return tuple(self._reply(*one, stop=stop, most=together) for one in zip(texts, prompts, *rows, strict=True))
 
-    def _reply(self, text: str, prompt: str, offsets: object, stop: Sequence[str], most: int | None) -> Reply:
+    def _reply(
+        self, text: str, prompt: str, offsets: object, tokens: object, *, stop: Sequence[str], most: int | None
+    ) -> Reply:
         echoed = self.echoes and text.startswith(prompt)
         if text.strip().startswith(answers.IN_BAND_ERROR) and not echoed:
             return Reply(problem=answers.short(text.strip()))
@@ -97,12 +99,12 @@ class Triton(Common):
             return Reply(problem=f"the answer does not begin with the prompt: {answers.short(text)}")
         if not self.echoes:
             return answers.generated(text, stop)
-        return answers.echoed(text, prompt, offsets, stop=stop, most=most)
+        return answers.echoed(text, prompt, offsets, tokens, stop=stop, most=most)
 
 
-def _rows(tensor: Mapping[str, object], count: int) -> Sequence[Sequence[object] | None]:
+def _rows(tensors: Sequence[Mapping[str, object]], name: str, count: int) -> Sequence[Sequence[object] | None]:
     """The values of a tensor with a row for each prompt; None for each: there is no such tensor."""
-    data = tensor.get("data")
+    data = next((one.get("data") for one in tensors if one.get("name") == name), None)
     if not isinstance(data, list) or not data or len(data) % count:
         return [None] * count
     width = len(data) // count

@@ -201,22 +201,36 @@ def test_a_sentence_that_lacks_its_prompt_is_an_answer_as_it_is() -> None:
 
 
 def test_a_short_prompt_of_a_batch_is_cut_where_its_own_tokens_end() -> None:
-    reply = answers.echoed("a b c d e", "a b", [0, 1, 3, 5, 7], stop=(), most=2)
+    offsets, tokens = [0, 1, 3, 5, 7], ["a", " b", " c", " d", " e"]
+    reply = answers.echoed("a b c d e", "a b", offsets, tokens, stop=(), most=2)
     assert (reply.text, reply.prompt_tokens, reply.tokens) == (" c d", 2, 2)
-    uncut = answers.echoed("a b c d e", "a b", [0, 1, 3, 5, 7], stop=(" d",), most=9)
+    uncut = answers.echoed("a b c d e", "a b", offsets, tokens, stop=(" d",), most=9)
     assert (uncut.text, uncut.stopped, uncut.tokens) == (" c", True, 1)
-    assert answers.echoed("a b c", "a b", None, stop=(), most=1).text == " c"
+    assert answers.echoed("a b c", "a b", None, None, stop=(), most=1).text == " c"
+    # SentencePiece puts a blank before the first word, which the sentence lacks.
+    pieces = answers.echoed("a b c d e", "a b", [0, 2, 4, 6, 8], ["_a", "_b", "_c", "_d", "_e"], stop=(), most=2)
+    assert (pieces.text, pieces.prompt_tokens, pieces.tokens) == (" c d", 2, 2)
+    # What ended before the others is filled up with tokens that are not written out.
+    early = answers.echoed("a b c", "a b", [0, 1, 3, 5, 5], ["a", " b", " c", "</s>", "</s>"], stop=(), most=1)
+    assert early.text == " c"
+
+
+def test_offsets_of_another_text_cut_nothing() -> None:
+    """Such as with tokens that count and were not written out."""
+    reply = answers.echoed("a b c d e", "a b", [0, 8, 9, 11, 13], ["<|user|>", "a", " b", " c", " d"], stop=(), most=1)
+    assert reply.text == " c d e"
 
 
 def test_triton_says_where_tokens_begin_in_a_tensor_of_its_own() -> None:
     document = json.loads(tensors("sentences", "a b c d", "x y z d"))
-    document["outputs"].append(
-        {"name": "offsets", "datatype": "INT64", "shape": [2, 4], "data": [0, 1, 3, 5, 0, 1, 3, 5]}
-    )
+    offsets = [0, 1, 3, 5, 0, 1, 3, 5]
+    document["outputs"].append({"name": "offsets", "datatype": "INT64", "shape": [2, 4], "data": offsets})
+    words = ["a", " b", " c", " d", "x", " y", " z", " d"]
+    document["outputs"].append({"name": "tokens", "datatype": "BYTES", "shape": [2, 4], "data": words})
     asked: dict[str, Any] = {"served": "m", "prompts": ["a b", "x"], "stop": (), "most": 2}
     replies = ENGINES["nemo-triton"].replies(200, json.dumps(document), **asked)
     assert [(one.text, one.tokens) for one in replies] == [(" c d", 2), (" y z", 2)]
-    document["outputs"][-1]["data"] = [0, 1, 3]
+    document["outputs"][-1]["data"] = words[:3]
     assert ENGINES["nemo-triton"].replies(200, json.dumps(document), **asked)[1].text == " y z d"
 
 
