@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from nemodeploy.adapters.arrivals import Arrivals, Talk
 from nemodeploy.adapters.loops import Loop
 from nemodeploy.core.openai_answers import DONE, describe, model_card
-from nemodeploy.core.openai_requests import PATHS, Refused
+from nemodeploy.core.openai_requests import LEFT, PATHS, Refused
 from nemodeploy.values import Reply, Secret
 from nemodeploy.version import __version__
 
@@ -35,7 +35,6 @@ SIGN_OF_LIFE_S = 15.0
 RETRY_AFTER_S = 5
 LISTEN_AFTER_S = 0.1  # a task that hears whether a client leaves costs as much as many an answer
 LAST_WORDS_S = 1.0
-LEFT = 499  # nginx's number for a client that has closed the connection; nobody sees it
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

@@ -16,7 +16,7 @@ from typing import Any
 from nemodeploy.adapters import http
 from nemodeploy.adapters.loops import Answer, Hand, Loop, send
 from nemodeploy.app import asking
-from nemodeploy.core.openai_requests import Abilities, Asked, Refused
+from nemodeploy.core.openai_requests import LEFT, Abilities, Asked, Refused
 from nemodeploy.errors import NemodeployError
 from nemodeploy.values import Reply, Sampling
 
@@ -195,7 +195,7 @@ class Backend:
             raise Refused(503, f"the server cannot be reached: {error.message}", code="unavailable") from error
         afterwards.callback(_close, stream)
         if all(job.dropped for job in batch):
-            raise Refused(499, "nobody waits for it any more")
+            raise Refused(LEFT, "nobody waits for it any more")
         try:
             await self._send(stream, http.written("127.0.0.1", request), batch, hand)
             answer = Answer(self.loop.asyncio, stream, request.method, timeout_s=self.within_s)

@@ -11,6 +11,7 @@ from nemodeploy.adapters.forwarding import LOOPBACK, Forwarder, listen
 from nemodeploy.app import asking
 from nemodeploy.app.backend import Backend
 from nemodeploy.app.gateway import Gateway, require, serve
+from nemodeploy.app.pace import RENEWALS_A_LEASE
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.core.observation import RunDirectory
@@ -18,7 +19,6 @@ from nemodeploy.core.readiness import CAUSES, judge
 from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable
 from nemodeploy.values import Endpoint, Token
 
-RENEWALS_A_LEASE = 5
 REFRESH_EVERY_S = 15.0  # reading the run directory asks no controller
 LEASE_LOOK_S = 60.0
 TEND_EVERY_S = 1.0

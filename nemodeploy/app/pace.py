@@ -2,3 +2,4 @@
 
 SOON_S = (1.0, 1.0, 2.0, 4.0)  # so at 0, 1, 2, 4 and 8 s
 WATCHER_S = 15.0  # four questions a minute
+RENEWALS_A_LEASE = 5  # so that one that fails is none

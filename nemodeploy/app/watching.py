@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from nemodeploy.app import asking, ending
 from nemodeploy.app.explaining import advise, explain
 from nemodeploy.app.look import Look
-from nemodeploy.app.pace import SOON_S, WATCHER_S
+from nemodeploy.app.pace import RENEWALS_A_LEASE, SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core import readiness
@@ -35,7 +35,6 @@ QUICK_FOR_S = 30.0
 UNREACHABLE_FOR_S = 600.0
 REACH_WITHIN_S = 60.0
 ASK_AGAIN_S = 5.0
-RENEWALS_A_LEASE = 5
 ARCHIVED_S = 30 * 86400.0
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nemodeploy.core.openai_requests import CHAT, NEUTRAL, PARAMETERS, PATHS, Asked, Refused
+from nemodeploy.core.openai_requests import CHAT, NEUTRAL, PARAMETERS, PATHS, TEXT, Asked, Refused
 from nemodeploy.values import Reply
 
-OBJECTS = {CHAT: ("chatcmpl-", "chat.completion"), "text": ("cmpl-", "text_completion")}
+OBJECTS = {CHAT: ("chatcmpl-", "chat.completion"), TEXT: ("cmpl-", "text_completion")}
 DONE = "[DONE]"
 
 

@@ -19,6 +19,7 @@ PATHS = {CHAT: "/v1/chat/completions", TEXT: "/v1/completions"}
 TEXT_TOKENS = 16  # OpenAI's own default of /v1/completions
 LEAST = 1e-5  # below it a temperature is greedy, as in vLLM, and a top_p this; float32 knows no such numbers any more
 MOST_CHOICES = 128
+LEFT = 499  # nginx's number for a client that has closed the connection; nobody sees it
 
 Schema = Mapping[str, Any]
 _STRING: Schema = {"type": "string"}
