@@ -63,6 +63,8 @@ def _asked_to_end(seen: Seen, state: str) -> tuple[str, str] | None:
         return ("taken down with nemodeploy", "") if seen.directory.revoked else ENDS["CANCELLED"]
     if cause == "time_limit":
         return ENDS["TIMEOUT"]
+    if cause == "preempted":
+        return (CAUSES[cause], ENDS["PREEMPTED"][1])
     return (CAUSES[cause], "") if cause in ("lease_expired", "revoked") else None
 
 

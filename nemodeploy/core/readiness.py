@@ -114,6 +114,7 @@ CAUSES = {
     "port_in_use": "the port was taken on its node",
     "supervisor_ended": "the batch script ended",
     "hung": "the server had not answered for longer than hang_timeout",
+    "preempted": "Slurm had told it to end, as it does before a preemption",
     "node_silent": "a node had fallen silent, and the server answered no more",
 }
 

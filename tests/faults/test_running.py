@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -136,6 +137,42 @@ def test_f24_a_job_that_is_preempted(rig: Rig, requeue: bool) -> None:
     if requeue:
         start_again(rig.sandbox, str(document["job_id"]))
         assert rig.site.wait_for("READY", 60)["epoch"] == f"{document['job_id']}.1"
+    assert rig.site.run("down", "--all").returncode == 0
+
+
+@pytest.fixture
+def grace(rig: Rig) -> Iterator[None]:
+    """What a job that is preempted has left, as many sites grant it."""
+    conf = rig.sandbox.place.slurm_conf
+    before = conf.read_text()
+    conf.write_text(before.replace("PartitionName=batch ", "PartitionName=batch GraceTime=8 "))
+    rig.reconfigure()
+    yield
+    conf.write_text(before)
+    rig.reconfigure()
+
+
+@pytest.mark.usefixtures("grace")
+@pytest.mark.parametrize("requeue", [False, True])
+def test_f24_a_job_that_is_told_before_it_is_preempted(rig: Rig, requeue: bool) -> None:
+    words = ("up", "--profile", "h200x8", "--json", "--set", f"requeue={str(requeue).lower()}")
+    document = json.loads(rig.site.run(*words).stdout)
+    job = str(document["job_id"])
+    urgent = rig.sandbox.exec(
+        "sbatch", "--parsable", "-p", "urgent", "-w", "h200-1", "--exclusive", "--output=/dev/null", "--wrap=sleep 6"
+    ).stdout.strip()
+    try:
+        seen = rig.site.wait_for("QUEUED" if requeue else "ENDED", 60)
+    finally:
+        rig.sandbox.exec("scancel", urgent)
+    (record,) = rig.sandbox.place.shared.glob(f"nemodeploy/*/**/{document['token']}/epochs/{job}.0/exit.json")
+    assert json.loads(record.read_text())["cause"] == "preempted"
+    if requeue:
+        start_again(rig.sandbox, job)
+        assert rig.site.wait_for("READY", 60)["epoch"] == f"{job}.1"
+    else:
+        assert seen["reason"] == "Slurm had told it to end, as it does before a preemption"
+        assert "--set requeue=true" in rig.site.run("status", NAME).stdout
     assert rig.site.run("down", "--all").returncode == 0
 
 

@@ -88,7 +88,7 @@ def test_05_ready_is_generated_text_not_any_answer() -> None:
 
 def test_06_waiting_for_the_server_watches_the_step_and_the_clock() -> None:
     text = job("h100x16")
-    assert 'kill -0 "$step" 2>/dev/null || finish step_ended' in text
+    assert 'kill -0 "$step" 2>/dev/null || ended_by_itself step_ended' in text
     assert "#SBATCH --time=04:00:00" in text
 
 

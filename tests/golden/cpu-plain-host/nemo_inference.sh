@@ -49,8 +49,10 @@ stop_server() {
   [ -z "$server" ] || kill -TERM "$server" 2>/dev/null
 }
 # srun forwards USR2 to every process of the step without asking the controller (TERM it turns into KILL; seen on
-# Slurm 22.05). So USR2 is our word for "stop gently", and the server program itself must not hear it.
-trap stop_server USR2 TERM INT
+# Slurm 22.05). So USR2 is our word for "stop gently", and the server program itself must not hear it. TERM is the
+# scheduler's own word, which a job hears some time before it is preempted.
+trap stop_server USR2
+trap 'write_whole "$epoch_dir/ranks/$rank.told" TERM; stop_server' TERM INT
 (
   trap '' USR2
   trap - INT # bash starts background commands deaf to INT, and some servers end in order on that only
