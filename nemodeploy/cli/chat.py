@@ -85,7 +85,8 @@ def _question() -> str:
             said.clear()
             while (line := _typed(MARKS[1])).strip() != QUOTES:
                 said.append(line)
-        while said and said[-1].endswith("\\"):
+            return "\n".join(said)
+        while said[-1].endswith("\\"):
             said[-1] = said[-1][:-1]
             said.append(_typed(MARKS[1]))
     return "\n".join(said)
