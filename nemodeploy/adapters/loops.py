@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 from nemodeploy.adapters import http
 
 Made = TypeVar("Made")
+_Task = tuple[Callable[[], Any], "asyncio.Future[Any]", Callable[[Any], object]]
 CHUNK_BYTES = 65536
 MOST_BYTES = http.CAP_BYTES + CHUNK_BYTES  # with a head
 
@@ -79,13 +80,15 @@ class Hand:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Its results are heard in this loop."""
         self.loop = loop
-        self._work: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, daemon=True).start()
 
-    def do(self, what: Callable[[], Made]) -> asyncio.Future[Made]:
-        """In the loop: what comes of it, or what it raises."""
+    def do(
+        self, what: Callable[[], Made], *, unwanted: Callable[[Made], object] = lambda _: None
+    ) -> asyncio.Future[Made]:
+        """In the loop: what comes of it, or what it raises; what nobody waits for any more is given to `unwanted`."""
         result: asyncio.Future[Made] = self.loop.create_future()
-        self._work.put((what, result))
+        self._work.put((what, result, unwanted))
         return result
 
     def end(self) -> None:
@@ -94,21 +97,28 @@ class Hand:
 
     def _run(self) -> None:
         while work := self._work.get():
-            what, result = work
+            what, result, unwanted = work
             try:
-                tell = partial(_give, result, what(), None)
+                made = what()
             except Exception as error:  # it is the asker's
-                tell = partial(_give, result, None, error)
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-                self.loop.call_soon_threadsafe(tell)
+                with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                    self.loop.call_soon_threadsafe(_fail, result, error)
+                continue
+            try:
+                self.loop.call_soon_threadsafe(_give, result, made, unwanted)
+            except RuntimeError:
+                unwanted(made)
 
 
-def _give(result: asyncio.Future[Any], made: object, error: Exception | None) -> None:
+def _give(result: asyncio.Future[Any], made: Any, unwanted: Callable[[Any], object]) -> None:
     if result.cancelled():
-        return
-    if error is None:
-        result.set_result(made)
+        unwanted(made)
     else:
+        result.set_result(made)
+
+
+def _fail(result: asyncio.Future[Any], error: Exception) -> None:
+    if not result.cancelled():
         result.set_exception(error)
 
 

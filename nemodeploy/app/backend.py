@@ -189,11 +189,12 @@ class Backend:
         """One request. `afterwards`: what is to be done when its answer has been passed on."""
         prompts, sampling = [job.prompt for job in batch], batch[0].sampling
         request = self.engine.asked(self.served, self.prompting, prompts, sampling)
+        dialing = hand.do(self.dial, unwanted=_close)
+        afterwards.callback(_hang_up, dialing)
         try:
-            stream = await hand.do(self.dial)
+            stream = await dialing
         except NemodeployError as error:
             raise Refused(503, f"the server cannot be reached: {error.message}", code="unavailable") from error
-        afterwards.callback(_close, stream)
         if all(job.dropped for job in batch):
             raise Refused(LEFT, "nobody waits for it any more")
         try:
@@ -246,6 +247,11 @@ def _settle(jobs: Sequence[Job]) -> None:
 def _wake(sleeper: asyncio.Future[None]) -> None:
     if not sleeper.done():
         sleeper.set_result(None)
+
+
+def _hang_up(dialing: asyncio.Future[socket.socket]) -> None:
+    if dialing.done() and not dialing.cancelled() and not dialing.exception():
+        _close(dialing.result())
 
 
 def _close(stream: socket.socket) -> None:

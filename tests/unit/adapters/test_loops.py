@@ -218,3 +218,33 @@ def test_a_process_ends_in_silence_whatever_still_waits() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_nobody_waits_for_any_more_is_put_away(closed: bool) -> None:
+    loop, goes_on, away = Loop(), threading.Event(), threading.Event()
+    given: list[str] = []
+
+    def make() -> str:
+        goes_on.wait(10)
+        return "made"
+
+    def unwanted(made: str) -> None:
+        given.append(made)
+        away.set()
+
+    async def ask() -> None:
+        hand = Hand(loop.asyncio)
+        asked = hand.do(make, unwanted=unwanted)
+        await asyncio.sleep(0)
+        asked.cancel()
+        hand.end()
+
+    within(loop, ask())
+    if closed:
+        loop.close()
+        loop._thread.join(10)
+    goes_on.set()
+    assert away.wait(10)
+    assert given == ["made"]
+    loop.close()
