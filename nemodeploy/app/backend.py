@@ -17,6 +17,7 @@ from nemodeploy.adapters import http
 from nemodeploy.adapters.loops import Answer, Hand, Loop, send
 from nemodeploy.app import asking
 from nemodeploy.core.openai_requests import LEFT, Abilities, Asked, Refused
+from nemodeploy.engines.base import Question
 from nemodeploy.errors import NemodeployError
 from nemodeploy.values import Reply, Sampling
 
@@ -207,8 +208,8 @@ class Backend:
         except (OSError, EOFError, HTTPException, ValueError) as error:
             raise Refused(502, f"the connection to the server broke: {error}", code="broken") from error
         stop = (*self.prompting.stop, *sampling.stop)
-        told: dict[str, Any] = {"served": self.served, "prompts": prompts, "stop": stop, "most": sampling.max_tokens}
-        return self.engine.replies(status, body, **told)
+        question = Question(served=self.served, prompts=prompts, stop=stop, most=sampling.max_tokens)
+        return self.engine.replies(status, body, question)
 
     async def _send(self, stream: socket.socket, request: bytes, batch: Sequence[Job], hand: Hand) -> None:
         """What is long may have to wait until the way is free."""

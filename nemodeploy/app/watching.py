@@ -284,9 +284,8 @@ class Watch:
         if not seen.directory.manifest:
             seen = replace(seen, directory=self._put_away(seen.directory))
         why = explain(self.site, seen)
-        with contextlib.suppress(
-            ClusterUnreachable, AuthenticationFailed
-        ):  # it has ended, whatever becomes of its files
+        # It has ended, whatever becomes of its files.
+        with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
             self.site.archive(self.token)
         self.ports.journal.forget(self.token)
         return JobEnded(

@@ -46,6 +46,22 @@ class Probe:
         return self.request.body
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What was asked, as far as its answer is read by it: the model's name in requests, the composed prompts, the
+    strings that end a text, and the most tokens of each; None: as many as come."""
+
+    served: str
+    prompts: Sequence[str]
+    stop: Sequence[str] = ()
+    most: int | None = None
+
+    @property
+    def cut_after(self) -> int | None:
+        """Tokens after which each text is to be cut: of several prompts a server may go on with the short ones."""
+        return self.most if len(self.prompts) > 1 else None
+
+
 class Engine(Server, Protocol):
     """A server program: how it is launched, how it shows progress, how it is asked, how its answers are read."""
 
@@ -123,19 +139,9 @@ class Engine(Server, Protocol):
     def asked(self, served: str, prompting: Prompting, prompts: Sequence[str], sampling: Sampling) -> HttpRequest:
         """The request for composed prompts, answered together."""
 
-    def replies(
-        self,
-        status: int,
-        body: str,
-        *,
-        served: str,
-        prompts: Sequence[str],
-        stop: Sequence[str],
-        most: int | None = None,
-    ) -> tuple[Reply, ...]:
-        """What an answer holds for each prompt: its text, or what is wrong with it, also when another model than
-        `served` gave it, as far as the protocol tells. `most`: the tokens that were asked for; a server that goes on
-        for the others in a batch is cut off there. Never raises on what a server sends."""
+    def replies(self, status: int, body: str, question: Question) -> tuple[Reply, ...]:
+        """What an answer holds for each prompt: its text, or what is wrong with it, also when another model than the
+        served one gave it, as far as the protocol tells. Never raises on what a server sends."""
 
     def streamed(self, request: HttpRequest) -> HttpRequest | None:
         """The same request, answered piece by piece; None: it cannot."""
@@ -196,16 +202,7 @@ class Common:
         """Each protocol's own."""
         raise NotImplementedError
 
-    def replies(
-        self,
-        status: int,
-        body: str,
-        *,
-        served: str,
-        prompts: Sequence[str],
-        stop: Sequence[str],
-        most: int | None = None,
-    ) -> tuple[Reply, ...]:
+    def replies(self, status: int, body: str, question: Question) -> tuple[Reply, ...]:
         """Each protocol's own."""
         raise NotImplementedError
 
@@ -223,7 +220,7 @@ class Common:
 
     def read(self, status: int, body: str, *, served: str, prompt: str, stop: Sequence[str]) -> Reply:
         """The first."""
-        reply = self.replies(status, body, served=served, prompts=(prompt,), stop=stop)[0]
+        reply = self.replies(status, body, Question(served=served, prompts=(prompt,), stop=stop))[0]
         text = reply.text.strip()
         return replace(reply, text=text, problem=reply.problem or ("" if text else "the answer holds no text"))
 

@@ -14,7 +14,16 @@ from dataclasses import replace
 from nemodeploy.core.planning import BYTES_PER_VALUE, Rules
 from nemodeploy.core.spec import Option, Prompting, Spec
 from nemodeploy.engines import answers
-from nemodeploy.engines.base import PROBE_TOKENS, Common, Phase, Probe, needs_gpus, takes_precision, whole_kv_heads
+from nemodeploy.engines.base import (
+    PROBE_TOKENS,
+    Common,
+    Phase,
+    Probe,
+    Question,
+    needs_gpus,
+    takes_precision,
+    whole_kv_heads,
+)
 from nemodeploy.values import HttpRequest, Reply, Sampling
 
 SEEDS = 2**24  # its ranks are told a seed as float32, and have to understand the same
@@ -109,30 +118,20 @@ class NemoEval(Common):
             body["random_seed"] = sampling.seed % SEEDS
         return HttpRequest(method="PUT", path="/generate", body=json.dumps(body))
 
-    def replies(
-        self,
-        status: int,
-        body: str,
-        *,
-        served: str,
-        prompts: Sequence[str],
-        stop: Sequence[str],
-        most: int | None = None,
-    ) -> tuple[Reply, ...]:
+    def replies(self, status: int, body: str, question: Question) -> tuple[Reply, ...]:
         """Status 200 with a JSON string is NeMo's way of refusing; a sentence holds prompt and continuation."""
         answer, problem = answers.json_object(status, body)
         if problem:
             refused = problem.refused or (status == 200 and body.lstrip().startswith('"'))
-            return (replace(problem, refused=refused),) * len(prompts)
-        sentences = answers.strings(answer.get("sentences"), len(prompts))
+            return (replace(problem, refused=refused),) * len(question.prompts)
+        sentences = answers.strings(answer.get("sentences"), len(question.prompts))
         if not sentences:
-            return (Reply(problem=f"no sentences in the answer: {answers.short(body)}"),) * len(prompts)
+            return (Reply(problem=f"no sentences in the answer: {answers.short(body)}"),) * len(question.prompts)
         lists = [answer.get(key) for key in ("offsets", "tokens")]
-        nothing = [None] * len(prompts)
-        rows = [one if isinstance(one, list) and len(one) == len(prompts) else nothing for one in lists]
-        of_each = zip(sentences, prompts, *rows, strict=True)
-        together = most if len(prompts) > 1 else None
-        return tuple(answers.echoed(*one, stop=stop, most=together) for one in of_each)
+        nothing = [None] * len(question.prompts)
+        rows = [one if isinstance(one, list) and len(one) == len(question.prompts) else nothing for one in lists]
+        of_each = zip(sentences, question.prompts, *rows, strict=True)
+        return tuple(answers.echoed(*one, stop=question.stop, most=question.cut_after) for one in of_each)
 
 
 def _for_hydra(path: str) -> str:

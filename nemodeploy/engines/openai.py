@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from nemodeploy.core.spec import Prompting
 from nemodeploy.engines import answers
-from nemodeploy.engines.base import PROBE_TOKENS, Common, Probe
+from nemodeploy.engines.base import PROBE_TOKENS, Common, Probe, Question
 from nemodeploy.values import HttpRequest, Reply, Sampling
 
 
@@ -45,22 +45,13 @@ class OpenAi(Common):
             body["stop"] = list(stop)
         return HttpRequest(method="POST", path="/v1/completions", body=json.dumps(body))
 
-    def replies(
-        self,
-        status: int,
-        body: str,
-        *,
-        served: str,
-        prompts: Sequence[str],
-        stop: Sequence[str],
-        most: int | None = None,
-    ) -> tuple[Reply, ...]:
+    def replies(self, status: int, body: str, question: Question) -> tuple[Reply, ...]:
         """The first choice's text, if it is the served model that says it; some add a revision (`path@main`)."""
         answer, problem = answers.json_object(status, body)
         if problem:
             return (problem,)
         model = answer.get("model")
-        if model != served and not (isinstance(model, str) and model.startswith(f"{served}@")):
+        if model != question.served and not (isinstance(model, str) and model.startswith(f"{question.served}@")):
             return (Reply(problem=f"another model answered: {answers.short(model)}"),)
         choices = answer.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
@@ -68,7 +59,7 @@ class OpenAi(Common):
         if not isinstance(text, str):
             return (Reply(problem=f"no text in the answer: {answers.short(body)}"),)
         assert isinstance(first, dict)
-        reply, usage = answers.generated(text, stop), answer.get("usage")
+        reply, usage = answers.generated(text, question.stop), answer.get("usage")
         counts = usage if isinstance(usage, dict) else {}
         return (
             replace(

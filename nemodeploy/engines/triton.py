@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.spec import Prompting, Spec
 from nemodeploy.engines import answers
-from nemodeploy.engines.base import PROBE_TOKENS, Common, Phase, Probe, needs_gpus
+from nemodeploy.engines.base import PROBE_TOKENS, Common, Phase, Probe, Question, needs_gpus
 from nemodeploy.values import HttpRequest, Reply, Sampling
 
 Setting = tuple[str, str, Sequence[object]]
@@ -65,29 +65,21 @@ class Triton(Common):
             inputs.append(tensor(name, datatype, [values] * len(prompts)))
         return HttpRequest(method="POST", path=f"/v2/models/{served}/infer", body=json.dumps({"inputs": inputs}))
 
-    def replies(
-        self,
-        status: int,
-        body: str,
-        *,
-        served: str,
-        prompts: Sequence[str],
-        stop: Sequence[str],
-        most: int | None = None,
-    ) -> tuple[Reply, ...]:
+    def replies(self, status: int, body: str, question: Question) -> tuple[Reply, ...]:
         """The output tensor's texts; one that begins with `An error occurred` is an error."""
+        count = len(question.prompts)
         answer, problem = answers.json_object(status, body)
         if problem:
-            return (problem,) * len(prompts)
+            return (problem,) * count
         outputs = answer.get("outputs")
         tensors = [one for one in outputs if isinstance(one, dict)] if isinstance(outputs, list) else []
         data = next((one.get("data") for one in tensors if one.get("name") == self.output), None)
-        texts = answers.strings(data, len(prompts))
+        texts = answers.strings(data, count)
         if not texts:
-            return (Reply(problem=f"no {self.output} in the answer: {answers.short(body)}"),) * len(prompts)
-        rows = [_rows(tensors, name, len(prompts)) for name in ("offsets", "tokens")]
-        together = most if len(prompts) > 1 else None
-        return tuple(self._reply(*one, stop=stop, most=together) for one in zip(texts, prompts, *rows, strict=True))
+            return (Reply(problem=f"no {self.output} in the answer: {answers.short(body)}"),) * count
+        rows = [_rows(tensors, name, count) for name in ("offsets", "tokens")]
+        of_each = zip(texts, question.prompts, *rows, strict=True)
+        return tuple(self._reply(*one, stop=question.stop, most=question.cut_after) for one in of_each)
 
     def _reply(
         self, text: str, prompt: str, offsets: object, tokens: object, *, stop: Sequence[str], most: int | None

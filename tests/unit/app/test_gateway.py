@@ -23,6 +23,7 @@ from nemodeploy.adapters.forwarding import listen
 from nemodeploy.app.backend import Backend
 from nemodeploy.app.gateway import Gateway, serve
 from nemodeploy.core.openai_requests import CHAT, PATHS, TEXT, Refused, read_request
+from nemodeploy.engines.base import Question
 from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.values import Secret
 from tests.unit.core.test_openai_requests import JUNK, values
@@ -199,15 +200,20 @@ def test_different_settings_are_not_mixed(rig: Rig, nemo: Nemo) -> None:
     assert 3 <= len(nemo.batches) <= 4
 
 
-def test_whoever_wants_the_same_text_again_by_a_seed_is_asked_for_alone(rig: Rig, nemo: Nemo) -> None:
+def batches_behind_another(rig: Rig, nemo: Nemo, **more: Any) -> list[int]:
+    """How many are asked for together, where three come while the server works for one."""
     nemo.hold.clear()
     first = threading.Thread(target=rig.ask, args=("first",))
     first.start()
     nemo.until(1)
     threading.Timer(0.5, nemo.hold.set).start()
-    rig.together(3, seed=7, temperature=0.5, n=2)
+    rig.together(3, **more)
     first.join()
-    assert [len(batch) for batch in nemo.batches] == [1, 2, 2, 2]
+    return [len(batch) for batch in nemo.batches]
+
+
+def test_whoever_wants_the_same_text_again_by_a_seed_is_asked_for_alone(rig: Rig, nemo: Nemo) -> None:
+    assert batches_behind_another(rig, nemo, seed=7, temperature=0.5, n=2) == [1, 2, 2, 2]
 
 
 def test_one_that_is_refused_does_not_hurt_the_others(rig: Rig, nemo: Nemo) -> None:
@@ -300,14 +306,7 @@ def test_a_later_fault_is_an_error_in_the_stream(rig: Rig, nemo: Nemo) -> None:
 
 
 def test_what_changes_nothing_does_not_keep_equal_requests_apart(rig: Rig, nemo: Nemo) -> None:
-    nemo.hold.clear()
-    first = threading.Thread(target=rig.ask, args=("first",))
-    first.start()
-    nemo.until(1)
-    threading.Timer(0.5, nemo.hold.set).start()
-    rig.together(3, seed=7, temperature=0, top_p=0.5)
-    first.join()
-    assert [len(batch) for batch in nemo.batches] == [1, 3]
+    assert batches_behind_another(rig, nemo, seed=7, temperature=0, top_p=0.5) == [1, 3]
 
 
 @pytest.mark.parametrize(("engine", "seeds"), [("nemo-eval", [7]), ("nemo-trtllm", [7, 8, 9]), ("vllm", [7, 8, 9])])
@@ -324,10 +323,10 @@ def test_a_fault_of_the_reader_with_one_answer_does_not_hurt_the_others(
 ) -> None:
     reader = rig.backend.engine.replies
 
-    def odd(status: int, body: str, **told: Any) -> Any:
-        if any(" 1 " in prompt for prompt in told["prompts"]):
+    def odd(status: int, body: str, question: Question) -> Any:
+        if any(" 1 " in prompt for prompt in question.prompts):
             raise IndexError("out of range")
-        return reader(status, body, **told)
+        return reader(status, body, question)
 
     monkeypatch.setattr(rig.backend.engine, "replies", odd)
     nemo.hold.clear()

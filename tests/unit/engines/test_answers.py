@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +16,7 @@ from nemodeploy.adapters import resources
 from nemodeploy.core.model_files import decode_model
 from nemodeploy.core.spec import Prompting
 from nemodeploy.engines import ENGINES, answers
+from nemodeploy.engines.base import Question
 from tests.expressions import matches
 
 PROMPTING = Prompting(template="<|user|>{prompt}<|assistant|>", system="", stop=("<|eot_id|>",), probe="Capital?")
@@ -227,21 +227,21 @@ def test_triton_says_where_tokens_begin_in_a_tensor_of_its_own() -> None:
     document["outputs"].append({"name": "offsets", "datatype": "INT64", "shape": [2, 4], "data": offsets})
     words = ["a", " b", " c", " d", "x", " y", " z", " d"]
     document["outputs"].append({"name": "tokens", "datatype": "BYTES", "shape": [2, 4], "data": words})
-    asked: dict[str, Any] = {"served": "m", "prompts": ["a b", "x"], "stop": (), "most": 2}
-    replies = ENGINES["nemo-triton"].replies(200, json.dumps(document), **asked)
+    asked = Question(served="m", prompts=["a b", "x"], most=2)
+    replies = ENGINES["nemo-triton"].replies(200, json.dumps(document), asked)
     assert [(one.text, one.tokens) for one in replies] == [(" c d", 2), (" y z", 2)]
     document["outputs"][-1]["data"] = words[:3]
-    assert ENGINES["nemo-triton"].replies(200, json.dumps(document), **asked)[1].text == " y z d"
+    assert ENGINES["nemo-triton"].replies(200, json.dumps(document), asked)[1].text == " y z d"
 
 
 def test_a_text_about_errors_is_no_error() -> None:
     prompt = "An error occurred: disk full. The reason is"
     (reply,) = ENGINES["nemo-triton"].replies(
-        200, tensors("sentences", prompt + " dust"), served="m", prompts=[prompt], stop=()
+        200, tensors("sentences", prompt + " dust"), Question(served="m", prompts=[prompt])
     )
     assert (reply.text, reply.problem) == (" dust", "")
     (reply,) = ENGINES["nemo-trtllm"].replies(
-        200, tensors("outputs", "An error occurred because of dust."), served="m", prompts=["Why?"], stop=()
+        200, tensors("outputs", "An error occurred because of dust."), Question(served="m", prompts=["Why?"])
     )
     assert reply.problem == ""
 
@@ -250,5 +250,5 @@ def test_a_text_about_errors_is_no_error() -> None:
     ("status", "refused", "away"), [(400, True, False), (404, False, True), (500, False, False), (503, False, True)]
 )
 def test_whose_fault_it_is(status: int, refused: bool, away: bool) -> None:
-    (reply,) = ENGINES["nemo-triton"].replies(status, '{"error": "x"}', served="m", prompts=["a"], stop=())
+    (reply,) = ENGINES["nemo-triton"].replies(status, '{"error": "x"}', Question(served="m", prompts=["a"]))
     assert (reply.refused, reply.away) == (refused, away)
