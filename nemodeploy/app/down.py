@@ -17,10 +17,7 @@ def tokens_of(site: Site, name: str | None) -> tuple[Token, ...]:
 
     Raises ClusterUnreachable where nobody can tell.
     """
-    look = site.look()
-    directories = look.named(name) if name else look.directories
-    look.expect(directories)
-    return tuple(sorted((directory.token for directory in directories), key=str, reverse=True))
+    return tuple(sorted((directory.token for directory in site.look().named(name)), key=str, reverse=True))
 
 
 def down(site: Site, ports: Ports, tokens: Sequence[Token]) -> tuple[list[Ended], list[NemodeployError]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nemodeploy.core import observation
@@ -25,14 +25,15 @@ class Look:
         """The run directory of a token; an empty one when it is not listed."""
         return next((found for found in self.directories if found.token == token), RunDirectory(token=token))
 
-    def named(self, name: str) -> tuple[RunDirectory, ...]:
-        """The live run directories of a deployment; one, save for a moment during a change of hands."""
-        return tuple(found for found in self.directories if found.token.name == name)
+    def named(self, name: str | None) -> tuple[RunDirectory, ...]:
+        """The live run directories of a deployment (one, save for a moment during a change of hands), or all of them.
 
-    def expect(self, found: Sequence[RunDirectory]) -> None:
-        """Raises ClusterUnreachable where nothing was found and Slurm did not answer: a job may have lost its files."""
+        Raises ClusterUnreachable where there is none and Slurm did not answer: a job may have lost its files.
+        """
+        found = tuple(one for one in self.directories if name in (None, one.token.name))
         if not found and not self.answered:
             raise ClusterUnreachable("Slurm does not answer, so nobody can say that nothing is up")
+        return found
 
 
 def with_strays(

@@ -10,7 +10,6 @@ from typing import Any
 from nemodeploy.app.explaining import Why, explain
 from nemodeploy.app.site import Site
 from nemodeploy.core.history import Event, spent
-from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.readiness import Seen, State, Verdict, current, judge
 from nemodeploy.errors import BadInput, NemodeployError
 from nemodeploy.schedulers.base import QueueRow
@@ -105,11 +104,8 @@ class Deployment:
 def status(site: Site, name: str | None = None) -> tuple[Deployment, ...]:
     """Every live deployment of a cluster, or those of one name. Raises ClusterUnreachable where nobody can tell."""
     look = site.look()
-    directories: Sequence[RunDirectory] = look.named(name) if name else look.directories
-    look.expect(directories)
-    return tuple(
-        Deployment(cluster=site.cluster.name, seen=one, verdict=judge(one)) for one in site.see_all(look, directories)
-    )
+    seen = site.see_all(look, look.named(name))
+    return tuple(Deployment(cluster=site.cluster.name, seen=one, verdict=judge(one)) for one in seen)
 
 
 def ended(site: Site, *, within_s: float, name: str | None = None) -> tuple[Deployment, ...]:

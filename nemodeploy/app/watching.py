@@ -281,8 +281,6 @@ class Watch:
 
     def _ended(self, seen: Seen) -> JobEnded:
         """The state, the exit code and the log line that shows why."""
-        if not seen.directory.manifest:
-            seen = replace(seen, directory=self._put_away(seen.directory))
         why = explain(self.site, seen)
         # It has ended, whatever becomes of its files.
         with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
