@@ -86,11 +86,15 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completed:
-    """What came back: exit status, and both streams, each cut at a cap that is far above any honest answer."""
+    """What came back: exit status, and both streams, each cut at a cap that is far above any honest answer.
+
+    `is_cut`: standard output is not whole.
+    """
 
     status: int
     stdout: str
     stderr: str
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

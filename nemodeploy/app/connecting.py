@@ -142,7 +142,7 @@ class Connection:
         return self.site.transport.tunnel(str(self.plan.get("endpoint_host") or endpoint.host), endpoint.port)
 
     def _refresh(self) -> RunDirectory:
-        directory = self.site.look(controller=False).directory(self.token)
+        directory = self.site.look(controller=False, name=self.token.name).directory(self.token)
         self.endpoint = directory.endpoint
         return directory
 
@@ -179,7 +179,7 @@ class Connection:
         if self._ended or (directory.exit is None and self._absent < 2):
             return
         if self.plan.get("requeue") and directory.manifest:
-            look = self.site.look()
+            look = self.site.look(name=self.token.name)
             if not judge(self.site.see(look, look.directory(self.token))).gone:
                 return
         if not self._over.is_set():

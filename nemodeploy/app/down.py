@@ -17,7 +17,8 @@ def tokens_of(site: Site, name: str | None) -> tuple[Token, ...]:
 
     Raises ClusterUnreachable where nobody can tell.
     """
-    return tuple(sorted((directory.token for directory in site.look().named(name)), key=str, reverse=True))
+    found = site.look(name=name or "").named(name)
+    return tuple(sorted((directory.token for directory in found), key=str, reverse=True))
 
 
 def down(site: Site, ports: Ports, tokens: Sequence[Token]) -> tuple[list[Ended], list[NemodeployError]]:

@@ -10,6 +10,7 @@ from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core.readiness import Seen, State, Verdict, judge
 from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, NemodeployError
+from nemodeploy.schedulers.base import QueueRow
 from nemodeploy.values import Token
 
 GIVE_UP_AFTER_S = 180.0  # and the time that its server has to end by itself
@@ -48,7 +49,7 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", 
             asleep = verdict.state is State.QUEUED or (seen.row is not None and seen.row.kind == "paused")
             hard = hard or asleep or ports.clock.now() - begun > grace_s
             if seen.job_id and (hard or verdict.state is not State.STOPPING):
-                said = site.cancel(token, gently=not hard)
+                said = site.cancel(token, gently=not hard, renamed=_renamed(seen))
                 problem = " ".join(said.text.split()[-30:]) if said.status else "Slurm did not confirm the end"
         except AuthenticationFailed as error:
             raise unknown_outcome(token, site.cluster, error.message) from error
@@ -79,9 +80,15 @@ def end_for_user(site: Site, ports: Ports, token: Token, *, why: str = "taking i
 
 def _see(site: Site, token: Token, job_id: str) -> Seen:
     """One look; a job id that was seen before is not forgotten here because its files are gone."""
-    look = site.look()
+    look = site.look(name=token.name)
     directory = look.directory(token)
     return site.see(look, directory if directory.submit_out else replace(directory, submit_out=job_id))
+
+
+def _renamed(seen: Seen) -> str:
+    """The id of its job where that has another name by now: scancel by name would miss it."""
+    row = seen.row
+    return row.job_id if isinstance(row, QueueRow) and row.name != str(seen.directory.token) else ""
 
 
 def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, heard_for_s: float) -> Ended | None:

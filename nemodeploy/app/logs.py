@@ -109,10 +109,10 @@ echo "$live"
 
 def _will_run_again(site: Site, token: Token) -> bool:
     """Whether Slurm still holds it, though this run has ended; nobody is asked where that cannot be."""
-    look = site.look(controller=False)
+    look = site.look(controller=False, name=token.name)
     if not look.directory(token).plan.get("requeue"):
         return False
-    rows = site.look().rows.get(str(token), ())
+    rows = site.look(name=token.name).rows.get(str(token), ())
     return any(row.kind != "ended" for row in rows)
 
 

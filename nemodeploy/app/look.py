@@ -15,7 +15,7 @@ from nemodeploy.values import Token
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """One answer: whether Slurm answered (None: was not asked), its rows by job name, the live run directories."""
+    """One answer: whether Slurm answered (None: was not asked), its rows by token, the live run directories."""
 
     answered: bool | None
     rows: Mapping[str, tuple[QueueRow, ...]]
@@ -37,21 +37,28 @@ class Look:
 
 
 def with_strays(
-    listed: tuple[RunDirectory, ...], rows: Mapping[str, tuple[QueueRow, ...]], base: str
+    listed: tuple[RunDirectory, ...], rows: Mapping[str, tuple[QueueRow, ...]], base: str, *, name: str = ""
 ) -> tuple[RunDirectory, ...]:
-    """Jobs of ours that are alive without a run directory that we can see: no less real for that."""
+    """Jobs of ours, or of one name, that are alive without a run directory that we can see: no less real for that."""
     known = {str(directory.token) for directory in listed}
-    strays = [token for token in strays_of(rows, base) if str(token) not in known]
+    strays = [token for token in strays_of(rows, base) if str(token) not in known and name in ("", token.name)]
     return (*listed, *(RunDirectory(token=token, submitted=True) for token in strays))
 
 
 def strays_of(rows: Mapping[str, tuple[QueueRow, ...]], base: str) -> Iterator[Token]:
-    """Tokens of living jobs that run below `base`: another root of the same account has deployments of its own."""
+    """Tokens of living jobs, save those that are proven to run in another root of the same account: it has deployments
+    of its own."""
     for name, found in rows.items():
         token = observation.read_token(name)
-        below = [row for row in found if not row.directory or f"{row.directory}/".startswith(f"{base}/")]
-        if token and any(row.kind != "ended" for row in below):
+        ours = [row for row in found if not row.elsewhere or f"{row.directory}/".startswith(f"{base}/")]
+        if token and any(row.kind != "ended" for row in ours):
             yield token
+
+
+def tokens_of_row(row: QueueRow) -> tuple[Token, ...]:
+    """Whose job it may be: its name and its working directory each name a token, and both can be changed."""
+    words = (row.name, row.directory.rstrip("/").rpartition("/")[2])
+    return tuple(dict.fromkeys(filter(None, map(observation.read_token, words))))
 
 
 def current_row(rows: tuple[QueueRow, ...]) -> QueueRow | None:

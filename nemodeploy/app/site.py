@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from nemodeploy.adapters.transports.base import Transport
-from nemodeploy.app.look import Look, base_of, current_row, strays_of, with_strays
+from nemodeploy.adapters.transports.base import OUTPUT_CAP, Transport
+from nemodeploy.app.look import Look, base_of, current_row, strays_of, tokens_of_row, with_strays
 from nemodeploy.core import images, observation, sections, submission
 from nemodeploy.core.history import HISTORY_SCRIPT, History, parse_history
 from nemodeploy.core.login_host import quoted
@@ -19,10 +19,11 @@ from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster
 from nemodeploy.core.submission import Receipt
 from nemodeploy.core.tails import split_tails
+from nemodeploy.core.witnesses import AGAIN_AFTER_S, Trace, Word, may_be_repeated, proves_end, proves_end_twice
 from nemodeploy.errors import ClusterUnreachable, OutcomeUnknown
 from nemodeploy.schedulers import SCHEDULERS
-from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace
-from nemodeploy.values import Command, Token
+from nemodeploy.schedulers.base import Findings, QueueRow
+from nemodeploy.values import Command, Completed, Token
 
 log = logging.getLogger("nemodeploy")
 
@@ -30,6 +31,7 @@ LOOK_WITHIN_S = 60.0
 RECEIPT_CALL_WITHIN_S = submission.RECEIPT_WITHIN_S + 60.0
 PREFLIGHT_WITHIN_S = 150.0
 LOG_TAIL_BYTES = 65536
+MOST_ARCHIVED = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +42,14 @@ class Taking:
     held_by: Token | None = None
     problem: str = ""
     receipt: Receipt = field(default_factory=Receipt)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archived:
+    """What has ended: the newest, the latest last, of how many in all."""
+
+    found: tuple[Seen, ...]
+    of: int
 
 
 class Site:
@@ -68,29 +78,39 @@ class Site:
         nonce = self.nonce()
         script = self.scheduler.prelude + sections.script(nonce, parts)
         done = self.transport.run(Command(script=script, deadline_s=within_s))
-        found = sections.parse(nonce, done.stdout)
+        found = {} if done.is_cut else sections.parse(nonce, done.stdout)
         log.debug("asked %s for %s: %d bytes", self.cluster.name, ", ".join(parts), len(done.stdout))
         missing = [name for name in parts if name not in found]
         if missing:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise ClusterUnreachable(
-                f"cluster {self.cluster.name} did not answer completely{': ' + said[-1][:200] if said else ''}",
-                hint="run the same command again",
-            )
+            raise self._incomplete(done)
         return found
 
-    def look(self, *, controller: bool = True) -> Look:
-        """All deployments at once: the run directories, and with `controller` Slurm's queue."""
-        parts = {"files": observation.list_script(self.root)}
+    def _incomplete(self, done: Completed) -> ClusterUnreachable:
+        """An answer that is not whole says nothing; least of all that something is not there."""
+        if done.is_cut:
+            return ClusterUnreachable(
+                f"the answer of cluster {self.cluster.name} was longer than {OUTPUT_CAP // 2**20} MiB and was cut",
+                hint=f"nemodeploy reap{self.cluster.option}   takes old archived runs away",
+            )
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        return ClusterUnreachable(
+            f"cluster {self.cluster.name} did not answer completely{': ' + said[-1][:200] if said else ''}",
+            hint="run the same command again",
+        )
+
+    def look(self, *, controller: bool = True, name: str = "") -> Look:
+        """All deployments at once, or those of a name: the run directories, and with `controller` Slurm's queue."""
+        parts = {"files": observation.list_script(self.root, name)}
         if controller:
             parts = {"queue": self.scheduler.queue_script(self.root), **parts}
         answer = self.ask(parts)
         queue = answer.get("queue")
         rows = self._rows(queue)
+        base = self._base(answer["files"])
         return Look(
             answered=queue.status == 0 if queue else None,
             rows=rows,
-            directories=with_strays(observation.parse_list(answer["files"].text), rows, base_of(answer["files"])),
+            directories=with_strays(observation.parse_list(answer["files"].text), rows, base, name=name),
         )
 
     def see(self, look: Look, directory: RunDirectory) -> Seen:
@@ -98,83 +118,83 @@ class Site:
         return self.see_all(look, (directory,))[0]
 
     def see_all(self, look: Look, directories: Sequence[RunDirectory]) -> tuple[Seen, ...]:
-        """Deployments out of a look; asks once more, for all together, what became of jobs that Slurm did not list, and
-        whether those that seem silent are."""
-        rows = [current_row(look.rows.get(str(directory.token), ())) for directory in directories]
-        jobs = [
-            row.job_id if row else self.scheduler.parse_job_id(directory.submit_out)
-            for row, directory in zip(rows, directories, strict=True)
-        ]
-        lost = {
-            directory.token: job
-            for row, job, directory in zip(rows, jobs, directories, strict=True)
-            if row is None and look.answered and (job or directory.submitted) and not directory.withheld
-        }
-        found = [
-            Seen(
-                directory=directory,
-                answered=bool(look.answered),
-                row=row,
-                job_id=job,
-                refused=self._was_refused(directory),
-            )
-            for row, job, directory in zip(rows, jobs, directories, strict=True)
-        ]
-        quiet = [seen.directory.token for seen in found if seen.may_be_silent]
-        if not lost and not quiet:
-            return tuple(found)
-        traces = self.trace(lost, quiet)
-        return tuple(
-            replace(
-                seen,
-                job_id=(trace.job_id if trace else "") or seen.job_id,
-                fate=trace.fate.value if trace else "",
-                account=trace.state if trace else "",
-                still=still,
-            )
-            for seen in found
-            for trace, still in (traces.get(seen.directory.token, (None, False)),)
+        """Deployments out of a look. Asks once more, for all together, what the witnesses of an end say, and whether
+        those that seem silent are; where a single witness says that a job has ended, that one is asked again."""
+        found = {directory.token: self._seen(look, directory) for directory in directories}
+        ended = {token: seen for token, seen in found.items() if seen.seems_ended and not seen.gone}
+        quiet = [token for token, seen in found.items() if seen.may_be_silent]
+        first = self.trace({token: seen.job_id for token, seen in ended.items()}, quiet) if ended or quiet else {}
+        for token in quiet:
+            found[token] = replace(found[token], still=first[token].silence.is_long)
+        doubtful: dict[Token, Trace] = {}
+        for token, seen in ended.items():
+            trace = first[token]
+            found[token] = _told(seen, trace, gone=proves_end(trace, own_word=seen.own_word))
+            if not found[token].gone and may_be_repeated(trace):
+                doubtful[token] = trace
+        if doubtful:
+            again = self.trace({token: trace.job_id for token, trace in doubtful.items()}, after_s=AGAIN_AFTER_S)
+            for token, trace in doubtful.items():
+                gone = proves_end_twice(trace, again[token], own_word=ended[token].own_word)
+                found[token] = _told(ended[token], again[token], gone=gone)
+        return tuple(found[directory.token] for directory in directories)
+
+    def _seen(self, look: Look, directory: RunDirectory) -> Seen:
+        """What the look itself shows of one deployment."""
+        row = current_row(look.rows.get(str(directory.token), ()))
+        seen = Seen(
+            directory=directory,
+            answered=bool(look.answered),
+            row=row,
+            job_id=row.job_id if row else self.scheduler.parse_job_id(directory.submit_out),
+            refused=self._was_refused(directory),
         )
+        if row is None or row.kind != "ended":
+            return seen
+        trace = Trace(job_id=row.job_id, queue=Word.ENDED)
+        return _told(seen, trace, gone=proves_end(trace, own_word=seen.own_word))
+
+    def _base(self, files: Section) -> str:
+        """Where the run directories lie. Raises ClusterUnreachable where that cannot be told, or they cannot be read:
+        then it is not known whether there are any."""
+        base = base_of(files)
+        if files.status or not base.startswith("/"):
+            said = " ".join(files.text.split())[-200:] or "no reason was given"
+            raise ClusterUnreachable(
+                f"the run directories in {self.cluster.root} on {self.cluster.name} cannot be read: {said}",
+                hint=f"ls {self.cluster.root} on the login host shows whether its file system answers",
+            )
+        return base
 
     def _was_refused(self, directory: RunDirectory) -> bool:
         status = directory.submit_status
         return status is not None and (status == 127 or self.scheduler.was_refused(status, directory.submit_error))
 
     def trace(
-        self, lost: Mapping[Token, str], quiet: Sequence[Token] = ()
-    ) -> Mapping[Token, tuple[Trace | None, bool]]:
-        """What became of unlisted jobs (their ids by token, empty: not known), and whether their files are still.
-
-        Slurm is asked twice, so that a controller in the middle of its start is not believed. Of `quiet` ones only the
-        files are looked at.
-        """
-        parts = {f"silence.{token}": observation.silence_script(self.directory(token)) for token in quiet}
-        for number, (token, job) in enumerate(lost.items()):
-            ask = self.scheduler.trace_script(str(token), job, self.directory(token))
-            parts[f"first.{token}"] = ask
-            parts[f"second.{token}"] = ask if number else f"sleep 1\n{ask}"
+        self, jobs: Mapping[Token, str], quiet: Sequence[Token] = (), *, after_s: float = 0.0
+    ) -> Mapping[Token, Trace]:
+        """What the witnesses say of jobs (their ids by token, empty: not known), after a pause. Of `quiet` ones only
+        the files are looked at."""
+        parts = {"pause": f"sleep {after_s:g}"} if after_s else {}
+        for token in (*jobs, *quiet):
             parts[f"silence.{token}"] = observation.silence_script(self.directory(token))
-        order = sorted(parts, key=lambda name: name.startswith("second."))  # stable: all second ones after the pause
-        answers = self.ask({name: parts[name] for name in order}, within_s=LOOK_WITHIN_S + 40.0 * len(lost))
-        still = {token: observation.is_silent(answers[f"silence.{token}"].text) for token in (*lost, *quiet)}
-        found: dict[Token, tuple[Trace | None, bool]] = {token: (None, still[token]) for token in quiet}
-        for token, job in lost.items():
-            first, second = (
-                self.scheduler.parse_trace(str(token), job, answers[f"{time}.{token}"].text)
-                for time in ("first", "second")
-            )
-            doubtful = first.fate is not second.fate
-            trace = Trace(fate=Fate.DOUBT, job_id=second.job_id or first.job_id) if doubtful else second
-            found[token] = (trace, still[token])
+        for token, job in jobs.items():
+            parts[f"job.{token}"] = self.scheduler.trace_script(str(token), job, self.directory(token))
+        answers = self.ask(parts, within_s=LOOK_WITHIN_S + after_s + 20.0 * len(jobs))
+        silences = {token: observation.parse_silence(answers[f"silence.{token}"].text) for token in (*jobs, *quiet)}
+        found = {token: Trace(silence=silences[token]) for token in quiet}
+        for token, job in jobs.items():
+            told = self.scheduler.parse_trace(str(token), job, answers[f"job.{token}"].text)
+            found[token] = replace(told, silence=silences[token])
         return found
 
     def preflight(self, plan: Plan, files: Mapping[str, str], *, unless_taken: bool) -> Findings | None:
         """What the site has against a deployment. None: not judged, since somebody has the name already."""
         taken = f"[ -d {self.root}/deployments/{plan.name}/active/. ] && echo taken; exit 0"
-        queue = f"(\n{self.scheduler.queue_script(self.root)}\n) | grep ' nd-{plan.name}-'; exit 0"
+        queue = f"(\n{self.scheduler.queue_script(self.root)}\n) | grep '[ /]nd-{plan.name}-'; exit 0"
         parts = {
             "queue": queue,  # before the files: a job is younger than its directory
-            "files": f'{observation.base_script(self.root)}; ls "$d/{plan.name}" 2>/dev/null; exit 0',
+            "files": f'{observation.base_script(self.root)}ls "$d/{plan.name}" 2>/dev/null; exit 0',
             "taken": taken if unless_taken else ":",
             "image": images.look_script(self.root, plan.imported) if plan.imported else ":",
             **self.scheduler.preflight_parts(plan, files),
@@ -187,18 +207,19 @@ class Site:
         ends = f"{self.cluster.command('down', plan.name)}   ends it"
         strays = [
             (f"{token} is alive without its run directory", ends)
-            for token in strays_of(self._rows(answers["queue"]), base_of(answers["files"]))
+            for token in strays_of(self._rows(answers["queue"]), self._base(answers["files"]))
             if token.name == plan.name and str(token) not in there
         ]
         image = images.told(plan, answers["image"], self.cluster)
         return replace(found, problems=(*strays, *found.problems), says=found.says + image)
 
     def _rows(self, queue: Section | None) -> Mapping[str, tuple[QueueRow, ...]]:
-        """The queue by job name; empty where it was not asked or did not answer."""
+        """The queue by token; empty where it was not asked or did not answer."""
         rows: dict[str, tuple[QueueRow, ...]] = {}
         if queue and queue.status == 0:
             for row in self.scheduler.parse_queue(queue.text):
-                rows[row.name] = (*rows.get(row.name, ()), row)
+                for token in tokens_of_row(row):
+                    rows[str(token)] = (*rows.get(str(token), ()), row)
         return rows
 
     def take(self, token: Token, files: Mapping[str, str], after: Token | None) -> Taking:
@@ -258,12 +279,12 @@ class Site:
             token=str(token),
         )
 
-    def cancel(self, token: Token, *, gently: bool) -> Section:
-        """Take back whatever has the token: the mark that keeps a late start from serving, then the signal."""
+    def cancel(self, token: Token, *, gently: bool, renamed: str = "") -> Section:
+        """Take back whatever has the token: the mark that keeps a late start from serving, then the signal. `renamed`:
+        the id of its job, where that has another name by now."""
         mark = f"touch {self.directory(token)}/revoked 2>/dev/null"
-        return self.ask({"cancel": f"{mark}\n{self.scheduler.cancel_script(str(token), self.root, gently=gently)}"})[
-            "cancel"
-        ]
+        script = self.scheduler.cancel_script(str(token), self.root, gently=gently, renamed=renamed)
+        return self.ask({"cancel": f"{mark}\n{script}"})["cancel"]
 
     def revoke(self, token: Token) -> None:
         """Leave the mark by which a job that starts later ends at once."""
@@ -307,21 +328,31 @@ class Site:
         """What a token has been through, live or archived."""
         return parse_history(self.ask({"history": f"{self.enter(token)}\n{HISTORY_SCRIPT}"})["history"].text)
 
-    def archived(self, *, within_s: float) -> tuple[Seen, ...]:
-        """What has ended and was archived so lately; nobody is asked about it any more."""
-        script = observation.archive_script(self.root, max(1, round(within_s / 60)))
-        found = observation.parse_list(self.ask({"archive": script})["archive"].text)
-        return tuple(
+    def archived(self, *, of: Token | str = "", within_s: float | None = None, most: int = MOST_ARCHIVED) -> Archived:
+        """The newest of those that have ended and were archived, so lately if at all, the latest last; of one token, of
+        one name, or of all. Raises ClusterUnreachable where that cannot be told."""
+        pattern = str(of) if isinstance(of, Token) else f"nd-{of or '*'}-{'?' * 26}"
+        minutes = None if within_s is None else max(1, round(within_s / 60))
+        answer = self.ask({"archive": observation.archive_script(self.root, pattern, minutes=minutes, most=most)})
+        self._base(answer["archive"])
+        directories = observation.parse_list(answer["archive"].text)
+        found = (
             Seen(
                 directory=one,
                 answered=True,
                 row=None,
                 job_id=self.scheduler.parse_job_id(one.submit_out),
                 refused=self._was_refused(one),
-                fate=Fate.ENDED.value,
+                gone=True,
             )
-            for one in found
+            for one in sorted(directories, key=lambda one: one.token.text.rpartition("-")[2])
         )
+        return Archived(found=tuple(found), of=observation.parse_count(answer["archive"].text))
+
+
+def _told(seen: Seen, trace: Trace, *, gone: bool) -> Seen:
+    """With what the witnesses said, who may know an id that was not known."""
+    return replace(seen, trace=trace, gone=gone, job_id=trace.job_id or seen.job_id)
 
 
 def unknown_outcome(token: Token, cluster: Cluster, why: str) -> OutcomeUnknown:

@@ -103,18 +103,25 @@ class Deployment:
 
 def status(site: Site, name: str | None = None) -> tuple[Deployment, ...]:
     """Every live deployment of a cluster, or those of one name. Raises ClusterUnreachable where nobody can tell."""
-    look = site.look()
+    look = site.look(name=name or "")
     seen = site.see_all(look, look.named(name))
     return tuple(Deployment(cluster=site.cluster.name, seen=one, verdict=judge(one)) for one in seen)
 
 
-def ended(site: Site, *, within_s: float, name: str | None = None) -> tuple[Deployment, ...]:
-    """What has ended and was archived so lately, the latest last; no controller is asked."""
-    found = [seen for seen in site.archived(within_s=within_s) if name in (None, seen.directory.token.name)]
-    return tuple(
-        Deployment(cluster=site.cluster.name, seen=seen, verdict=_ended(seen))
-        for seen in sorted(found, key=lambda seen: seen.directory.token.text.rpartition("-")[2])
-    )
+def ended(site: Site, *, within_s: float) -> tuple[tuple[Deployment, ...], int]:
+    """The newest of what has ended and was archived so lately, the latest last, and how many there are besides; no
+    controller is asked. Raises ClusterUnreachable where that cannot be told."""
+    archived = site.archived(within_s=within_s)
+    return tuple(_archived(site, seen) for seen in archived.found), archived.of - len(archived.found)
+
+
+def last_ended(site: Site, name: str) -> tuple[Deployment, ...]:
+    """The last one of a name that has ended, however long ago; none when there never was one. Raises as `ended`."""
+    return tuple(_archived(site, seen) for seen in site.archived(of=name, most=1).found)
+
+
+def _archived(site: Site, seen: Seen) -> Deployment:
+    return Deployment(cluster=site.cluster.name, seen=seen, verdict=_ended(seen))
 
 
 def _ended(seen: Seen) -> Verdict:
@@ -160,11 +167,14 @@ def detail(site: Site, deployment: Deployment) -> Detail:
     )
 
 
-def document(deployments: Sequence[Deployment], failures: Sequence[tuple[str, NemodeployError]]) -> dict[str, Any]:
-    """The document of `status --json`."""
+def document(
+    deployments: Sequence[Deployment], failures: Sequence[tuple[str, NemodeployError]], *, left_out: int = 0
+) -> dict[str, Any]:
+    """The document of `status --json`. `left_out`: how many that ended earlier are not in it."""
     return {
         "schema": SCHEMA,
         "deployments": [deployment.as_json() for deployment in deployments],
+        "left_out": left_out,
         "unknown": [{"cluster": cluster, "error": error.message} for cluster, error in failures],
     }
 

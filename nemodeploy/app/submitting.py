@@ -22,7 +22,6 @@ from nemodeploy.errors import (
     PreflightFailed,
     SubmissionRefused,
 )
-from nemodeploy.schedulers.base import Fate
 from nemodeploy.values import Secret, Token
 
 LOOK_UP_AFTER_S = (0.0, 5.0, 10.0, 15.0)
@@ -170,12 +169,12 @@ def _look_up(site: Site, ports: Ports, token: Token, why: str) -> Submitted:
     for pause in LOOK_UP_AFTER_S:
         ports.clock.sleep(pause)
         try:
-            rows = site.look().rows.get(str(token), ())
-            trace = None if rows else site.trace({token: ""})[token][0]
+            rows = site.look(name=token.name).rows.get(str(token), ())
+            trace = None if rows else site.trace({token: ""})[token]
         except (ClusterUnreachable, AuthenticationFailed) as error:
             why = error.message
             continue
-        if rows or (trace and trace.fate in (Fate.ALIVE, Fate.ENDED)):
+        if rows or (trace and trace.found):
             job_id = min((row.job_id for row in rows), key=int) if rows else trace.job_id if trace else ""
             ports.journal.add(token, step="found", job_id=job_id, at=ports.wall_clock())
             with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):  # whoever looks finds it by name again

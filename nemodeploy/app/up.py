@@ -156,7 +156,7 @@ def _settle(
     site: Site, ports: Ports, plan: Plan, bundle: Bundle, taken: Taken, ours: list[Token], if_taken: IfTaken
 ) -> Token | None:
     """The name is taken: None to adopt its token, or the token once it is proven gone."""
-    look = site.look()
+    look = site.look(name=plan.name)
     directory = look.directory(taken.token)
     verdict = readiness.judge(site.see(look, directory))
     if verdict.gone:

@@ -53,7 +53,7 @@ def _doze(site: Site, ports: Ports, last: Deployment, pause_s: float) -> None:
     while (left := until - ports.clock.now()) > 0:
         ports.clock.sleep(min(PEEK_S, left))
         try:
-            if _words(site.look(controller=False).directory(last.token)) != before:
+            if _words(site.look(controller=False, name=last.name).directory(last.token)) != before:
                 return
         except ClusterUnreachable:
             continue

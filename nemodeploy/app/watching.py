@@ -35,7 +35,6 @@ QUICK_FOR_S = 30.0
 UNREACHABLE_FOR_S = 600.0
 REACH_WITHIN_S = 60.0
 ASK_AGAIN_S = 5.0
-ARCHIVED_S = 30 * 86400.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,10 +112,10 @@ class Watch:
         """What is there now; None when the cluster did not answer this time."""
         now = self.ports.clock.now()
         try:
-            look = self.site.look(controller=now >= self.looks[0])
+            look = self.site.look(controller=now >= self.looks[0], name=self.token.name)
             seen = self._seen(look)
             if self._brings_news(seen) and look.answered is None:
-                look = self.site.look()
+                look = self.site.look(name=self.token.name)
                 seen = self._seen(look)
         except ClusterUnreachable as error:
             self._endure(error.message, now)
@@ -296,9 +295,8 @@ class Watch:
     def _put_away(self, directory: RunDirectory) -> RunDirectory:
         """What it left, where somebody else has archived it; else what is there."""
         with contextlib.suppress(ClusterUnreachable):
-            for one in self.site.archived(within_s=ARCHIVED_S):
-                if one.directory.token == self.token:
-                    return one.directory
+            for one in self.site.archived(of=self.token).found:
+                return one.directory
         return directory
 
     def _aside(self, seen: Seen, verdict: Verdict, now: float) -> str:

@@ -94,8 +94,13 @@ class View:
         nobody = len(failures) == len(self.sites) + len(self.broken)
         if failures and not found and (self.name or nobody) and not keep_on:
             raise world.unreachable(failures)  # a name that was not found may be where nobody answered
-        if not (failures and self.name):
-            found = self._with_ended(found)
+        left_out = 0
+        if self.name and not found and not failures:
+            found = world.last_ended(self.sites, self.name)
+        elif self.back_s is not None and not self.name:
+            ended, left_out, unknown = self._ended(self.back_s)
+            found = [*found, *ended]
+            failures += [failure for failure in unknown if failure[0] not in dict(failures)]
         deployments = [deployment for _, deployment in found]
         details: dict[Token, Detail] = {}
         if self.name and (deployments or not failures):
@@ -104,7 +109,7 @@ class View:
             with contextlib.suppress(NemodeployError):  # the state stands without its history
                 details[one.token] = detail(next(site for site, other in found if other is one), one)
         if self.as_json:
-            whole = document(deployments, failures)
+            whole = document(deployments, failures, left_out=left_out)
             for row, deployment in zip(whole["deployments"], deployments, strict=True):
                 row.update(details[deployment.token].as_json() if deployment.token in details else {})
             return json.dumps(whole)
@@ -114,15 +119,25 @@ class View:
         if not deployments:
             return "\n".join([*lines, *([] if failures else ["nothing is up"])])
         lines += [table([HEADING, *map(_row, deployments)]), *_notes(deployments)]
+        if left_out:
+            lines.append(f"{left_out} more ended earlier and are not shown: --days narrows it, status NAME shows one")
         for deployment in deployments if self.name else ():
             lines += ["", *_detail(deployment, details.get(deployment.token), utc=self.utc)]
         return "\n".join(lines)
 
-    def _with_ended(self, found: world.Answers) -> world.Answers:
-        """Those that have ended, too: all of the time that was asked for, or the last one of a name that is not up."""
-        if self.name:
-            return found or world.last_ended(self.sites, self.name)
-        return found if self.back_s is None else [*found, *world.ended(self.sites, self.back_s)]
+    def _ended(self, back_s: float) -> tuple[world.Answers, int, Sequence[tuple[str, NemodeployError]]]:
+        """Those that have ended so lately, how many are left out, and what kept a cluster from telling."""
+        from nemodeploy.app.status import ended
+
+        left_out: list[int] = []
+
+        def ask(site: Site) -> Sequence[Deployment]:
+            found, more = ended(site, within_s=back_s)
+            left_out.append(more)
+            return found
+
+        found, failures = world.ask_all(self.sites, ask)
+        return found, sum(left_out), failures
 
 
 def _row(deployment: Deployment) -> tuple[str, ...]:

@@ -61,9 +61,6 @@ def only_cluster(chosen: str | None) -> str:
     return names[0]
 
 
-EVER_S = 3650 * 86400.0
-
-
 def sites(stack: contextlib.ExitStack, chosen: str | None) -> tuple[list[Site], list[tuple[str, NemodeployError]]]:
     """Every cluster that is asked, with a connection that ends with the stack; and those whose file is broken."""
     asked, broken = clusters(chosen)
@@ -109,16 +106,17 @@ def ask_all(
     return found, failures
 
 
-def ended(sites: Sequence[Site], within_s: float, name: str | None = None) -> Answers:
-    """What has ended so lately, on the clusters that answer."""
-    from nemodeploy.app.status import ended
-
-    return ask_all(sites, lambda here: ended(here, within_s=within_s, name=name))[0]
-
-
 def last_ended(sites: Sequence[Site], name: str) -> Answers:
-    """The last one of a name that has ended, however long ago; none when there never was one."""
-    return ended(sites, EVER_S, name)[-1:]
+    """The last one of a name that has ended, however long ago; none when there never was one.
+
+    Raises what kept a cluster from answering where no other one has it: it may be there.
+    """
+    from nemodeploy.app.status import last_ended
+
+    found, failures = ask_all(sites, lambda here: last_ended(here, name))
+    if failures and not found:
+        raise unreachable(failures)
+    return sorted(found, key=lambda pair: pair[1].token.text[-26:])[-1:]
 
 
 def the_one(

@@ -8,12 +8,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemodeploy.core import tempo
 from nemodeploy.core.diagnosis import clean
+from nemodeploy.core.witnesses import Silence
 from nemodeploy.values import Endpoint, Epoch, Token
 
 MANIFEST_VERSION = 1
 SAID_LETTERS = 240
+DIGITS = 15  # of the largest number in a file; a float holds as many
+LONGEST_GRACE_S = 86400.0
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 
@@ -80,14 +82,14 @@ class RunDirectory:
     def grace_s(self) -> float:
         """How many seconds its server has to end by itself."""
         found = self.plan.get("grace_s")
-        return float(found) if isinstance(found, int | float) else 10.0
+        return min(max(float(found), 0.0), LONGEST_GRACE_S) if isinstance(found, int | float) else 10.0
 
     @property
     def from_newer_version(self) -> bool:
         """Whether a newer nemodeploy wrote it, so that its words may mean something else."""
         schema = str(self.manifest.get("schema", ""))
         version = schema.rpartition("@")[2]
-        return version.isdigit() and int(version) > MANIFEST_VERSION
+        return re.fullmatch(r"[0-9]{1,9}", version) is not None and int(version) > MANIFEST_VERSION
 
 
 def _is_sound(plan: Mapping[str, object]) -> bool:
@@ -97,14 +99,19 @@ def _is_sound(plan: Mapping[str, object]) -> bool:
         isinstance(plan.get("model"), str)
         and isinstance(layout, Mapping)
         and isinstance(layout.get("gpus"), int)
+        and layout["gpus"] >= 0
         and isinstance(prompting, Mapping)
         and isinstance(prompting.get("stop"), list)
     )
 
 
-FILES = ("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "submit/sbatch.err", "lease")
-EPOCH_FILES = ("current/health.json", "current/endpoint.json", "current/exit.json", "current/probe.body")
+ANSWER = "current/probe.body"  # the last: it may hold anything
+FILES = (
+    *("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "submit/sbatch.err", "lease"),
+    *("current/health.json", "current/endpoint.json", "current/exit.json", ANSWER),
+)
 CAP_BYTES = 65536
+_MARKS = '"$one"/submit/go "$one"/submit/withheld "$one"/revoked'
 # Shell text: `now` becomes the time by the clock of the file system at hand, which stamps the files; where nothing can
 # be written there, by this host's.
 SHOW_MARK = '[ ! -e "$mark" ] || printf \'%s\\n\' "$mark"'
@@ -114,21 +121,38 @@ FILE_SYSTEM_TIME = "now=$(touch now.$$ 2>/dev/null && stat -c %Y now.$$ || date 
 def silence_script(directory: str) -> str:
     """POSIX shell: for how many seconds the job has written nothing, by the file system's own clock."""
     return (
-        f"cd {directory} 2>/dev/null || {{ echo gone; exit 0; }}\n"
+        f"cd {directory} 2>/dev/null || case $(stat {directory} 2>&1) in\n"
+        '  *"No such file"*) echo gone; exit 0 ;; *) exit 1 ;;\nesac\n'
         "last=$(stat -L -c %Y current/health.json 2>/dev/null || stat -c %Y manifest.json) || exit 1\n"
-        f"{FILE_SYSTEM_TIME}; echo $((now - last))\n"
+        f"{FILE_SYSTEM_TIME}; echo $((now - last)) $last\n"
     )
 
 
-def is_silent(text: str) -> bool:
-    """Whether that is long enough for a living job to have spoken; a directory that is gone says nothing."""
-    word = text.strip()
-    return word == "gone" or (re.fullmatch(r"\d{1,10}", word) is not None and int(word) > tempo.TEMPO.silent)
+def parse_silence(text: str) -> Silence:
+    """What `silence_script` printed; where it failed no silence is proven."""
+    if text.strip() == "gone":
+        return Silence(age_s=None)
+    found = re.fullmatch(r"(\d{1,10}) (\d{1,12})", text.strip())
+    return Silence(age_s=int(found[1]), written_at=int(found[2])) if found else Silence(age_s=0)
 
 
-def base_script(root: str) -> str:
-    """Shell text: print the directory of all run directories, as a job's own working directory would name it."""
-    return f"d=$(cd {root} 2>/dev/null && pwd || printf '%s\\n' {root})/deployments; printf '%s\\n' \"$d\""
+def base_script(root: str, below: str = "deployments") -> str:
+    """Shell text: print the directory of all run directories, as a job's own working directory would name it, and keep
+    it in `d`. Ends where that is not one absolute path, and where it is there and cannot be read: no answer is not the
+    answer no."""
+    return f"""\
+d=$(cd {root} 2>/dev/null && pwd || printf '%s\\n' {root})/{below}
+case $d in *"
+"* | [!/]*) printf 'not one absolute path: %s\\n' "$d"; exit 3 ;; esac
+if [ -d "$d" ]; then
+  [ -r "$d" ] && [ -x "$d" ] || {{ echo "$d: permission denied"; exit 4; }}
+elif why=$(stat "$d" 2>&1 >/dev/null); then
+  echo "$d is not a directory"; exit 4
+else
+  case $why in *"No such file"*) ;; *) printf '%s\\n' "$why"; exit 4 ;; esac
+fi
+printf '%s\\n' "$d"
+"""
 
 
 def each_file(names: str) -> str:
@@ -142,32 +166,49 @@ def read_files(program: str) -> str:
     return f"xargs -0 -r {program} -v -c {CAP_BYTES} 2>/dev/null"
 
 
-def list_script(root: str) -> str:
-    """POSIX shell: the live tokens, then all their small files, kind by kind, by one process. `root` is shell text,
-    quoted already. There may be many thousand names that nobody has any more: no program is given them as arguments,
-    and the shell looks for directories in them once."""
-    names, each = " ".join((*FILES, *EPOCH_FILES)), each_file('"$one/$name"')
+def list_script(root: str, name: str = "") -> str:
+    """POSIX shell: the live tokens, then their small files, kind by kind, by one process. `root` is shell text, quoted
+    already; `name`: those of one name only, and then what its server answered last, too. There may be many thousand
+    stale names: no program is given them as arguments, and the shell looks for directories in them once."""
+    files = FILES if name else [file for file in FILES if file != ANSWER]
+    names, each = " ".join(files), each_file('"$one/$name"')
+    of = name or "*"
     return (
-        f"{base_script(root)}; cd / || exit 1\n"
+        f"{base_script(root)}cd / || exit 1\n"
         '[ -d "$d" ] || exit 0\n'
-        'printf \'%s\\0\' "$d"/*/active "$d"/*/after.* | xargs -0 -r readlink 2>/dev/null\n'
-        'set -- "$d"/*/nd-*\n'
-        f'for one; do for mark in "$one"/submit/go "$one"/submit/withheld "$one"/revoked; do {SHOW_MARK}; done; done\n'
+        f'printf \'%s\\0\' "$d"/{of}/active "$d"/{of}/after.* | xargs -0 -r readlink 2>/dev/null\n'
+        f'set -- "$d"/{of}/nd-*\n'
+        f"for one; do for mark in {_MARKS}; do {SHOW_MARK}; done; done\n"
         f"for name in {names}; do for one; do {each}; done; done | {read_files('head')}\n"
         "exit 0\n"
     )
 
 
-def archive_script(root: str, minutes: int) -> str:
-    """POSIX shell: the same of every token that was archived so many minutes ago or later."""
-    files = " ".join(f'"$d/$one"/{name}' for name in (*FILES, *EPOCH_FILES))
-    return (
-        f'd=$(cd {root} 2>/dev/null && pwd)/archive; printf \'%s\\n\' "$d"; cd "$d" 2>/dev/null || exit 0\n'
-        f"set -- $(find . -maxdepth 1 -type d -name 'nd-*' -mmin -{int(minutes)} | cut -c3-); printf '%s\\n' \"$@\"\n"
-        f'for mark in "$d"/nd-*/submit/go "$d"/nd-*/submit/withheld "$d"/nd-*/revoked; do {SHOW_MARK}; done\n'
-        f"for one; do {each_file(files)}; done | {read_files('head')}\n"
-        "exit 0\n"
-    )
+def archive_script(root: str, pattern: str, *, minutes: int | None, most: int) -> str:
+    """POSIX shell: the same of archived tokens, the newest ones of those whose names match a pattern of the shell's and
+    that were archived so many minutes ago or later; and how many there are in all. Only what is shown is read: there
+    may be many thousand."""
+    lately = "" if minutes is None else f" -mmin -{minutes}"
+    names, each = " ".join(FILES), each_file('"$one/$name"')
+    return f"""\
+{base_script(root, "archive")}[ -d "$d" ] || exit 0
+cd "$d" || exit 4
+set -- $(
+  find . -maxdepth 1 -type d -name '{pattern}'{lately} |
+    awk '{{ print substr($0, length($0) - 25), substr($0, 3) }}' | sort -r |
+    awk 'NR <= {most} {{ print $2 }} END {{ print NR }}'
+)
+for one; do printf '%s\\n' "$one"; done
+for one; do one=$d/$one; for mark in {_MARKS}; do {SHOW_MARK}; done; done
+for name in {names}; do for one; do one=$d/$one; {each}; done; done | {read_files("head")}
+exit 0
+"""
+
+
+def parse_count(text: str) -> int:
+    """How many archived tokens there are in all, of those that `archive_script` was asked for."""
+    found = re.search(r"^(\d{1,9})$", text.partition("\n==> ")[0], re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def parse_list(text: str) -> tuple[RunDirectory, ...]:
@@ -184,9 +225,9 @@ def parse_list(text: str) -> tuple[RunDirectory, ...]:
     live = [read_token(line) for line in lines[1:]]
     found = {}
     for token in filter(None, live):
-        files = contents.get(str(token))
-        if files:
-            made = {mark for name, mark in marks if name == str(token)}
+        files = contents.get(str(token), {})
+        made = {mark for name, mark in marks if name == str(token)}
+        if files or made:
             found[str(token)] = _directory(token, files, made)
     return tuple(found[key] for key in sorted(found))
 
@@ -289,10 +330,26 @@ def read_exit(text: str) -> Exit | None:
 
 def _mapping(text: str) -> Mapping[str, Any]:
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_int=_bounded_int, parse_float=_bounded_float, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def _bounded_int(word: str) -> int:
+    """A number that every later sum can hold; ValueError for one that no program of ours has written."""
+    if len(word) > DIGITS:
+        raise ValueError(f"a number of {len(word)} digits")
+    return int(word)
+
+
+def _bounded_float(word: str) -> float:
+    found = float(word)
+    return found if abs(found) < 10.0**DIGITS else _no_number(word)
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word[:20]} is out of bounds")
 
 
 def _number(data: Mapping[str, Any], key: str) -> int | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from nemodeploy.core import tempo
 from nemodeploy.core.observation import Health, RunDirectory
+from nemodeploy.core.witnesses import Trace, Word
+
+# Ends of a run after which Slurm may start the same job again, where it may requeue it.
+REQUEUED = ("preempted", "cancelled", "supervisor_ended")
 
 
 class State(enum.Enum):
@@ -60,9 +64,9 @@ class Seen:
     """One look at a deployment. `job_id` comes from the queue, the receipt or the accounting.
 
     `refused`: the submitter's own words prove that there never was a job.
-    `row` None with `answered`: the scheduler listed no such job. Then `fate` says what became of it (alive, ended,
-    forgotten, doubt), and `account` is the accounting's own word. `still`: its files have stopped changing, by the
-    file system's own clock; asked for only where that matters.
+    `row` None with `answered`: the scheduler listed no such job. `trace`: what its witnesses said, where they were
+    asked. `gone`: they prove the end. `still`: its files have stopped changing, by the file system's own clock; asked
+    for only where that matters.
     """
 
     directory: RunDirectory
@@ -70,19 +74,36 @@ class Seen:
     row: Row | None
     job_id: str = ""
     refused: bool = False
-    fate: str = ""
-    account: str = ""
+    trace: Trace = field(default_factory=Trace)
+    gone: bool = False
     still: bool = False
 
     @property
-    def unlisted_and_gone(self) -> bool:
-        """Whether an unlisted job is proven to be over: by accounting, or by Slurm's word and the job's own together.
+    def account(self) -> str:
+        """The accounting's own word; empty: it was not asked, or says nothing."""
+        return self.trace.state
 
-        Slurm's word that it knows no such job is not enough: a controller that lost its list says so of living jobs.
-        """
-        ended = self.directory.exit
-        own_word = ended is not None and ended.epoch.job_id == self.job_id
-        return self.fate == "ended" or (self.fate == "forgotten" and (own_word or self.still))
+    @property
+    def own_word(self) -> bool:
+        """Whether the job itself has said that this run is over, and Slurm will not start another one of it."""
+        ended, row = self.directory.exit, self.row
+        if (
+            ended is None
+            or ended.epoch.job_id != self.job_id
+            or (row is not None and ended.epoch.restart < row.restart)
+        ):
+            return False
+        comes_back = self.directory.plan.get("requeue") and not self.directory.revoked
+        return not (comes_back and row is None and ended.cause in REQUEUED)
+
+    @property
+    def seems_ended(self) -> bool:
+        """Whether the end has to be proven: the scheduler lists it in a final state, or does not list what it had."""
+        if not self.answered or self.directory.withheld:
+            return False
+        if self.row is None:
+            return bool(self.job_id) or self.directory.submitted
+        return self.row.kind == "ended"
 
     @property
     def may_be_silent(self) -> bool:
@@ -122,10 +143,9 @@ CAUSES = {
 def judge(seen: Seen) -> Verdict:
     """What is true of a deployment, as far as can be said."""
     if seen.directory.from_newer_version or (seen.row is not None and not seen.directory.plan):
-        gone = seen.unlisted_and_gone or (seen.row is not None and seen.row.kind == "ended")
         newer = "written by a newer version of nemodeploy"
         reason = newer if seen.directory.from_newer_version else "its run directory cannot be read"
-        return Verdict(state=State.UNKNOWN, reason=reason, gone=gone)
+        return Verdict(state=State.UNKNOWN, reason=reason, gone=seen.gone)
     if not seen.answered:
         return Verdict(state=State.UNKNOWN, reason="Slurm did not answer")
     if seen.row is None:
@@ -139,8 +159,10 @@ def judge(seen: Seen) -> Verdict:
             return Verdict(state=State.DEGRADED, reason=f"{seen.row.told_by} has it {seen.row.state}")
         case "ending":
             return Verdict(state=State.STOPPING, reason=f"{seen.row.told_by} is still cleaning up")
-        case "ended":
+        case "ended" if seen.gone:
             return Verdict(state=State.ENDED, reason=_why_ended(seen, seen.row), gone=True)
+        case "ended":
+            return Verdict(state=State.UNKNOWN, reason=f"{seen.row.told_by} lists it as {seen.row.state}{_doubt(seen)}")
         case _:
             own_words = seen.row.state in ("ELSEWHERE", "ORPHANED")  # of a host without a scheduler
             reason = seen.row.plain_reason if own_words else f"{seen.row.told_by} says {seen.row.state}"
@@ -152,9 +174,9 @@ def _judge_unlisted(seen: Seen) -> Verdict:
     if directory.withheld:
         return Verdict(state=State.ENDED, reason="never submitted", gone=True)
     if seen.job_id:
-        if seen.unlisted_and_gone:
+        if seen.gone:
             return Verdict(state=State.ENDED, reason=_why_ended(seen, None), gone=True)
-        return Verdict(state=State.UNKNOWN, reason=f"Slurm does not list job {seen.job_id}{_traces(seen)}")
+        return Verdict(state=State.UNKNOWN, reason=f"Slurm does not list job {seen.job_id}{_doubt(seen)}")
     if seen.refused:
         return Verdict(state=State.ENDED, reason="Slurm refused it", gone=True)
     if directory.submit_status is not None:
@@ -162,10 +184,19 @@ def _judge_unlisted(seen: Seen) -> Verdict:
     return Verdict(state=State.SUBMITTING, reason="no receipt yet" if directory.submitted else "not submitted")
 
 
-def _traces(seen: Seen) -> str:
-    if seen.account:
-        return f"; its accounting says {seen.account}"
-    return ", and its files still change" if seen.fate == "forgotten" else ""
+def _doubt(seen: Seen) -> str:
+    """What keeps an end from being believed."""
+    trace = seen.trace
+    if Word.ALIVE in (trace.queue, trace.account):
+        who = "its accounting says" if trace.account is Word.ALIVE else "asked for it alone, it says"
+        return f"; {who} {trace.state or 'that it lives'}"
+    if trace.queue is Word.MAYBE:
+        return f"; job {seen.job_id} has another name and another directory now"
+    if trace.account is Word.SILENT:
+        return "; its accounting does not answer"
+    if trace.account is Word.ENDED:
+        return f"; its accounting says {trace.state}"
+    return "; its files still change" if not trace.silence.is_long else "; nothing else confirms that"
 
 
 def _judge_running(seen: Seen, row: Row) -> Verdict:

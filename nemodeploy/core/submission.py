@@ -84,7 +84,8 @@ if mkdir submit/go 2>/dev/null; then
   # What a shell starts in the background is deaf to INT for good, with all its children; only bash can undo that.
   # A session of its own: an interrupt at a terminal on this host is not for sbatch.
   alone='(trap - INT; exec $(command -v setsid) nohup sh -c "$@") </dev/null >/dev/null 2>&1 &'
-  "$(command -v bash || echo sh)" -c "$alone" \\
+  shell=$(command -v bash) && shell="$shell --norc" || shell=sh
+  $shell -c "$alone" \\
     detached "$one_shot" one-shot {token}
   echo by us
 fi

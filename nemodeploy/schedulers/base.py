@@ -14,6 +14,7 @@ from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
+from nemodeploy.core.witnesses import Trace
 from nemodeploy.schedulers.survey import Survey
 
 
@@ -110,7 +111,8 @@ ENDS: Mapping[str, tuple[str, str]] = {
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueueRow:
     """One job as squeue shows it. Times in seconds; `start` is Slurm's own text, empty when it has no estimate;
-    `directory` is where it runs, empty when the scheduler does not say."""
+    `directory` is where it runs, empty when the scheduler does not say; `elsewhere`: that is proven to lie in another
+    root than the one that was asked about."""
 
     job_id: str
     restart: int
@@ -122,6 +124,7 @@ class QueueRow:
     name: str
     nodes: str
     directory: str = ""
+    elsewhere: bool = False
     told_by: str = "Slurm"
 
     @property
@@ -142,24 +145,6 @@ class QueueRow:
         text = meaning if self.reason == "None" else f"{self.reason}: {meaning}" if meaning else self.reason
         when = re.fullmatch(r"\d{4}-(\d\d-\d\d)T(\d\d:\d\d):\d\d", self.start)
         return f"{text} · expected start {when[1]} {when[2]}" if when and self.kind == "waiting" else text
-
-
-class Fate(enum.Enum):
-    """What became of a job that the queue does not list."""
-
-    ALIVE = "alive"  # the scheduler or its accounting still holds it
-    ENDED = "ended"  # accounting says that it ended
-    FORGOTTEN = "forgotten"  # the scheduler holds nothing for its id, and nobody contradicts
-    DOUBT = "doubt"  # a question failed, or its id is not known
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trace:
-    """What is left of an unlisted job; `job_id` is empty while nobody knows one, `state` is the accounting's word."""
-
-    fate: Fate
-    job_id: str = ""
-    state: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,16 +231,16 @@ class Scheduler(Protocol):
         """What the site has against any job of a partition (empty: the default one); with a plan, against this one."""
 
     def queue_script(self, root: str) -> str:
-        """Every job of ours. A status other than 0 is no answer."""
+        """Every job of ours, by its name or its working directory. A status other than 0 is no answer."""
 
     def parse_queue(self, text: str) -> tuple[QueueRow, ...]:
         """The rows of `queue_script`."""
 
     def trace_script(self, token: str, job_id: str, directory: str) -> str:
-        """Ask everybody who may know what became of an unlisted job; its id may be unknown (empty)."""
+        """Ask queue and accounting for one job; its id may be unknown (empty)."""
 
     def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
-        """What they say together; silence or an error proves nothing."""
+        """What each of them says; an error says nothing."""
 
     def parse_job_id(self, text: str) -> str:
         """The job id in what submit.sh printed; empty: none."""
@@ -276,8 +261,9 @@ class Scheduler(Protocol):
     def errand_state_script(self, name: str) -> str:
         """Shell text that prints the state of the job of this name; nothing: there is none."""
 
-    def cancel_script(self, token: str, root: str, *, gently: bool) -> str:
-        """End every job of a token, which no other job can have, so an id that was given away is never hit.
+    def cancel_script(self, token: str, root: str, *, gently: bool, renamed: str = "") -> str:
+        """End every job of a token, which no other job can have, so an id that was given away is never hit. `renamed`:
+        the id of a job that has another name by now, and is ended where it still runs in the token's directory.
 
         Gently: TERM to the supervisor alone, which ends everything in order. Otherwise: the whole job, now.
         """

@@ -18,7 +18,8 @@ from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import SlurmOptions, Spec
-from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace, kept
+from nemodeploy.core.witnesses import Trace, Word
+from nemodeploy.schedulers.base import Findings, QueueRow, kept
 from nemodeploy.schedulers.survey import Survey
 
 # Shell functions: `same PID START BOOT`, whether that very process is alive (its name in stat may hold spaces), and
@@ -153,8 +154,8 @@ echo "$fate $pid"
     def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
         """Its clear no, or yes; without the file there is neither."""
         said, _, pid = text.strip().partition(" ")
-        fate = {"alive": Fate.ALIVE, "gone": Fate.FORGOTTEN}.get(said, Fate.DOUBT)
-        return Trace(fate=fate, job_id=pid or job_id)
+        word = {"alive": Word.ALIVE, "gone": Word.ABSENT}.get(said, Word.SILENT)
+        return Trace(job_id=pid or job_id, queue=word, account=Word.MISSING)
 
     def parse_job_id(self, text: str) -> str:
         """The last line that is a number."""
@@ -180,7 +181,7 @@ echo "$fate $pid"
         """There are no jobs but deployments."""
         return ":"
 
-    def cancel_script(self, token: str, root: str, *, gently: bool) -> str:
+    def cancel_script(self, token: str, root: str, *, gently: bool, renamed: str = "") -> str:
         """By the file that the submission wrote. A step leads a session of its own, and the supervisor outlives it.
 
         What it has left behind is killed only where it is gone itself: it ends a step in better order.

@@ -15,26 +15,15 @@ from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
+from nemodeploy.core.witnesses import Trace
 from nemodeploy.schedulers import slurm_preflight, slurm_survey
-from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Fate, Findings, Life, QueueRow, Trace, kept
+from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Findings, Life, QueueRow, kept
+from nemodeploy.schedulers.slurm_questions import parse_queue, parse_trace, queue_script, trace_script
 from nemodeploy.schedulers.slurm_words import CAUSES, advice_on, is_unreachable, was_refused
 from nemodeploy.schedulers.survey import Survey
 
-__all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Fate", "Life", "QueueRow", "Slurm", "is_unreachable", "was_refused"]
+__all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Life", "QueueRow", "Slurm", "is_unreachable", "was_refused"]
 
-# Columns of `squeue -O` have a fixed width, so a value with any character in it stays in its own.
-_COLUMNS = (
-    ("JobID", 24),
-    ("RestartCnt", 8),
-    ("State", 24),
-    ("Reason", 80),
-    ("TimeUsed", 24),
-    ("TimeLeft", 24),
-    ("StartTime", 24),
-    ("Name", 96),
-    ("NodeList", 400),
-    ("WorkDir", 600),
-)
 # What nemodeploy decides itself: short options, and long ones that sbatch also takes abbreviated.
 _SHORT = "JadoeWtDNnMiHVhG"
 _SWITCHES = "sOkKQvIbX"  # short options without a value, behind which others may stand
@@ -45,7 +34,6 @@ _LONG = (
     *("begin", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "ntasks-per-gpu", "partition", "account"),
 )
 _GPU_REQUEST = re.compile(r"(--gpus|--gpus-per-node|--gres|--tres-per-node|--constraint|-G|-C)(=.+|[A-Za-z0-9].*)?")
-_ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 
 
 # SLURM_CONF and SLURM_JWT stay: they say which controller, and who we are.
@@ -125,7 +113,7 @@ class Slurm:
 
     def queue_script(self, root: str) -> str:
         """Every job of ours, one question to the controller. Ends with squeue's own status."""
-        return queue_script()
+        return queue_script(root)
 
     def parse_queue(self, text: str) -> tuple[QueueRow, ...]:
         """The rows of `queue_script`."""
@@ -136,7 +124,7 @@ class Slurm:
         return trace_script(token, job_id, directory)
 
     def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
-        """Ended or forgotten only when nobody who was asked contradicts."""
+        """Queue and accounting, each by itself."""
         return parse_trace(token, job_id, text)
 
     def parse_job_id(self, text: str) -> str:
@@ -168,9 +156,9 @@ class Slurm:
         """squeue by name; a question that failed counts as an answer, since nothing may be taken for gone by it."""
         return f"squeue --me --noheader --name={shlex.quote(name)} -o %T 2>/dev/null || echo unknown; exit 0"
 
-    def cancel_script(self, token: str, root: str, *, gently: bool) -> str:
+    def cancel_script(self, token: str, root: str, *, gently: bool, renamed: str = "") -> str:
         """scancel by name, so that an id which wrapped around is never hit."""
-        return cancel_script(token, gently=gently)
+        return cancel_script(token, gently=gently, renamed=renamed)
 
 
 def _is_ours(word: str) -> bool:
@@ -198,104 +186,6 @@ def gpu_words(request: str, count: int, nodes: int) -> str:
     return request
 
 
-def queue_script() -> str:
-    """POSIX shell: every job of ours, one question to the controller. Ends with squeue's own status."""
-    columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS)
-    return (
-        f"rows=$(squeue --me --noheader --states=all -O '{columns}' 2>&1); status=$?\n"
-        'if [ "$status" -ne 0 ]; then printf "%s\\n" "$rows"; exit "$status"; fi\n'
-        'printf "%s\\n" "$rows" | while IFS= read -r row; do\n'
-        '  case $row in *" nd-"*) printf "%s\\n" "$row" ;; esac\n'
-        "done\n"
-    )
-
-
-def parse_queue(text: str) -> tuple[QueueRow, ...]:
-    """The rows of `queue_script`; a line that is not a row (a site's banner) is passed over."""
-    return tuple(row for row in map(_row, text.splitlines()) if row)
-
-
-def _row(line: str) -> QueueRow | None:
-    cells, at = [], 0
-    for _, width in _COLUMNS:
-        cells.append(line[at : at + width].strip())
-        at += width
-    job_id, restart, state, reason, used, left, start, name, nodes, directory = cells
-    if not job_id.isdigit() or not state:
-        return None
-    return QueueRow(
-        job_id=job_id,
-        restart=int(restart) if restart.isdigit() else 0,
-        state=state.rstrip("*~#!%$@^+-"),
-        reason=reason,
-        elapsed_s=parse_elapsed(used),
-        left_s=parse_elapsed(left),
-        start="" if start in ("N/A", "Unknown") else start,
-        name=name,
-        nodes="" if nodes.startswith("(") else nodes,
-        directory=directory,
-    )
-
-
-def parse_elapsed(text: str) -> int | None:
-    """Slurm's `[D-][HH:]MM:SS` in seconds, None for anything else (`INVALID`, `UNLIMITED`)."""
-    match = _ELAPSED.fullmatch(text)
-    if not match:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return days * 86400 + hours * 3600 + minutes * 60 + seconds
-
-
-# Accounting that does not exist cannot contradict; one that does not answer could.
-_NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting", "not found")
-
-
-def trace_script(token: str, job_id: str, directory: str) -> str:
-    """POSIX shell. squeue says a purged id is invalid, so it is asked for one id at a time; sacct looks back from an
-    hour before the run directory was made, by the cluster's own clock (without --starttime: since midnight). Where
-    there is no accounting, there may be a list of completed jobs, which knows no such filters."""
-    queue = ""
-    if job_id:
-        queue = f"squeue --noheader --states=all --jobs={int(job_id)} -o '%i %T %j' 2>&1; echo \"squeue $?\"\n"
-    return f"""\
-{queue}made=$(stat -c %Y {directory}/manifest.json 2>/dev/null) &&
-  since=$(date -d "@$((made - 3600))" +%Y-%m-%dT%H:%M:%S 2>/dev/null) || since=now-7days
-said=$(sacct --noheader --allocations --parsable2 --name={token} --starttime="$since" \\
-  --format=JobIDRaw,State,JobName 2>&1)
-status=$?
-printf '%s\n' "$said"
-case $said in *"{_NO_ACCOUNTING[0]}"* | *"{_NO_ACCOUNTING[1]}"*)
-  sacct --completion --noheader --parsable2 --format=JobID,State,JobName 2>/dev/null | grep -F '|{token}' ;;
-esac
-echo "sacct $status"
-"""
-
-
-def parse_trace(token: str, job_id: str, text: str) -> Trace:
-    """What `trace_script` found out. Every line is one witness's; whatever is no row of ours is noise."""
-    queue, _, accounts = f"\n{text}".partition("\nsqueue ") if job_id else ("", "", f"0\n{text}")
-    queue_status, _, accounts = accounts.partition("\n")
-    listed = [line.split() for line in queue.splitlines() if re.fullmatch(r"\d+ [A-Z_]+ .+", line.strip())]
-    rows = [line.split("|") for line in accounts.splitlines() if re.fullmatch(rf"\d+\|[^|]+\|{token}", line.strip())]
-    said = re.search(r"^sacct (\d+)$", accounts, re.MULTILINE)
-    row = next((row for row in reversed(rows) if not job_id or row[0] == job_id), None)
-    state = row[1].split()[0].rstrip("+") if row else ""
-    known = job_id or (row[0] if row else "")
-    ours = [cells for cells in listed if cells[2:] == [token]]
-    absent = bool(job_id) and (
-        (queue_status == "1" and "Invalid job id specified" in queue)
-        or (queue_status == "0" and bool(listed) and not ours)  # the number belongs to another job by now
-    )
-    if ours or (row and LIFE.get(state, Life.UNKNOWN) is not Life.ENDED):
-        return Trace(fate=Fate.ALIVE, job_id=known, state=state)
-    if row and (absent or not job_id):
-        return Trace(fate=Fate.ENDED, job_id=known, state=state)
-    answered = said is not None and (said[1] == "0" or any(word in accounts for word in _NO_ACCOUNTING))
-    if absent and answered:
-        return Trace(fate=Fate.FORGOTTEN, job_id=known)
-    return Trace(fate=Fate.DOUBT, job_id=known)
-
-
 def parse_job_id(text: str) -> str:
     """The job id in what `sbatch --parsable` printed, banners and `;cluster` around it or not; empty: none."""
     for line in reversed(text.splitlines()):
@@ -305,10 +195,16 @@ def parse_job_id(text: str) -> str:
     return ""
 
 
-def cancel_script(token: str, *, gently: bool) -> str:
-    """Every job of ours with this name, which is a token and so belongs to one submission only.
+def cancel_script(token: str, *, gently: bool, renamed: str = "") -> str:
+    """Every job of ours with this name, which is a token and so belongs to one submission only; and a renamed one by
+    its id, where that job still runs in the token's directory.
 
     Gently, TERM goes to the supervisor alone, which ends everything in order. Slurm 20.11's scancel has no --me.
     """
     how = "--batch --signal=TERM " if gently else ""
-    return f"scancel --user=$(id -u) --quiet {how}--name={token} 2>&1\n"
+    by_id = f"""\
+case $(squeue --noheader --jobs={renamed} -o %Z 2>/dev/null) in
+  */{token}) scancel --user=$(id -u) --quiet {how}{renamed} 2>&1 || exit ;;
+esac
+"""
+    return f"{by_id if renamed.isdigit() else ''}scancel --user=$(id -u) --quiet {how}--name={token} 2>&1\n"

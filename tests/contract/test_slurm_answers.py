@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nemodeploy.core.rendering import quote_for_shell
+from nemodeploy.core.witnesses import Word
 from nemodeploy.sandbox.cluster import Sandbox
-from nemodeploy.schedulers import slurm
+from nemodeploy.schedulers import slurm, slurm_questions
 
 pytestmark = pytest.mark.sandbox
 TOKEN = "nd-contract-01m7ykpr9z67k4g5wp74nrf1nm"
@@ -30,9 +31,9 @@ def submit(sandbox: Sandbox, *options: str, wrap: str = "sleep 30") -> str:
 
 
 def row(sandbox: Sandbox, job_id: str) -> slurm.QueueRow:
-    done = ask(sandbox, slurm.queue_script())
+    done = ask(sandbox, slurm_questions.queue_script("/nowhere"))
     assert done.returncode == 0
-    return next(row for row in slurm.parse_queue(done.stdout) if row.job_id == job_id)
+    return next(row for row in slurm_questions.parse_queue(done.stdout) if row.job_id == job_id)
 
 
 def await_state(sandbox: Sandbox, job_id: str, *states: str) -> slurm.QueueRow:
@@ -78,18 +79,19 @@ def test_other_jobs_are_not_listed(sandbox: Sandbox) -> None:
     other = sandbox.exec(
         "sbatch", "--parsable", "--job-name=theirs", "--output=/dev/null", "--wrap=true"
     ).stdout.strip()
-    assert other not in ask(sandbox, slurm.queue_script()).stdout
+    assert other not in ask(sandbox, slurm_questions.queue_script("/nowhere")).stdout
 
 
-def trace(sandbox: Sandbox, job_id: str, token: str = TOKEN) -> slurm.Fate:
-    return slurm.parse_trace(token, job_id, ask(sandbox, slurm.trace_script(token, job_id, "/nowhere")).stdout).fate
+def trace(sandbox: Sandbox, job_id: str, token: str = TOKEN) -> Word:
+    script = slurm_questions.trace_script(token, job_id, "/nowhere")
+    return slurm_questions.parse_trace(token, job_id, ask(sandbox, script).stdout).queue
 
 
 def test_an_id_that_slurm_never_had_is_forgotten(sandbox: Sandbox) -> None:
-    assert trace(sandbox, "1") is slurm.Fate.FORGOTTEN
+    assert trace(sandbox, "1") is Word.ABSENT
     job_id = submit(sandbox, "--hold")
-    assert trace(sandbox, job_id) is slurm.Fate.ALIVE
-    assert trace(sandbox, job_id, TOKEN[:-1] + "x") is slurm.Fate.FORGOTTEN, "the number is another job's"
+    assert trace(sandbox, job_id) is Word.ALIVE
+    assert trace(sandbox, job_id, TOKEN[:-1] + "x") is Word.MAYBE, "a job of another name and place has it"
     ask(sandbox, slurm.cancel_script(TOKEN, gently=False))
 
 
@@ -105,8 +107,8 @@ def test_another_jobs_number_is_never_cancelled(sandbox: Sandbox) -> None:
 def test_a_login_that_filters_squeue_hides_nothing(sandbox: Sandbox) -> None:
     job_id = submit(sandbox, "--hold")
     spoilt = "export SQUEUE_PARTITION=short SQUEUE_STATES=RUNNING SLURM_TIME_FORMAT=relative SLURM_CLUSTERS=else\n"
-    done = ask(sandbox, spoilt + slurm.PRELUDE + slurm.queue_script())
-    assert job_id in [row.job_id for row in slurm.parse_queue(done.stdout)]
+    done = ask(sandbox, spoilt + slurm.PRELUDE + slurm_questions.queue_script("/nowhere"))
+    assert job_id in [row.job_id for row in slurm_questions.parse_queue(done.stdout)]
     ask(sandbox, slurm.cancel_script(TOKEN, gently=False))
 
 

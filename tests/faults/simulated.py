@@ -18,8 +18,9 @@ from nemodeploy.core.remains import Remains
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster
 from nemodeploy.core.submission import Receipt
+from nemodeploy.core.witnesses import Silence, Trace, Word
 from nemodeploy.errors import ClusterUnreachable
-from nemodeploy.schedulers.base import Fate, Findings, QueueRow, Trace
+from nemodeploy.schedulers.base import Findings, QueueRow
 from nemodeploy.schedulers.slurm import Slurm
 from nemodeploy.values import Endpoint, Epoch, Token
 
@@ -180,10 +181,10 @@ class SimulatedSite(Site):
 
     # -- questions -----------------------------------------------------------------------------------------------
 
-    def look(self, *, controller: bool = True) -> Look:
-        return self.happen("look", lambda: self._look(controller))  # type: ignore[no-any-return]
+    def look(self, *, controller: bool = True, name: str = "") -> Look:
+        return self.happen("look", lambda: self._look(controller, name))  # type: ignore[no-any-return]
 
-    def _look(self, controller: bool) -> Look:
+    def _look(self, controller: bool, name: str) -> Look:
         rows: dict[str, tuple[QueueRow, ...]] = {}
         answered = self.world.controller if controller else None
         for job in self.world.jobs if answered and not self.world.blind else ():
@@ -195,9 +196,13 @@ class SimulatedSite(Site):
             if directory and directory.where == "deployments":
                 live.append(self._read(Token(token), directory))
         known = {str(one.token) for one in live}
-        strays = [name for name, found in rows.items() if name not in known and any(r.kind != "ended" for r in found)]
-        live += [RunDirectory(token=Token(name), submitted=True) for name in strays]
-        return Look(answered=answered, rows=rows, directories=tuple(live))
+        strays = [
+            token for token, found in rows.items() if token not in known and any(r.kind != "ended" for r in found)
+        ]
+        live += [RunDirectory(token=Token(stray), submitted=True) for stray in strays]
+        return Look(
+            answered=answered, rows=rows, directories=tuple(one for one in live if name in ("", one.token.name))
+        )
 
     def _row(self, job: Job) -> QueueRow:
         elapsed = int(self.world.time - job.since) if job.state == "RUNNING" else 0
@@ -243,26 +248,34 @@ class SimulatedSite(Site):
         return replace(found, exit=job.exit)
 
     def trace(
-        self, lost: Mapping[Token, str], quiet: Sequence[Token] = ()
-    ) -> Mapping[Token, tuple[Trace | None, bool]]:
-        def ask() -> dict[Token, tuple[Trace | None, bool]]:
-            found: dict[Token, tuple[Trace | None, bool]] = dict.fromkeys(quiet, (None, False))
-            for token, job_id in lost.items():
-                jobs = self.world.of(token)
-                job = jobs[-1] if jobs else None
-                trace = Trace(fate=Fate.DOUBT, job_id=job_id)
-                if job_id and self.world.controller and job and not job.forgotten:
-                    trace = Trace(fate=Fate.ALIVE, job_id=job_id)
-                elif self.world.accounting and job and (not job_id or self.world.controller):
-                    fate = Fate.ALIVE if job.alive else Fate.ENDED
-                    trace = Trace(fate=fate, job_id=job.job_id, state=job.state)
-                elif job_id and self.world.controller and not self.world.accounting and self.world.no_database:
-                    trace = Trace(fate=Fate.FORGOTTEN, job_id=job_id)
-                found[token] = (trace, job is None or not job.alive)
+        self, jobs: Mapping[Token, str], quiet: Sequence[Token] = (), *, after_s: float = 0.0
+    ) -> Mapping[Token, Trace]:
+        def ask() -> dict[Token, Trace]:
+            found = {token: Trace() for token in quiet}
+            for token, job_id in jobs.items():
+                mine = self.world.of(token)
+                found[token] = self._trace(mine[-1] if mine else None, job_id)
             return found
 
-        self.world.sleep(1.0)
+        self.world.sleep(after_s)
         return self.happen("trace", ask)  # type: ignore[no-any-return]
+
+    def _trace(self, job: Job | None, job_id: str) -> Trace:
+        queue, account = Word.SILENT, Word.MISSING if self.world.no_database else Word.SILENT
+        if job_id and self.world.controller:
+            listed = job is not None and not job.forgotten
+            queue = (Word.ALIVE if job and job.alive else Word.ENDED) if listed else Word.ABSENT
+        if self.world.accounting:
+            account = Word.ABSENT if job is None else Word.ALIVE if job.alive else Word.ENDED
+        state = job.state if job and account in (Word.ALIVE, Word.ENDED) else ""
+        silence = Silence(age_s=None if job is None or not job.alive else 0)
+        return Trace(
+            job_id=job_id or (job.job_id if job and state else ""),
+            queue=queue,
+            account=account,
+            state=state,
+            silence=silence,
+        )
 
     def preflight(self, plan: Plan, files: Mapping[str, str], *, unless_taken: bool) -> Findings | None:
         def ask() -> Findings | None:
@@ -357,7 +370,7 @@ class SimulatedSite(Site):
 
         self.happen("drop", deed)
 
-    def cancel(self, token: Token, *, gently: bool) -> Section:
+    def cancel(self, token: Token, *, gently: bool, renamed: str = "") -> Section:
         def deed() -> Section:
             self._mark(token)
             if not self.world.controller:

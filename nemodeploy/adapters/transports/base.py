@@ -13,6 +13,22 @@ from nemodeploy.errors import ClusterUnreachable, ForwardingRefused
 from nemodeploy.values import Command, Completed
 
 OUTPUT_CAP = 16 * 2**20
+# What a login may export that changes how a shell, grep or cd reads our text.
+_SPOILING = (
+    "BASH_ENV",
+    "ENV",
+    "SHELLOPTS",
+    "BASHOPTS",
+    "CDPATH",
+    "GLOBIGNORE",
+    "IFS",
+    "POSIXLY_CORRECT",
+    "GREP_OPTIONS",
+)
+_CLEAN = ("/usr/bin/env", *(word for name in _SPOILING for word in ("-u", name)), "LC_ALL=C")
+# Where sh is bash it takes functions from the environment, of any name. As sh it is in POSIX mode, in which no function
+# stands before `unset` and `exec`.
+_NO_FUNCTIONS = 'unset -f compgen; for f in $(compgen -A function 2>/dev/null); do unset -f "$f"; done'
 NO_BASH = (126, 127)  # how a shell ends that finds no bash
 FULL_WITHIN_S = 5.0  # how long a server that allows few sessions is asked again
 
@@ -31,6 +47,13 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End the connection; idempotent."""
+
+
+def shell(text: str = "exec /bin/sh -s") -> tuple[str, ...]:
+    """Words that run a POSIX shell text, by default the one on standard input, without the login's functions, options,
+    IFS and start-up files. As a line they mean the same to every login shell, csh and fish included: plain words and
+    one in single quotes."""
+    return (*_CLEAN, "/bin/sh", "-c", f"{_NO_FUNCTIONS}; {text}")
 
 
 def late(name: str, command: Command) -> ClusterUnreachable:
@@ -64,7 +87,8 @@ def relay(host: str, port: int) -> tuple[bytes, str]:
     mark = f"relay-{secrets.token_hex(8)}"
     there = f"exec 3<>/dev/tcp/{host}/{port} || exit 7; exec 2>/dev/null; echo; echo {mark}"
     opens = f"{there}; {{ cat <&3; kill $$; }} & exec cat >&3"
-    return f"\n{mark}\n".encode(), f"exec bash -c {shlex.quote(opens)}"
+    bash = shell(f"exec bash --norc -c {shlex.quote(opens)}")
+    return f"\n{mark}\n".encode(), shlex.join(bash)
 
 
 def is_marked(stream: socket.socket, mark: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 
-from nemodeploy.adapters.transports.base import OUTPUT_CAP
+from nemodeploy.adapters.transports.base import OUTPUT_CAP, shell
 from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.values import Command, Completed
 
@@ -17,10 +17,10 @@ class LocalTransport:
         """Nothing to open."""
 
     def run(self, command: Command) -> Completed:
-        """Run the text with `sh -s`."""
+        """Run the text in a shell of its own."""
         try:
             done = subprocess.run(
-                ("sh", "-s"),
+                shell(),
                 input=command.script.encode(),
                 capture_output=True,
                 timeout=command.deadline_s,
@@ -28,7 +28,8 @@ class LocalTransport:
             )
         except subprocess.TimeoutExpired as error:
             raise ClusterUnreachable(f"no answer within {command.deadline_s:.0f} s") from error
-        return Completed(status=done.returncode, stdout=_text(done.stdout), stderr=_text(done.stderr))
+        cut = len(done.stdout) >= OUTPUT_CAP
+        return Completed(status=done.returncode, stdout=_text(done.stdout), stderr=_text(done.stderr), is_cut=cut)
 
     def tunnel(self, host: str, port: int) -> socket.socket:
         """A plain connection."""

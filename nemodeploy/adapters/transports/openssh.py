@@ -29,6 +29,7 @@ from nemodeploy.adapters.transports.base import (
     late,
     no_way,
     relay,
+    shell,
 )
 from nemodeploy.adapters.transports.openssh_master import ALWAYS, CONNECT_WITHIN_S, Masters, start
 from nemodeploy.core.spec import Cluster
@@ -61,14 +62,15 @@ class OpenSshTransport:
         """Feed the text to `sh` on its standard input and collect both streams; the last line of the second one is the
         status, without which the answer is not complete."""
         nonce = secrets.token_hex(8)
-        told = f"env LC_ALL=C sh -s; printf '\\n%s:%d\\n' {nonce} $? >&2"
+        told = shlex.join(shell(f'/bin/sh -s; printf "\\n%s:%d\\n" {nonce} $? >&2'))
         deadline = time.monotonic() + FULL_WITHIN_S
         while True:
-            words = [*self._client(), "--", self._hosts[0], f"exec sh -c {shlex.quote(told)}"]
+            words = [*self._client(), "--", self._hosts[0], told]
             stdout, stderr = self._fed(words, command)
             said, _, status = stderr.rpartition(f"\n{nonce}:".encode())
             if status.strip().isdigit():
-                return Completed(status=int(status), stdout=_text(stdout), stderr=_text(said))
+                cut = len(stdout) >= OUTPUT_CAP
+                return Completed(status=int(status), stdout=_text(stdout), stderr=_text(said), is_cut=cut)
             if not stderr.lstrip().startswith(FULL) or time.monotonic() > deadline:
                 self.close()
                 raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")

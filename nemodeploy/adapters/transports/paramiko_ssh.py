@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import select
+import shlex
 import socket
 import threading
 import time
@@ -26,6 +27,7 @@ from nemodeploy.adapters.transports.base import (
     late,
     no_way,
     relay,
+    shell,
 )
 from nemodeploy.adapters.transports.paramiko_login import CONNECT_WITHIN_S, Chain
 from nemodeploy.core.spec import Cluster
@@ -37,7 +39,7 @@ KEEPALIVE_S = 15.0
 DEAD_AFTER_S = 45.0
 WATCH_EVERY_S = 1.0
 ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, 5.1
-SHELL = "exec env LC_ALL=C sh -s"  # understood by every login shell, csh included
+SHELL = shlex.join(shell())
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
@@ -76,7 +78,8 @@ class ParamikoTransport:
             if not channel.status_event.wait(max(0.0, deadline - time.monotonic())) or channel.exit_status < 0:
                 self.close()
                 raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")
-            return Completed(status=channel.exit_status, stdout=_text(streams[0]), stderr=_text(streams[1]))
+            cut = _size(streams[0]) >= OUTPUT_CAP
+            return Completed(status=channel.exit_status, stdout=_text(streams[0]), stderr=_text(streams[1]), is_cut=cut)
         finally:
             _close(channel)
 
@@ -231,8 +234,12 @@ def _close(channel: paramiko.Channel) -> None:
 
 
 def _keep(parts: list[bytes], chunk: bytes) -> None:
-    if sum(map(len, parts)) < OUTPUT_CAP:
+    if _size(parts) < OUTPUT_CAP:
         parts.append(chunk)
+
+
+def _size(parts: list[bytes]) -> int:
+    return sum(map(len, parts))
 
 
 def _text(parts: list[bytes]) -> str:

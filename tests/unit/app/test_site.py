@@ -33,10 +33,10 @@ from nemodeploy.errors import (
     StartupTimeout,
     SubmissionRefused,
 )
-from nemodeploy.schedulers import slurm
+from nemodeploy.schedulers import slurm_questions
 from nemodeploy.values import Command, Completed, Secret, Token
 
-WIDTHS = dict(slurm._COLUMNS)
+WIDTHS = dict(slurm_questions._COLUMNS)
 FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
 NO_ACCOUNTING = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
 CANCELLED = 'for word; do case $word in --name=*) echo "77|CANCELLED by 1000|${word#--name=}" ;; esac; done'
@@ -109,7 +109,8 @@ class Login:
         (self.path / ("row" if self.submissions() else "later")).write_text(
             "".join(cells.get(name, "").ljust(width) for name, width in WIDTHS.items()) + "\n"
         )
-        self.slurm(squeue=f'case "$*" in *--jobs*) echo "{job_id} {state}" ;; *) cat {self.path}/row ;; esac')
+        one = f"job|{job_id}|{state}|$(id -u)|{cells['WorkDir']}|{token}"
+        self.slurm(squeue=f'case "$*" in *--jobs*) echo "{one}" ;; *) cat {self.path}/row ;; esac')
 
     def site(self) -> Site:
         return Site(self.wanted.cluster, LocalTransport(), self.nonce)
@@ -421,10 +422,13 @@ def test_finishing_anothers_submission_does_not_make_it_ours(login: Login) -> No
 
 def test_a_stray_of_another_root_is_not_ours(login: Login) -> None:
     ours, token = accepted(login), login.token("demo")
-    login.row("78", "RUNNING", token, directory="/somewhere/else/deployments/demo/" + str(token))
+    elsewhere = login.path / "elsewhere/deployments/demo" / str(token)
+    elsewhere.mkdir(parents=True)
+    login.row("78", "RUNNING", token, directory=str(elsewhere))
     assert [found.token for found in login.site().look().directories] == [ours]
-    login.row("78", "RUNNING", token, directory=f"{login.shared}/deployments/demo/{token}")
-    assert [found.token for found in login.site().look().directories] == [ours, token]
+    for place in (f"{login.shared}/deployments/demo/{token}", f"/not/there/deployments/demo/{token}", "/elsewhere"):
+        login.row("78", "RUNNING", token, directory=place)
+        assert [found.token for found in login.site().look().directories] == [ours, token], place
 
 
 def test_a_name_whose_run_directory_is_gone_is_not_free_while_its_job_lives(login: Login) -> None:
@@ -535,7 +539,8 @@ def archived(login: Login) -> Token:
 def test_what_has_ended_is_still_told_with_its_cost_and_its_cause(login: Login) -> None:
     token = archived(login)
     assert status.status(login.site()) == ()
-    (found,) = status.ended(login.site(), within_s=3600)
+    (found,), left_out = status.ended(login.site(), within_s=3600)
+    assert left_out == 0
     assert (found.token, found.verdict.state, found.verdict.reason) == (token, State.ENDED, "the server program ended")
     told = status.detail(login.site(), found)
     assert told.gpu_hours == told.gpu_hours_before_ready == round(16 * 90 / 3600, 3)
@@ -545,7 +550,8 @@ def test_what_has_ended_is_still_told_with_its_cost_and_its_cause(login: Login) 
     assert told.why.text == "the server program ended (rank 3), exit 1: the GPU ran out of memory"
     assert told.why.shown.line == "CUDA out of memory. Tried to allocate 2 GiB"
     os.utime(login.shared / "archive" / str(token), (1, 1))
-    assert status.ended(login.site(), within_s=3600) == ()
+    assert status.ended(login.site(), within_s=3600) == ((), 0)
+    assert [one.token for one in status.last_ended(login.site(), "demo")] == [token]
 
 
 def waited(login: Login, goal: str, timeout_s: float | None = 60.0) -> status.Deployment | None:

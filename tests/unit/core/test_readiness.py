@@ -7,6 +7,7 @@ import pytest
 
 from nemodeploy.core.observation import Exit, Health, RunDirectory
 from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict, judge, loaded_in, overdue, turn
+from nemodeploy.core.witnesses import Trace, Word
 from nemodeploy.schedulers.slurm import LIFE, Life, QueueRow
 from nemodeploy.values import Endpoint, Epoch, Token
 
@@ -51,15 +52,8 @@ class Case:
 
 def seen(row: QueueRow | None, answered: bool = True, **facts: Any) -> Seen:
     job_id = facts.pop("job_id", "7" if row else "")
-    return Seen(
-        directory=directory(
-            **{key: value for key, value in facts.items() if key not in ("fate", "account", "still", "refused")}
-        ),
-        answered=answered,
-        row=row,
-        job_id=job_id,
-        **{key: facts[key] for key in ("fate", "account", "still", "refused") if key in facts},
-    )
+    kept = {key: facts.pop(key) for key in ("trace", "gone", "still", "refused") if key in facts}
+    return Seen(directory=directory(**facts), answered=answered, row=row, job_id=job_id, **kept)
 
 
 OLD = Epoch("7", 0)
@@ -67,17 +61,8 @@ ENDED = Exit(epoch=EPOCH, cause="server_exited", rank=3, rank_status=1, status=1
 CASES = (
     Case("a failed question is not an answer", seen(None, answered=False, job_id="7"), State.UNKNOWN),
     Case("an absent row is not an end", seen(None, job_id="7"), State.UNKNOWN),
-    Case("forgotten and silent is", seen(None, job_id="7", fate="forgotten", still=True), State.ENDED, True),
-    Case(
-        "forgotten after its own last word is", seen(None, job_id="7", fate="forgotten", exit=ENDED), State.ENDED, True
-    ),
-    Case(
-        "forgotten by a controller that lost its list is not", seen(None, job_id="7", fate="forgotten"), State.UNKNOWN
-    ),
-    Case("another run's last word is none", seen(None, job_id="8", fate="forgotten", exit=ENDED), State.UNKNOWN),
-    Case("accounting's word is", seen(None, job_id="7", fate="ended", account="FAILED"), State.ENDED, True),
-    Case("accounting's other word is not", seen(None, job_id="7", fate="alive", account="RUNNING"), State.UNKNOWN),
-    Case("a doubt is not, however silent", seen(None, job_id="7", fate="doubt", still=True, exit=ENDED), State.UNKNOWN),
+    Case("an end that is proven is", seen(None, job_id="7", gone=True), State.ENDED, True),
+    Case("a row of an ended job alone is not", seen(row("COMPLETED")), State.UNKNOWN),
     Case("no receipt, no row", seen(None), State.SUBMITTING),
     Case("withheld before it was submitted", seen(None, withheld=True), State.ENDED, True),
     Case("refused by sbatch", seen(None, submit_status=1, refused=True), State.ENDED, True),
@@ -99,7 +84,7 @@ CASES = (
     Case("exit.json, but Slurm still has it", seen(row("RUNNING"), exit=ENDED), State.STOPPING),
     Case("completing is not gone", seen(row("COMPLETING"), exit=ENDED), State.STOPPING),
     Case("suspended", seen(row("SUSPENDED"), health=health(), endpoint=endpoint()), State.DEGRADED),
-    Case("failed", seen(row("FAILED"), exit=ENDED), State.ENDED, True),
+    Case("failed", seen(row("FAILED"), exit=ENDED, gone=True), State.ENDED, True),
     Case("a state nobody knows is alive", seen(row("FLYING")), State.UNKNOWN),
 )
 
@@ -131,7 +116,8 @@ def test_only_an_end_is_gone() -> None:
 
 def test_every_slurm_state_gets_a_verdict() -> None:
     for state, life in LIFE.items():
-        assert (judge(seen(row(state))).gone) == (life is Life.ENDED)
+        assert judge(seen(row(state), gone=True)).gone == (life is Life.ENDED)
+        assert not judge(seen(row(state))).gone
 
 
 def test_a_newer_versions_directory_is_unknown() -> None:
@@ -140,8 +126,40 @@ def test_a_newer_versions_directory_is_unknown() -> None:
 
 
 def test_the_reason_for_an_end_is_the_jobs_own_word() -> None:
-    assert judge(seen(row("FAILED"), exit=ENDED)).reason == "the server program ended"
-    assert judge(seen(row("TIMEOUT"))).reason == "Slurm says TIMEOUT"
+    assert judge(seen(row("FAILED"), exit=ENDED, gone=True)).reason == "the server program ended"
+    assert judge(seen(row("TIMEOUT"), gone=True)).reason == "Slurm says TIMEOUT"
+
+
+@pytest.mark.parametrize(
+    ("trace", "why"),
+    [
+        (Trace(queue=Word.ENDED, account=Word.ALIVE, state="RUNNING"), "its accounting says RUNNING"),
+        (Trace(queue=Word.ALIVE, account=Word.MISSING), "asked for it alone, it says that it lives"),
+        (Trace(queue=Word.ABSENT, account=Word.SILENT), "its accounting does not answer"),
+        (Trace(queue=Word.ABSENT, account=Word.MISSING), "its files still change"),
+        (Trace(queue=Word.MAYBE, account=Word.MISSING), "job 7 has another name and another directory now"),
+    ],
+)
+def test_what_keeps_an_end_from_being_believed_is_said(trace: Trace, why: str) -> None:
+    for one in (seen(row("COMPLETED"), trace=trace), seen(None, job_id="7", trace=trace)):
+        assert judge(one).state is State.UNKNOWN
+        assert judge(one).reason.endswith(why)
+
+
+def ends(plan: dict[str, Any], cause: str, queue: QueueRow | None, *, revoked: bool = False) -> bool:
+    directory = RunDirectory(
+        token=TOKEN, manifest={"plan": {**PLAN, **plan}}, exit=replace(ENDED, cause=cause), revoked=revoked
+    )
+    return Seen(directory=directory, answered=True, row=queue, job_id="7").own_word
+
+
+def test_a_jobs_last_word_counts_unless_slurm_may_start_it_again() -> None:
+    assert ends({}, "preempted", None)
+    assert not ends({"requeue": True}, "preempted", None)
+    assert not ends({"requeue": True}, "cancelled", None)
+    assert ends({"requeue": True}, "cancelled", None, revoked=True)
+    assert ends({"requeue": True}, "server_exited", None)
+    assert not ends({}, "server_exited", row("COMPLETED", restart=1)), "that was the run before"
 
 
 STARTING = Verdict(state=State.STARTING)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nemodeploy.core.sections import Section
+from nemodeploy.core.witnesses import Word
 from nemodeploy.schedulers.base import Life
 from nemodeploy.schedulers.none import PlainHost
 from tests.unit.core.test_decode import spec
@@ -67,7 +68,7 @@ def test_a_job_of_another_host_that_shares_the_directory_is_unknown(root: Path) 
         (row,) = HOST.parse_queue(ask(HOST.queue_script(str(root))).stdout)
         assert row.plain_reason == "started on another-host, so only that host can tell"
         assert row.life is Life.UNKNOWN
-        assert trace(root)[0] == "doubt"
+        assert trace(root)[0] == "silent"
         ask(HOST.cancel_script(TOKEN, str(root), gently=False))
         assert process.poll() is None, "a process of ours that has the same number"
         process.kill()
@@ -88,7 +89,7 @@ def test_what_a_dead_supervisor_has_left_behind_is_alive_and_can_be_ended(root: 
         ask(HOST.cancel_script(TOKEN, str(root), gently=True))
         assert rank.wait(5) == -9
     assert state(root) == "COMPLETED"
-    assert trace(root)[0] == "forgotten"
+    assert trace(root)[0] == "absent"
 
 
 def test_an_empty_root_has_no_jobs(tmp_path: Path) -> None:
@@ -103,16 +104,17 @@ def test_lines_that_are_no_rows_are_passed_over() -> None:
 def trace(root: Path) -> tuple[str, str]:
     done = ask(HOST.trace_script(TOKEN, "", str(root / "deployments/demo" / TOKEN)))
     found = HOST.parse_trace(TOKEN, "", done.stdout)
-    return found.fate.value, found.job_id
+    assert found.account is Word.MISSING
+    return found.queue.value, found.job_id
 
 
 def test_a_process_that_is_not_there_is_gone(root: Path) -> None:
-    assert trace(root) == ("doubt", "")
+    assert trace(root) == ("silent", "")
     with subprocess.Popen(["sleep", "30"]) as process:
         write(root, process.pid, start_of(process.pid))
         assert trace(root) == ("alive", str(process.pid))
         process.kill()
-    assert trace(root) == ("forgotten", str(process.pid))
+    assert trace(root) == ("absent", str(process.pid))
 
 
 def test_a_refusal_is_what_submit_sh_says_itself() -> None:

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemodeploy.schedulers import slurm
+from nemodeploy.core.witnesses import Word
+from nemodeploy.schedulers import slurm, slurm_questions
 from tests.unit.core.test_decode import spec
 
-WIDTHS = [width for _, width in slurm._COLUMNS]
+WIDTHS = [width for _, width in slurm_questions._COLUMNS]
 
 
 def line(*cells: str, directory: str = "/home/me/nemodeploy/deployments/a/nd-a-0") -> str:
@@ -18,32 +19,32 @@ RUNNING = line("48213", "0", "RUNNING", "None", "1:12:00", "2:48:00", "2026-11-2
 
 
 def test_a_row_is_read_by_its_columns() -> None:
-    row = slurm.parse_queue(RUNNING)[0]
+    row = slurm_questions.parse_queue(RUNNING)[0]
     assert (row.job_id, row.state, row.elapsed_s, row.left_s) == ("48213", "RUNNING", 4320, 10080)
     assert (row.nodes, row.directory) == ("h100-[1-2]", "/home/me/nemodeploy/deployments/a/nd-a-0")
 
 
 def test_banners_are_no_rows() -> None:
-    assert slurm.parse_queue("Welcome to dgx!\n\n***\n" + RUNNING)[0].job_id == "48213"
-    assert slurm.parse_queue("slurm_load_jobs error: Unable to contact slurm controller") == ()
+    assert slurm_questions.parse_queue("Welcome to dgx!\n\n***\n" + RUNNING)[0].job_id == "48213"
+    assert slurm_questions.parse_queue("slurm_load_jobs error: Unable to contact slurm controller") == ()
 
 
 @pytest.mark.parametrize("suffix", ["", "*", "~", "#", "$", "@", "^", "+", "-"])
 def test_flags_behind_a_state_are_taken_off(suffix: str) -> None:
     text = line("7", "1", f"PENDING{suffix}", "Priority", "0:00", "4:00:00", "N/A", "nd-a-0", "(Priority)")
-    row = slurm.parse_queue(text)[0]
+    row = slurm_questions.parse_queue(text)[0]
     assert (row.state, row.restart, row.start, row.nodes) == ("PENDING", 1, "", "")
 
 
 def test_reasons_with_spaces_stay_whole() -> None:
     text = line("7", "0", "PENDING", "launch failed requeued held", "0:00", "1:00", "N/A", "nd-a-0", "")
-    row = slurm.parse_queue(text)[0]
+    row = slurm_questions.parse_queue(text)[0]
     assert row.reason == "launch failed requeued held"
     assert row.reason in slurm.NEVER_HEALS
 
 
 def test_an_unknown_state_is_unknown() -> None:
-    assert slurm.parse_queue(RUNNING.replace("RUNNING", "FLYING "))[0].life is slurm.Life.UNKNOWN
+    assert slurm_questions.parse_queue(RUNNING.replace("RUNNING", "FLYING "))[0].life is slurm.Life.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_an_unknown_state_is_unknown() -> None:
     [("0:00", 0), ("1:12:00", 4320), ("2-01:00:00", 176400), ("INVALID", None), ("UNLIMITED", None), ("", None)],
 )
 def test_elapsed_times(text: str, seconds: int | None) -> None:
-    assert slurm.parse_elapsed(text) == seconds
+    assert slurm_questions.parse_elapsed(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -71,48 +72,78 @@ def test_job_ids_are_found_in_what_sbatch_prints(text: str, job_id: str) -> None
 
 TOKEN = "nd-demo-01m7ykpr9z67k4g5wp74nrf1nm"
 INVALID = "slurm_load_jobs error: Invalid job id specified\nsqueue 1\n"
-OFF = "Slurm accounting storage is disabled\nsacct 1\n"
-DOWN = "sacct: error: Problem talking to the database: Connection refused\nsacct 1\n"
+OFF = "user 1000\nSlurm accounting storage is disabled\nsacct 1\n"
+NO_SACCT = "user 1000\nsh: 1: sacct: not found\nsacct 127\n"
+NO_ROW = "user 1000\n\nsacct 0\n"
+DOWN = "user 1000\nsacct: error: Problem talking to the database: Connection refused\nsacct 1\n"
+UNREACHABLE = "slurm_load_jobs error: Unable to contact slurm controller\nsqueue 1\n"
+PLACE = f"/home/me/x/deployments/demo/{TOKEN}"
+
+
+def listed(
+    state: str = "RUNNING", *, user: str = "1000", place: str = PLACE, name: str = TOKEN, number: str = "7"
+) -> str:
+    return f"job|{number}|{state}|{user}|{place}|{name}\nsqueue 0\n"
+
+
+def accounted(row: str) -> str:
+    return f"user 1000\n{row}\nsacct 0\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "job_id", "fate"),
+    ("text", "queue", "account"),
     [
-        (INVALID + OFF, "7", "forgotten"),
-        (INVALID + "sh: 1: sacct: not found\nsacct 127\n", "7", "forgotten"),
-        (INVALID + "sacct 0\n", "7", "forgotten"),
-        (INVALID + DOWN, "7", "doubt"),
-        (INVALID, "7", "doubt"),
-        (INVALID + f"7|FAILED|{TOKEN}\nsacct 0\n", "7", "ended"),
-        (INVALID + f"Welcome!\n7|CANCELLED by 1000|{TOKEN}\nsacct 0\n", "7", "ended"),
-        (INVALID + f"7|RUNNING|{TOKEN}\nsacct 0\n", "7", "alive"),
-        (INVALID + f"7|FOO|{TOKEN}\nsacct 0\n", "7", "alive"),
-        (INVALID + f"6|FAILED|{TOKEN}\nsacct 0\n", "7", "forgotten"),
-        (f"7 RUNNING {TOKEN}\nsqueue 0\n" + OFF, "7", "alive"),
-        ("7 RUNNING somebody-elses\nsqueue 0\n" + OFF, "7", "forgotten"),
-        ("squeue 0\n" + OFF, "7", "doubt"),
-        ("slurm_load_jobs error: Unable to contact slurm controller\nsqueue 1\n" + OFF, "7", "doubt"),
-        (
-            "slurm_load_jobs error: Unable to contact slurm controller\nsqueue 1\n" + f"7|FAILED|{TOKEN}\nsacct 0\n",
-            "7",
-            "doubt",
-        ),
-        ("sacct 0\n", "", "doubt"),
-        (OFF, "", "doubt"),
-        (f"9|COMPLETED|{TOKEN}\nsacct 0\n", "", "ended"),
-        (f"9|PENDING|{TOKEN}\nsacct 0\n", "", "alive"),
-        ("", "7", "doubt"),
+        (INVALID + OFF, Word.ABSENT, Word.MISSING),
+        (INVALID + NO_SACCT, Word.ABSENT, Word.MISSING),
+        (INVALID + NO_ROW, Word.ABSENT, Word.ABSENT),
+        (INVALID + DOWN, Word.ABSENT, Word.SILENT),
+        (INVALID, Word.ABSENT, Word.SILENT),
+        (INVALID + accounted(f"7|FAILED|{TOKEN}"), Word.ABSENT, Word.ENDED),
+        (INVALID + accounted(f"Welcome!\n7|CANCELLED by 1000|{TOKEN}"), Word.ABSENT, Word.ENDED),
+        (INVALID + accounted("7|FAILED|a name that was given later"), Word.ABSENT, Word.ENDED),
+        (INVALID + accounted(f"7|RUNNING|{TOKEN}"), Word.ABSENT, Word.ALIVE),
+        (INVALID + accounted(f"7|FOO|{TOKEN}"), Word.ABSENT, Word.ALIVE),
+        (INVALID + accounted(f"6|FAILED|{TOKEN}"), Word.ABSENT, Word.ABSENT),
+        (listed() + OFF, Word.ALIVE, Word.MISSING),
+        (listed("COMPLETED") + OFF, Word.ENDED, Word.MISSING),
+        (listed("FLYING") + OFF, Word.ALIVE, Word.MISSING),
+        (listed(name="another") + OFF, Word.ALIVE, Word.MISSING),
+        (listed(place="/elsewhere") + OFF, Word.ALIVE, Word.MISSING),
+        (listed(place="/elsewhere", name="another") + OFF, Word.MAYBE, Word.MISSING),
+        (listed("COMPLETED", place="/elsewhere", name="another") + OFF, Word.MAYBE, Word.MISSING),
+        (listed(user="1001", place="/elsewhere", name="another") + OFF, Word.ABSENT, Word.MISSING),
+        (listed(number="8") + OFF, Word.SILENT, Word.MISSING),
+        ("squeue 0\n" + OFF, Word.SILENT, Word.MISSING),
+        (UNREACHABLE + OFF, Word.SILENT, Word.MISSING),
+        (UNREACHABLE + accounted(f"7|FAILED|{TOKEN}"), Word.SILENT, Word.ENDED),
+        ("", Word.SILENT, Word.SILENT),
     ],
 )
-def test_an_unlisted_job_is_over_only_when_nobody_contradicts(text: str, job_id: str, fate: str) -> None:
-    trace = slurm.parse_trace(TOKEN, job_id, text)
-    assert trace.fate.value == fate
-    assert trace.job_id == (job_id or ("9" if "9|" in text else ""))
+def test_each_witness_is_heard_by_itself(text: str, queue: Word, account: Word) -> None:
+    trace = slurm_questions.parse_trace(TOKEN, "7", text)
+    assert (trace.queue, trace.account, trace.job_id) == (queue, account, "7")
+
+
+@pytest.mark.parametrize(
+    ("text", "job_id", "account"),
+    [
+        ("id \n" + NO_ROW, "", Word.ABSENT),
+        ("id \n" + OFF, "", Word.MISSING),
+        ("id \n" + accounted(f"9|COMPLETED|{TOKEN}"), "9", Word.ENDED),
+        ("id \n" + accounted(f"9|PENDING|{TOKEN}"), "9", Word.ALIVE),
+        ("id \n" + accounted("9|PENDING|another"), "", Word.ABSENT),
+        ("id 8\n" + listed(number="8") + OFF, "8", Word.MISSING),
+    ],
+)
+def test_an_id_that_is_not_known_comes_from_the_claim_or_the_accounting(text: str, job_id: str, account: Word) -> None:
+    trace = slurm_questions.parse_trace(TOKEN, "", text)
+    assert (trace.job_id, trace.account) == (job_id, account)
 
 
 @given(st.text(max_size=200), st.sampled_from(["", "7"]))
 def test_no_noise_proves_an_end(text: str, job_id: str) -> None:
-    assert slurm.parse_trace(TOKEN, job_id, text).fate.value == "doubt"
+    trace = slurm_questions.parse_trace(TOKEN, job_id, text)
+    assert (trace.queue, trace.account) == (Word.SILENT, Word.SILENT)
 
 
 def test_a_timed_out_submission_is_in_doubt_and_a_refusal_is_not() -> None:
@@ -218,7 +249,7 @@ def test_options_that_change_what_was_planned_are_ours(word: str) -> None:
     ],
 )
 def test_reasons_are_said_in_plain_words_with_the_expected_start(reason: str, start: str, plain: str) -> None:
-    row = slurm.parse_queue(line("7", "0", "PENDING", reason, "0:00", "1:00", start, "nd-a-0", ""))[0]
+    row = slurm_questions.parse_queue(line("7", "0", "PENDING", reason, "0:00", "1:00", start, "nd-a-0", ""))[0]
     assert row.plain_reason.startswith(plain)
     assert ("expected" in row.plain_reason) == ("expected" in plain)
 
