@@ -11,6 +11,7 @@ from typing import Any
 from nemodeploy.core import planning, tempo
 from nemodeploy.core.decode import Plugins
 from nemodeploy.core.diagnosis import Cause
+from nemodeploy.core.masking import FORGET_SECRETS
 from nemodeploy.core.plan import Bundle, Plan, manifest
 from nemodeploy.core.rendering import render
 from nemodeploy.core.spec import Cluster, Draft, Hardware, Spec
@@ -106,6 +107,7 @@ def _values(spec: Spec, engine: Engine, runtime: Runtime, scheduler: Scheduler) 
         "submit": Submit(words=scheduler.submit_words(spec), environment=scheduler.environment),
         "runtime_template": runtime.template,
         "site": spec.cluster,
+        "forget_secrets": FORGET_SECRETS.splitlines(),
     }
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from nemodeploy.app.site import Site
-from nemodeploy.values import Secret, Token
+from nemodeploy.values import Token
 
-MASK = "********"
-SHORTEST_SECRET = 4  # a shorter one would blacken half the log
 MOST_BYTES = 8_000_000
 
 
-def collect(site: Site, token: Token, secrets: Iterable[Secret], ranks: int) -> Mapping[str, str]:
-    """Texts by file name: manifest, events, and the ends of all logs, together at most some megabytes; without secrets.
+def collect(site: Site, token: Token, ranks: int) -> Mapping[str, str]:
+    """Texts by file name: manifest, events, and the ends of all logs, together at most some megabytes.
 
     Raises ClusterUnreachable.
     """
@@ -22,11 +20,4 @@ def collect(site: Site, token: Token, secrets: Iterable[Secret], ranks: int) -> 
     events = (json.dumps(event.as_json()) + "\n" for event in site.history(token).events)
     found = {f"logs/{name}": text for name, text in logs.items()}
     found |= {"events.jsonl": "".join(events), "manifest.json": site.manifest_of(token)}
-    hidden = [secret.reveal() for secret in secrets if len(secret.reveal()) >= SHORTEST_SECRET]
-    return {name: _masked(text, hidden) for name, text in found.items() if text}
-
-
-def _masked(text: str, hidden: Iterable[str]) -> str:
-    for secret in sorted(hidden, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return text
+    return {name: text for name, text in found.items() if text}

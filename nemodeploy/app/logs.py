@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from nemodeploy.app.pace import WATCHER_S
 from nemodeploy.app.site import Site
 from nemodeploy.core.diagnosis import clean
+from nemodeploy.core.masking import MASK_FUNCTION, hide
 from nemodeploy.core.observation import each_file
 from nemodeploy.core.submission import FOLLOW_LINKS
 from nemodeploy.core.tails import split_tails
@@ -176,7 +177,7 @@ class _Reader:
         paths = list(news)
         enter = self.site.enter(self.token)
         parts = {
-            f"log.{number}": f"{enter}\ntail -c +{news[path] + 1} '{path}' | head -c {CHUNK_BYTES}"
+            f"log.{number}": f"{enter}\n{MASK_FUNCTION}\ntail -c +{news[path] + 1} '{path}' | mask | head -c {CHUNK_BYTES}"
             for number, path in enumerate(paths)
         }
         answers = self.site.ask(parts)
@@ -194,7 +195,7 @@ class _Reader:
     def _say(self, path: str, lines: list[str]) -> None:
         name = path.rpartition("/")[2].removesuffix(".log")
         for line in lines:
-            shown = clean(line.rpartition("\r")[2] or line)
+            shown = clean(hide(line.rpartition("\r")[2] or line, self.site.hidden))
             if shown:
                 self.say(f"{name} | {shown}")
 

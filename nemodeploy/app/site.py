@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from nemodeploy.app.look import Look, base_of, current_row, strays_of, tokens_of
 from nemodeploy.core import images, observation, sections, submission
 from nemodeploy.core.history import HISTORY_SCRIPT, History, parse_history
 from nemodeploy.core.login_host import quoted
+from nemodeploy.core.masking import FORGET_SECRETS, MASK_FUNCTION, hide, hide_in
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.readiness import Seen
@@ -55,9 +57,11 @@ class Archived:
 class Site:
     """A cluster and the connection to it."""
 
-    def __init__(self, cluster: Cluster, transport: Transport, nonce: Callable[[], str]) -> None:
-        """Nothing is connected before the first question."""
-        self.cluster, self.transport, self.nonce = cluster, transport, nonce
+    def __init__(
+        self, cluster: Cluster, transport: Transport, nonce: Callable[[], str], *, hidden: tuple[str, ...] = ()
+    ) -> None:
+        """Nothing is connected before the first question. `hidden`: what no text that servers wrote may show."""
+        self.cluster, self.transport, self.nonce, self.hidden = cluster, transport, nonce, hidden
         self.scheduler = SCHEDULERS[cluster.scheduler]
 
     @property
@@ -110,8 +114,11 @@ class Site:
         return Look(
             answered=queue.status == 0 if queue else None,
             rows=rows,
-            directories=with_strays(observation.parse_list(answer["files"].text), rows, base, name=name),
+            directories=with_strays(self._directories(answer["files"]), rows, base, name=name),
         )
+
+    def _directories(self, files: Section) -> tuple[RunDirectory, ...]:
+        return tuple(hide_in(one, self.hidden) for one in observation.parse_list(files.text))
 
     def see(self, look: Look, directory: RunDirectory) -> Seen:
         """One deployment out of a look."""
@@ -137,7 +144,16 @@ class Site:
             for token, trace in doubtful.items():
                 gone = proves_end_twice(trace, again[token], own_word=ended[token].own_word)
                 found[token] = _told(ended[token], again[token], gone=gone)
+        self._forget_secrets([token for token, seen in found.items() if seen.gone and seen.directory.has_secrets])
         return tuple(found[directory.token] for directory in directories)
+
+    def _forget_secrets(self, tokens: Sequence[Token]) -> None:
+        """What has ended needs them no more; a supervisor that was killed outright has left them. What cannot be done
+        now is left to the next look."""
+        parts = {f"forget.{token}": f"cd {self.directory(token)} || exit 0\n{FORGET_SECRETS}" for token in tokens}
+        if parts:
+            with contextlib.suppress(ClusterUnreachable):
+                self.ask(parts)
 
     def _seen(self, look: Look, directory: RunDirectory) -> Seen:
         """What the look itself shows of one deployment."""
@@ -298,7 +314,7 @@ class Site:
         """Move a verified-ended token out of sight; its logs stay readable, its secrets do not stay."""
         directory = self.directory(token)
         script = (
-            f"rm -f {directory}/secrets.env; mkdir -p {self.root}/archive &&\n"
+            f"cd {directory} && {{\n{FORGET_SECRETS}}}; cd / && mkdir -p {self.root}/archive &&\n"
             f"touch -c {directory} && mv {directory} {self.root}/archive/"  # its age counts from here
         )
         self.ask({"archive": f"{{ {script}\n}} 2>/dev/null; exit 0"})
@@ -314,15 +330,18 @@ class Site:
     def logs_of(self, token: Token, *, tail_bytes: int = LOG_TAIL_BYTES) -> Mapping[str, str]:
         """The ends of all log files of a token's last run, by file name, live or archived."""
         script = (
-            f"{self.enter(token)}\n"
-            f"tail -v -c {tail_bytes} current/logs/*.log ./*.log submit/sbatch.err 2>/dev/null\nexit 0\n"
+            f"{self.enter(token)}\n{MASK_FUNCTION}\n"
+            f"{{ {observation.each_file('current/logs/*.log ./*.log submit/sbatch.err')}; }} |\n"
+            f"  xargs -0 -r tail -v -c {tail_bytes} 2>/dev/null | mask\nexit 0\n"
         )
         found = split_tails(self.ask({"logs": script})["logs"].text)
-        return {path.rpartition("/")[2]: text for path, text in found.items()}
+        return {path.rpartition("/")[2]: hide(text, self.hidden) for path, text in found.items()}
 
     def manifest_of(self, token: Token) -> str:
         """manifest.json, live or archived."""
-        return self.ask({"manifest": f"{self.enter(token)}\ncat manifest.json"})["manifest"].text
+        return self.ask({"manifest": f"{self.enter(token)}\n[ ! -f manifest.json ] || cat manifest.json"})[
+            "manifest"
+        ].text
 
     def history(self, token: Token) -> History:
         """What a token has been through, live or archived."""
@@ -338,7 +357,7 @@ class Site:
         directories = observation.parse_list(answer["archive"].text)
         found = (
             Seen(
-                directory=one,
+                directory=hide_in(one, self.hidden),
                 answered=True,
                 row=None,
                 job_id=self.scheduler.parse_job_id(one.submit_out),

@@ -168,7 +168,7 @@ def _keep(site: Site, ran: Ran, request: Request, directory: Path) -> None:
 
     try:
         for token in ran.ours or ([ran.token] if ran.token else []):
-            found = collect(site, token, request.secrets.values(), request.plan.layout.tasks)
+            found = collect(site, token, request.plan.layout.tasks)
             for name, text in found.items():
                 path = directory / name
                 path.parent.mkdir(parents=True, exist_ok=True)

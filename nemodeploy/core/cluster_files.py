@@ -30,7 +30,9 @@ def decode_cluster(name: str, document: Document, schedulers: Iterable[str] = ("
         reader.finish(f"cluster {name}")
     slurm = document.data.get("slurm")
     partition = slurm.get("partition", "") if isinstance(slurm, Mapping) else ""
-    return replace(cluster, partition=str(partition or ""))
+    names = document.data.get("secrets")
+    secrets = tuple(map(str, names)) if isinstance(names, list) else ()
+    return replace(cluster, partition=str(partition or ""), secrets=secrets)
 
 
 def read_cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluster:

@@ -10,7 +10,7 @@ from nemodeploy.core.checks import Check, failed, ok, unanswered, warning
 from nemodeploy.core.sections import Section
 
 PROGRAMS = ("awk", "base64", "cat", "cut", "date", "grep", "head", "ln", "mkdir", "mktemp", "mv", "nohup", "readlink")
-MORE_PROGRAMS = ("sed", "setsid", "sort", "stat", "tail", "timeout", "tr", "touch")
+MORE_PROGRAMS = ("find", "sed", "setsid", "sort", "stat", "tail", "timeout", "tr", "touch", "wc", "xargs")
 # File systems of one machine alone; what is not here may be shared.
 LOCAL = ("tmpfs", "ramfs", "devtmpfs", "squashfs", "iso9660")
 MAYBE_LOCAL = ("ext2/ext3", "ext4", "xfs", "btrfs", "overlayfs", "overlay", "zfs")

@@ -21,7 +21,9 @@ _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Health:
-    """health.json: what the supervisor last said. `progress`: how much is loaded, in percent; None: nobody says.
+    """health.json: what the supervisor last said. `progress`: how much is loaded, in percent; None: it is not known.
+
+    `port_held`: whether this job's processes listen on its port: ours, foreign, unproven; empty: an older job.
 
     `said`: the last words in a rank's log, after its name. `silent_ranks`: those whose node gives no sign of life.
     """
@@ -35,6 +37,7 @@ class Health:
     progress: int | None = None
     said: str = ""
     silent_ranks: tuple[int, ...] = ()
+    port_held: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +58,8 @@ class RunDirectory:
     """The small files of one token. Missing, torn or foreign ones are None, never an error.
 
     `ttl_s`: the job ends itself when its lease is not renewed for so many seconds; None: it has none. `revoked`: a
-    client has taken it back. `answer`: what the server gave to the job's last question: status, newline, raw body.
+    client has taken it back. `has_secrets`: those of its server lie there. `answer`: what the server gave to the job's
+    last question: status, newline, raw body; empty where that was not asked for.
     """
 
     token: Token
@@ -71,6 +75,7 @@ class RunDirectory:
     answer: str = ""
     ttl_s: int | None = None
     revoked: bool = False
+    has_secrets: bool = False
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -111,7 +116,7 @@ FILES = (
     *("current/health.json", "current/endpoint.json", "current/exit.json", ANSWER),
 )
 CAP_BYTES = 65536
-_MARKS = '"$one"/submit/go "$one"/submit/withheld "$one"/revoked'
+_MARKS = '"$one"/submit/go "$one"/submit/withheld "$one"/revoked "$one"/secrets.env'
 # Shell text: `now` becomes the time by the clock of the file system at hand, which stamps the files; where nothing can
 # be written there, by this host's.
 SHOW_MARK = '[ ! -e "$mark" ] || printf \'%s\\n\' "$mark"'
@@ -220,7 +225,7 @@ def parse_list(text: str) -> tuple[RunDirectory, ...]:
         return ()
     base = lines[0]
     contents = _split(text, base)
-    mark = rf"^{re.escape(base)}/(?:[^/]+/)?(nd-[a-z0-9-]+)/(?:submit/)?(go|withheld|revoked)$"
+    mark = rf"^{re.escape(base)}/(?:[^/]+/)?(nd-[a-z0-9-]+)/(?:submit/)?(go|withheld|revoked|secrets\.env)$"
     marks = set(re.findall(mark, head, re.MULTILINE))
     live = [read_token(line) for line in lines[1:]]
     found = {}
@@ -258,6 +263,7 @@ def _directory(token: Token, files: Mapping[str, str], made: Collection[str]) ->
         submitted="go" in made,
         withheld="withheld" in made,
         revoked="revoked" in made,
+        has_secrets="secrets.env" in made,
         submit_status=int(status) if re.fullmatch(r"\d{1,3}", status) else None,
         submit_out=files.get("submit/sbatch.out", "").strip(),
         submit_error=files.get("submit/sbatch.err", "").strip(),
@@ -291,6 +297,7 @@ def read_health(text: str) -> Health | None:
         progress=_number(data, "progress"),
         said=clean(str(data.get("said", "")))[:SAID_LETTERS],
         silent_ranks=tuple(rank for rank in silent if isinstance(rank, int)) if isinstance(silent, list) else (),
+        port_held=str(data.get("port_held", ""))[:10],
     )
 
 

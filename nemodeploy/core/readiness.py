@@ -211,21 +211,30 @@ def _judge_running(seen: Seen, row: Row) -> Verdict:
     if seen.still and seen.may_be_silent:
         return Verdict(state=State.DEGRADED, reason=f"no word from its node for over {tempo.TEMPO.silent:.0f} s")
     if health.phase == "degraded":
-        return Verdict(state=State.DEGRADED, reason="the server does not answer" + _silence(health, "; "))
+        return Verdict(
+            state=State.DEGRADED, reason="the server does not answer" + _silence(health, "; ") + _holder(health, "; ")
+        )
     if not health.generated:
-        return Verdict(state=State.STARTING, reason=_phase(health))
+        return Verdict(state=State.STARTING, reason=_phase(health) + _holder(health, "; "))
     served = seen.directory.plan.get("served") or seen.directory.plan.get("model")
     if directory.endpoint is None:
         return Verdict(state=State.STARTING, reason="it has answered, but its endpoint.json of this run cannot be read")
     if directory.endpoint.model != served:
         return Verdict(state=State.STARTING, reason=f"{directory.endpoint.model or 'no model'} answers, not {served}")
-    return Verdict(state=State.READY, reason=_silence(health))
+    return Verdict(state=State.READY, reason="; ".join(filter(None, (_silence(health), _holder(health)))))
 
 
 def _silence(health: Health, before: str = "") -> str:
     """A node without a heartbeat, in words; that alone is no trouble while the server answers."""
     ranks = ", ".join(map(str, health.silent_ranks[:4])) + ("…" if len(health.silent_ranks) > 4 else "")
     return f"{before}no sign of life from the node of rank {ranks}" if ranks else ""
+
+
+def _holder(health: Health, before: str = "") -> str:
+    """Who holds its port, unless the job's own processes are shown to."""
+    if health.port_held == "foreign":
+        return f"{before}another program listens on its port"
+    return f"{before}not proven that its port is its own" if health.port_held == "unproven" and health.generated else ""
 
 
 def _phase(health: Health) -> str:

@@ -28,7 +28,7 @@ def remains_script(root: str) -> str:
         f'{FILE_SYSTEM_TIME}; echo "$now now"\n'
         "printf '%s\\0' deployments/*/nd-*/lease deployments/*/nd-* archive/nd-*"
         " | xargs -0 -r stat -c '%Y %n' 2>/dev/null\n"
-        "printf '%s\\0' deployments/*/nd-*/manifest.json archive/nd-*/manifest.json"
+        "find deployments archive -maxdepth 3 -name manifest.json -type f -size -1024k -print0 2>/dev/null"
         ' | xargs -0 -r grep -s -o -H \'"owner": "[^"]*"\'\n'
         "exit 0\n"
     )

@@ -230,7 +230,8 @@ class Registry:
 class Cluster:
     """A site: how to reach it, where things are on it, and how it asks for GPUs. `stand_in`: other programs and
     weights take the place of the model's own. `modules` and `prolog`: what is loaded and run before anything starts.
-    `partition`: the site's own, for whoever asks without a deployment. `path`: its file, where it goes by that and not
+    `partition`: the site's own, for whoever asks without a deployment. `secrets`: names of variables whose values its
+    servers get. `path`: its file, where it goes by that and not
     by its name.
     """
 
@@ -250,6 +251,7 @@ class Cluster:
     prolog: tuple[str, ...] = ()
     registries: tuple[Registry, ...] = ()
     partition: str = ""
+    secrets: tuple[str, ...] = ()
     path: str = ""
 
     @property

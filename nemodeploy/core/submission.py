@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nemodeploy.core import sections
+from nemodeploy.core.masking import FORGET_SECRETS
 from nemodeploy.values import Token
 
 RECEIPT_WITHIN_S = 180
@@ -58,7 +59,10 @@ elif [ "$live" = "$proven" ] || [ ! -d "$d/$live" ]; then
   # Exactly one successor can be made for a token, so two clients cannot both follow it.
   if ln -sT "$t" "$d/after.$live"; then
     ln -sT "$t" "$d/active.$t" && mv -T "$d/active.$t" "$d/active"
-    [ ! -d "$d/$live" ] || {{ rm -f "$d/$live/secrets.env"; mv "$d/$live" "$root/archive/"; }}
+    if cd "$d/$live" 2>/dev/null; then
+{FORGET_SECRETS}
+      mv "$d/$live" "$root/archive/"
+    fi
     exit 0
   fi
 fi

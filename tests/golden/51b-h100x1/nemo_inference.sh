@@ -58,7 +58,7 @@ stop_server() {
 # Slurm 22.05). So USR2 is our word for "stop gently", and the server program itself must not hear it. TERM is the
 # scheduler's own word, which a job hears some time before it is preempted.
 trap stop_server USR2
-trap 'write_whole "$epoch_dir/ranks/$rank.told" TERM; stop_server' TERM INT
+trap stop_server TERM INT
 (
   trap '' USR2
   trap - INT # bash starts background commands deaf to INT, and some servers end in order on that only

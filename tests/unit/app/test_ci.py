@@ -8,6 +8,7 @@ import pytest
 
 from nemodeploy.app import ci, reap
 from nemodeploy.app.artifacts import collect
+from nemodeploy.core.masking import lines_of
 from nemodeploy.values import NAME, Secret
 from tests.unit.app import test_site
 from tests.unit.app.test_site import Login, accepted
@@ -60,7 +61,9 @@ def test_artifacts_hold_no_secret(login: Login) -> None:
     (run / "logs").mkdir(parents=True)
     (run.parents[1] / "current").symlink_to("epochs/77.0")
     (run / "logs/a.0.log").write_text("key=hunter2-long and hunter2, not ab\n")
-    found = collect(login.site(), token, [Secret("hunter2"), Secret("hunter2-long"), Secret("ab")], ranks=1)
+    site = login.site()
+    site.hidden = lines_of([Secret("hunter2"), Secret("hunter2-long"), Secret("ab")])
+    found = collect(site, token, ranks=1)
     assert found["logs/a.0.log"].strip() == "key=******** and ********, not ab"
     assert '"digest"' in found["manifest.json"]
     assert "SUBMITTING" in found["events.jsonl"]
