@@ -50,7 +50,8 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", 
             hard = hard or asleep or ports.clock.now() - begun > grace_s
             if seen.job_id and (hard or verdict.state is not State.STOPPING):
                 said = site.cancel(token, gently=not hard, renamed=_renamed(seen))
-                problem = " ".join(said.text.split()[-30:]) if said.status else "Slurm did not confirm the end"
+                unsure = verdict.reason if verdict.state is State.UNKNOWN else "Slurm did not confirm the end"
+                problem = " ".join(said.text.split()[-30:]) if said.status else unsure
         except AuthenticationFailed as error:
             raise unknown_outcome(token, site.cluster, error.message) from error
         except ClusterUnreachable as error:

@@ -175,9 +175,9 @@ class _Reader:
 
     def _say_all(self, news: dict[str, int], sizes: dict[str, int], last_lines: int | None, cut: set[str]) -> None:
         paths = list(news)
-        enter = self.site.enter(self.token)
+        enter = f"{self.site.enter(self.token)}\n{MASK_FUNCTION}"
         parts = {
-            f"log.{number}": f"{enter}\n{MASK_FUNCTION}\ntail -c +{news[path] + 1} '{path}' | mask | head -c {CHUNK_BYTES}"
+            f"log.{number}": f"{enter}\ntail -c +{news[path] + 1} '{path}' | mask | head -c {CHUNK_BYTES}"
             for number, path in enumerate(paths)
         }
         answers = self.site.ask(parts)

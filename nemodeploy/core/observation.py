@@ -151,8 +151,10 @@ case $d in *"
 "* | [!/]*) printf 'not one absolute path: %s\\n' "$d"; exit 3 ;; esac
 if [ -d "$d" ]; then
   [ -r "$d" ] && [ -x "$d" ] || {{ echo "$d: permission denied"; exit 4; }}
-elif why=$(stat "$d" 2>&1 >/dev/null); then
+elif why=$(stat -L "$d" 2>&1 >/dev/null); then
   echo "$d is not a directory"; exit 4
+elif [ -L "$d" ]; then
+  printf '%s\\n' "$why"; exit 4
 else
   case $why in *"No such file"*) ;; *) printf '%s\\n' "$why"; exit 4 ;; esac
 fi
