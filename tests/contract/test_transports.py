@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from nemodeploy.adapters.transports import paramiko_ssh
-from nemodeploy.adapters.transports.base import Transport
+from nemodeploy.adapters.transports.base import OUTPUT_CAP, Transport
 from nemodeploy.app.wanted import cluster
 from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.sandbox.cluster import Sandbox
@@ -35,6 +35,14 @@ def test_the_text_is_run_by_a_posix_shell_in_the_c_locale(transport: Transport) 
     status, out, _ = run(transport, "printf '%s' \"$0\"; cd /; sort --version >/dev/null && echo\n")
     assert status == 0
     assert out.strip().endswith("sh")
+
+
+def test_an_answer_beyond_the_cap_is_said_to_be_cut(transport: Transport) -> None:
+    flood = "head -c {} /dev/zero | tr '\\0' a; echo end\n"
+    cut = transport.run(Command(script=flood.format(OUTPUT_CAP + 2_000_000), deadline_s=60))
+    assert (cut.is_cut, cut.status, len(cut.stdout)) == (True, 0, OUTPUT_CAP)
+    whole = transport.run(Command(script=flood.format(1_000_000), deadline_s=60))
+    assert (whole.is_cut, whole.stdout[-5:]) == (False, "aend\n")
 
 
 def test_a_text_may_be_long_and_hold_anything(transport: Transport) -> None:

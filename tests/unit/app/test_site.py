@@ -16,6 +16,7 @@ import pytest
 from nemodeploy.adapters.journal import Journal
 from nemodeploy.adapters.transports.local import LocalTransport
 from nemodeploy.app import ending, reap, status, submitting, waiting
+from nemodeploy.app.logs import show
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.app.submitting import Submitted, Taken
@@ -235,6 +236,43 @@ def test_a_secret_does_not_stay_when_the_job_never_ran(login: Login) -> None:
         )
     assert (login.shared / "archive" / str(token) / "manifest.json").exists()
     assert not (login.shared / "archive" / str(token) / "secrets.env").exists()
+
+
+def test_a_look_takes_away_the_secrets_of_what_has_ended(login: Login) -> None:
+    token = archived(login)  # its supervisor was killed outright: nothing has cleaned up
+    directory = login.shared / "deployments/demo" / str(token)
+    (login.shared / "archive" / str(token)).rename(directory)
+    (directory / "secrets.env").write_text("HF_TOKEN=hf_canary\n")
+    log = directory / "epochs/77.0/logs/h100-1.0.log"
+    log.write_text("dying with hf_canary\n")
+    login.row("77", "RUNNING", token)
+    (found,) = status.status(login.site())
+    assert login.site().logs_of(token)["h100-1.0.log"].strip() == "dying with *********"
+    assert (directory / "secrets.env").exists(), "it still runs"
+    login.row("77", "FAILED", token)
+    (found,) = status.status(login.site())
+    assert found.verdict.gone
+    assert not (directory / "secrets.env").exists()
+    assert log.read_text() == "dying with *********\n"
+
+
+def test_secrets_that_are_known_here_are_hidden_in_whatever_a_server_wrote(login: Login) -> None:
+    token = accepted(login)
+    epoch = login.shared / "deployments/demo" / str(token) / "epochs/77.0"
+    (epoch / "logs").mkdir(parents=True)
+    (epoch / "logs/a.0.log").write_text("with hf_canary\n")
+    record = {"epoch": "77.0", "phase": "loading", "elapsed_s": 1, "said": "a.0: hf_canary"}
+    (epoch / "health.json").write_text(json.dumps(record))
+    (epoch / "probe.body").write_text("401\nhf_canary\n")
+    (epoch.parents[1] / "current").symlink_to("epochs/77.0")
+    site = Site(login.wanted.cluster, LocalTransport(), login.nonce, hidden=("hf_canary",))
+    directory = site.look(name="demo").directory(token)
+    assert directory.health is not None
+    assert (directory.health.said, directory.answer.strip()) == ("a.0: ********", "401\n********")
+    assert site.logs_of(token)["a.0.log"].strip() == "with ********"
+    lines: list[str] = []
+    show(site, "demo", lines.append, sleep=lambda _: None)
+    assert "a.0 | with ********" in lines
 
 
 def test_a_proven_end_is_followed_by_exactly_one(login: Login) -> None:

@@ -241,6 +241,137 @@ def test_a_taken_port_ends_it_before_anything_is_started(make: Callable[..., Run
     assert list((run.path / "current/logs").iterdir()) == []
 
 
+class Squatter:
+    """A program of the same account that is no part of the job, on the job's port before its server has bound it."""
+
+    def __init__(self, path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.words = [sys.executable, str(path / "serve.py"), "--port", str(self.port)]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.words, env={"PATH": os.environ["PATH"]}, start_new_session=True)
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def squatter(tmp_path: Path) -> Iterator[Squatter]:
+    found = Squatter(tmp_path)
+    yield found
+    found.stop()
+
+
+def test_a_foreign_server_on_our_port_makes_nothing_ready(make: Callable[..., Run], squatter: Squatter) -> None:
+    run = make(*SLEEPER, port=squatter.port, tempo=IMPATIENT).start().until_started()
+    squatter.start()
+    assert run.wait() == 1
+    assert run.read("exit.json")["cause"] == "port_in_use"
+    assert run.read("health.json")["port_held"] == "foreign"
+    assert "serving" not in phases(run)
+    assert not (run.path / "current/endpoint.json").exists()
+
+
+def test_a_foreign_server_that_leaves_in_time_changes_nothing(make: Callable[..., Run], squatter: Squatter) -> None:
+    late = ("sh", "-c", f'while [ ! -e {{}} ]; do sleep 0.1; done; exec {sys.executable} SERVE "$@"', "sh")
+    run = make(*late, port=squatter.port, tempo=replace(IMPATIENT, ask_again=1))
+    script = run.path / "nemo_inference.sh"
+    script.write_text(script.read_text().replace("{}", str(run.path / "go")))
+    run.start().until_started()
+    squatter.start()
+    run.until(lambda: run.read("health.json")["port_held"] == "foreign")
+    squatter.stop()
+    (run.path / "go").touch()
+    run.until_ready()
+    assert run.read("endpoint.json")["port_held"] == run.read("health.json")["port_held"] == "ours"
+
+
+def test_a_server_that_hides_its_environment_is_known_by_its_parents(make: Callable[..., Run]) -> None:
+    hidden = ("sh", "-c", f'env -i {sys.executable} SERVE "$@"; exit $?', "sh")
+    run = make(*hidden, tempo=IMPATIENT).start().until_ready()
+    assert run.read("endpoint.json")["port_held"] == "ours"
+
+
+def test_where_no_holder_can_be_seen_that_is_said(make: Callable[..., Run], tmp_path: Path) -> None:
+    blind = tmp_path / "bin/find"
+    blind.parent.mkdir()
+    blind.write_text("#!/bin/sh\nexit 1\n")  # as with hidepid, or a daemon's container
+    blind.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{blind.parent}:{os.environ['PATH']}")
+        run = make(*SERVER, tempo=IMPATIENT).start().until_ready()
+    assert run.read("endpoint.json")["port_held"] == "unproven"
+    assert run.read("health.json")["phase"] == "serving"
+
+
+SECRETS = "HF_TOKEN='hf canary'\"'\"'s'\nKEY=second-canary\n"
+BLABS = """printf "loading with hf canary's and second-canary\\n"; """
+
+
+def test_a_secret_that_a_server_prints_stays_in_no_log_and_no_health(make: Callable[..., Run]) -> None:
+    run = make("sh", "-c", BLABS + "sleep 2; exit 3", tempo=IMPATIENT)
+    (run.path / "secrets.env").write_text(SECRETS)
+    run.start().until(
+        lambda: (run.path / "current/health.json").exists() and "loading" in run.read("health.json")["said"]
+    )
+    assert run.read("health.json")["said"].endswith("loading with ******** and ********")
+    assert run.wait() == 3
+    (log,) = run.path.glob("epochs/*/logs/*.0.log")
+    assert log.read_text() == f"loading with {'*' * 11} and {'*' * 13}\n"
+    assert not (run.path / "secrets.env").exists()
+    assert (
+        "canary" not in subprocess.run(["grep", "-r", "canary", str(run.path)], capture_output=True, text=True).stdout
+    )
+
+
+def test_a_run_directory_that_cannot_be_seen_ends_nothing(make: Callable[..., Run]) -> None:
+    run = make(*SLEEPER)
+    (run.path / "lease").write_text("1 a\n")
+    run.start().until_started()
+    run.path.rename(run.path.with_name("away"))
+    time.sleep(3)
+    assert run.process is not None
+    assert run.process.poll() is None, "it is no sign that nobody wants the job"
+    run.path.with_name("away").rename(run.path)
+    assert run.wait() == 0
+    assert run.read("exit.json")["cause"] == "lease_expired"
+
+
+def test_a_job_whose_token_is_archived_ends(make: Callable[..., Run], tmp_path: Path) -> None:
+    run = make(*SLEEPER)
+    place = tmp_path / "root/deployments/demo" / TOKEN
+    place.parent.mkdir(parents=True)
+    run.path.rename(place)
+    run.path = place
+    (tmp_path / "root/archive").mkdir()
+    run.start().until_started()
+    run.path = place.rename(tmp_path / "root/archive" / TOKEN)
+    assert run.wait() == 0
+
+
+def test_a_claim_that_cannot_be_read_at_first_is_waited_for(make: Callable[..., Run]) -> None:
+    run = make(*SERVER)
+    text = (run.path / "nemo_inference.job").read_text()
+    run.path.rename(run.path.with_name("away"))
+    run.path.mkdir()
+    (run.path / "nemo_inference.job").write_text(text)
+    run.path.chmod(0o500)
+    (run.path / "claim").mkdir()  # no link can be made there, and none be read
+    run.start()
+    time.sleep(1)
+    assert run.process is not None
+    assert run.process.poll() is None
+    (run.path / "claim").rmdir()
+    for file in run.path.with_name("away").iterdir():
+        file.rename(run.path / file.name)
+    run.path.chmod(0o700)
+    run.until_ready()
+
+
 def test_a_script_that_shows_late_is_waited_for(make: Callable[..., Run]) -> None:
     run = make(*SERVER)
     script = run.path / "nemo_inference.sh"
