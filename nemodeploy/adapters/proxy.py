@@ -229,18 +229,19 @@ class _Visit:
             )
 
     def _refuse(self, refused: Refused) -> bool:
-        """Say why, and that the connection ends; where an answer was begun, break it off. Returns False."""
-        if self.near.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.near.cut()
-            return False
+        """Say why, unless an answer was begun: that breaks off. The connection ends. Returns False."""
+        if self.near.http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._say(refused)
+        self.near.finish()
+        return False
+
+    def _say(self, refused: Refused) -> None:
         body = json.dumps(refused.document()).encode()
         said = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refused.headers()}
         headers = [*((name.encode(), value.encode()) for name, value in said.items()), CLOSE]
         content = [] if self.method == b"HEAD" else [h11.Data(data=body)]
         with contextlib.suppress(OSError):
             self.near.write(h11.Response(status_code=refused.status, headers=headers), *content, h11.EndOfMessage())
-        self.near.finish()
-        return False
 
     def _misread(self, error: h11.RemoteProtocolError) -> None:
         """What the client sent is not HTTP: the server hears no more of it, and the client is told."""

@@ -49,6 +49,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length)) if length else self.chunks()
         self.say(body[::-1] or b"hello")
 
+    def handle_expect_100(self) -> bool:
+        return self.path == "/full" or super().handle_expect_100()
+
     def chunks(self) -> bytes:
         found = b""
         while self.headers["Transfer-Encoding"] and (size := int(self.rfile.readline(), 16)):
@@ -90,6 +93,10 @@ class Handler(BaseHTTPRequestHandler):
     def at_once(self) -> None:
         self.say(b"and then it closes the connection")
         self.close_connection = True
+
+    def at_both(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.wfile.write(b"3\r\nabc\r\n0\r\n\r\n")
 
     def at_junk(self) -> None:
         self.close_connection = True
@@ -174,6 +181,7 @@ def refused(answer: tuple[int, bytes]) -> tuple[int, str]:
 
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer the key\r\n"
+LAST = HEAD + b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def test_a_request_goes_through_as_it_is_but_without_the_key(
@@ -217,7 +225,7 @@ def test_what_is_pipelined_behind_a_good_request_is_checked_too(port: int, serve
 
 
 def test_a_refusal_says_what_is_missing_in_openais_form(client: http.client.HTTPConnection) -> None:
-    client.request("POST", "/echo", LARGE)
+    client.request("POST", "/echo", LARGE * 20)
     answer = client.getresponse()
     assert (answer.status, answer.getheader("WWW-Authenticate")) == (401, "Bearer")
     error = json.loads(answer.read())["error"]
@@ -249,6 +257,28 @@ def test_one_stream_to_the_server_carries_the_requests_of_one_client(
         assert len(streams) == 3
 
 
+def test_a_stream_that_carries_no_other_request_is_given_up_at_once(
+    server: Server, proxied: Callable[[Callable[[], socket.socket]], int]
+) -> None:
+    shut = threading.Event()
+
+    class Stream(socket.socket):
+        def shutdown(self, how: int) -> None:
+            shut.set()
+            super().shutdown(how)
+
+    def dial() -> socket.socket:
+        stream = Stream()
+        stream.connect(("127.0.0.1", server.server_port))
+        return stream
+
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxied(dial), timeout=20)) as client:
+        assert ask(client)[0] == 200
+        assert not shut.is_set()
+        assert ask(client, "/old")[0] == 200
+        assert shut.wait(10)
+
+
 def test_pieces_of_an_answer_come_before_it_has_ended(client: http.client.HTTPConnection, server: Server) -> None:
     client.request("GET", "/stream", headers=KEY)
     for piece in (b"data: 1\n\n", b"data: 2\n\n"):
@@ -272,6 +302,16 @@ def test_a_client_that_waits_to_be_told_to_go_on_is_told(port: int) -> None:
         assert connection.recv(1024).startswith(b"HTTP/1.1 100 ")
         connection.sendall(b"abc")
         assert b"".join(iter(lambda: connection.recv(1024), b"")).endswith(b"\r\n\r\ncba")
+
+
+def test_a_client_that_was_not_told_to_go_on_is_told_that_the_connection_ends(port: int) -> None:
+    said = told(port, HEAD.replace(b"/echo", b"/full") + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    assert (said.startswith(b"HTTP/1.1 413 "), b"Connection: close" in said) == (True, True)
+
+
+def test_a_length_beside_chunks_is_not_passed_on(client: http.client.HTTPConnection) -> None:
+    for _ in range(2):
+        assert ask(client, "/both") == (200, b"abc")
 
 
 def test_answers_without_a_body_end_where_they_end(client: http.client.HTTPConnection) -> None:
@@ -298,6 +338,8 @@ def test_a_client_of_http_1_0_is_answered_to_the_end(port: int, server: Server) 
     said = told(port, HEAD.replace(b"1.1", b"1.0").replace(b"/echo", b"/stream") + b"Content-Length: 0\r\n\r\n")
     assert said.endswith(b"\r\n\r\nab")
     assert b"chunked" not in said
+    waits = HEAD.replace(b"1.1", b"1.0") + b"Content-Length: 1\r\nExpect: 100-continue\r\n\r\nx"
+    assert told(port, waits).startswith(b"HTTP/1.1 200 "), "HTTP/1.0 knows no other answer before the answer"
 
 
 def test_when_a_client_leaves_the_server_sees_the_end(client: http.client.HTTPConnection, server: Server) -> None:
@@ -391,10 +433,10 @@ def test_what_cannot_be_passed_on_is_refused_in_words(port: int, junk: bytes, st
 def test_an_offer_of_another_protocol_is_not_taken_up(port: int, server: Server) -> None:
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
     said = told(
-        port, HEAD + offer + b"Content-Length: 2\r\n\r\nab" + HEAD + b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+        port, HEAD + offer + b"Content-Length: 2\r\n\r\nab" + HEAD + b"Upgrade: h2c\r\nContent-Length: 0\r\n\r\n" + LAST
     )
-    assert (said.count(b"HTTP/1.1 200"), b"\r\n\r\nba" in said) == (2, True)
-    assert not {"upgrade", "http2-settings"} & server.requests[0][1].keys()
+    assert (said.count(b"HTTP/1.1 200"), b"\r\n\r\nba" in said) == (3, True)
+    assert not {"upgrade", "http2-settings"} & {name for _, headers in server.requests for name in headers}
 
 
 def test_many_clients_at_once_are_served_and_nothing_is_left(port: int) -> None:
