@@ -28,7 +28,8 @@ QUEUE_TIMEOUT_S = 4 * 3600.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """A server that has answered. `url` is on this machine; `protocol`: openai, or with `raw` the engine's own."""
+    """A server that has answered. `url` is on this machine and wants the key, which `variables` have as
+    NEMODEPLOY_API_KEY; `protocol`: openai, or with `raw` the engine's own."""
 
     name: str
     token: str

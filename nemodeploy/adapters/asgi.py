@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import logging
 import socket
@@ -25,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nemodeploy.adapters.arrivals import Arrivals, Talk
 from nemodeploy.adapters.loops import Loop
+from nemodeploy.core.door import keyless, stranger
 from nemodeploy.core.openai_answers import DONE, describe, model_card
 from nemodeploy.core.openai_requests import LEFT, PATHS, Refused
 from nemodeploy.values import Reply, Secret
@@ -32,7 +32,6 @@ from nemodeploy.version import __version__
 
 MOST_BYTES = 8 * 2**20
 SIGN_OF_LIFE_S = 15.0
-RETRY_AFTER_S = 5
 LISTEN_AFTER_S = 0.1  # a task that hears whether a client leaves costs as much as many an answer
 LAST_WORDS_S = 1.0
 
@@ -125,8 +124,9 @@ def application(service: Service) -> ASGIApp:
     others = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        refused = stranger(scope["headers"])
         endpoint = generating.get(scope.get("path", "")) if scope.get("method") == "POST" else None
-        await (endpoint or others)(scope, receive, send)
+        await (_refuse(refused) if refused else endpoint or others)(scope, receive, send)
 
     return dispatch
 
@@ -178,9 +178,9 @@ class _Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        refused = keyless(scope["headers"], self.key)
         try:
-            _authorize(request, self.key)
-            response = await self.answer(request)
+            response = _refuse(refused) if refused else await self.answer(request)
         except Refused as error:
             response = _refuse(error)
         except ClientDisconnect:
@@ -191,15 +191,6 @@ class _Guarded:
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _refuse(Refused(error.status_code, f"{error.detail}: {request.method} {request.url.path}"))
-
-
-def _authorize(request: Request, key: Secret) -> None:
-    said = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
-    scheme, _, given = said.partition(b" ")
-    if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), key.reveal().encode()):
-        raise Refused(
-            401, "a wrong key or none; OPENAI_API_KEY as nemodeploy connect prints it", code="invalid_api_key"
-        )
 
 
 async def _body(request: Request) -> bytes:
@@ -216,10 +207,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _refuse(error: Refused) -> Response:
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if error.status == 503 else {}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return _json(error.document(), status=error.status, headers=headers)
+    return _json(error.document(), status=error.status, headers=error.headers())
 
 
 def _json(document: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
-from nemodeploy.adapters.forwarding import LOOPBACK, Forwarder, listen
+from nemodeploy.adapters.forwarding import LOOPBACK, listen
+from nemodeploy.adapters.proxy import Proxy
 from nemodeploy.app import asking
 from nemodeploy.app.backend import Backend
 from nemodeploy.app.gateway import Gateway, require, serve
@@ -17,7 +19,7 @@ from nemodeploy.app.site import Site
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.readiness import CAUSES, judge
 from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable
-from nemodeploy.values import Endpoint, Token
+from nemodeploy.values import Endpoint, Secret, Token
 
 REFRESH_EVERY_S = 15.0  # reading the run directory asks no controller
 LEASE_LOOK_S = 60.0
@@ -46,8 +48,8 @@ def check(protocol: str, *, raw: bool) -> None:
 class Connection:
     """Follows the server to another node when its job is requeued, and renews the lease meanwhile.
 
-    It answers in OpenAI's protocol: a server that speaks it has every byte, for others there is a gateway. `raw`: every
-    byte goes to the server, whatever it speaks.
+    It answers in OpenAI's protocol: a proxy passes requests on to a server that speaks it, and for others there is a
+    gateway. `raw`: the proxy for every server, whatever it speaks over HTTP. Both want the key.
     """
 
     def __init__(
@@ -57,7 +59,6 @@ class Connection:
         self.site, self.ports, self.token, self.plan = site, ports, token, plan
         self.endpoint: Endpoint | None = endpoint
         self.protocol = endpoint.protocol if raw else OPENAI
-        self.gateway: Gateway | None = None
         self.door: Door | None = None
         self.port = 0
         self._over = threading.Event()
@@ -71,11 +72,10 @@ class Connection:
         listener = listen(port)
         self.port = listener.getsockname()[1]
         if self.protocol == self.endpoint.protocol:
-            self.door = Forwarder(listener, self._dial)
+            self.door = Proxy(listener, self._dial, self.key)
         else:
-            key = self.ports.key(self.token)
-            self.gateway = Gateway(Backend(self.plan, self._dial), self._serves, self.ports.nonce, key)
-            self.door = serve(self.gateway, listener)
+            gateway = Gateway(Backend(self.plan, self._dial), self._serves, self.ports.nonce, self.key)
+            self.door = serve(gateway, listener)
         self.door.start()
         self.tend()
 
@@ -92,19 +92,24 @@ class Connection:
         """Where it can be reached on this machine, once it is open."""
         return f"http://{LOOPBACK}:{self.port}"
 
+    @cached_property
+    def key(self) -> Secret:
+        """What every request to the port has to carry; it does not reach the server."""
+        return self.ports.key(self.token)
+
     def variables(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """What tells a program where the server is. A server that speaks OpenAI's protocol itself wants no key: it is
-        none, so that nobody's own key goes there. Where its environment has proxies, they are not for this port."""
+        """What tells a program where the server is, and the key. Where its environment has proxies, they are not for
+        this port."""
         model = asking.served_of(self.plan)
         found = {
             "NEMODEPLOY_ENDPOINT": self.url,
+            "NEMODEPLOY_API_KEY": self.key.reveal(),
             "NEMODEPLOY_NAME": self.token.name,
             "NEMODEPLOY_PROTOCOL": self.protocol,
             "NEMODEPLOY_MODEL": model,
         }
         if self.protocol == OPENAI:
-            key = self.gateway.key.reveal() if self.gateway else "none"
-            found |= {"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": key}
+            found |= {"OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": self.key.reveal()}
             found |= {"OPENAI_MODEL": model, "OPENAI_MODEL_NAME": model}
         if any(environment.get(name) for one in PROXIES for name in (one, one.upper())):
             others = environment.get("no_proxy") or environment.get("NO_PROXY")

@@ -45,7 +45,7 @@ def command(
     """Open a tunnel to a deployment and keep it, until Ctrl-C or for as long as COMMAND runs.
 
     It speaks OpenAI's API whatever the engine speaks; paste the lines it prints. It follows the server to another node,
-    reconnects, and renews the lease. Only this machine can use the port.
+    reconnects, and renews the lease. Only this machine can use the port, and only with the key that it prints.
     """
     world.require_name(name)
     if sum((bool(words), background, stop)) > 1:

@@ -66,7 +66,8 @@ def command(
     """Start a model, run COMMAND with a tunnel to it, and take the model down, whatever happens.
 
     COMMAND finds OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL in its environment, and NEMODEPLOY_ENDPOINT,
-    _PROTOCOL, _MODEL and _NAME. Exits with COMMAND's own code once the model was READY.
+    _API_KEY, _PROTOCOL, _MODEL and _NAME. Every request needs the key. Exits with COMMAND's own code once the model was
+    READY.
     """
     from nemodeploy.adapters import child
     from nemodeploy.app.running import Ran

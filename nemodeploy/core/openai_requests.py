@@ -19,6 +19,7 @@ PATHS = {CHAT: "/v1/chat/completions", TEXT: "/v1/completions"}
 TEXT_TOKENS = 16  # OpenAI's own default of /v1/completions
 LEAST = 1e-5  # below it a temperature is greedy, as in vLLM, and a top_p this; float32 knows no such numbers any more
 MOST_CHOICES = 128
+RETRY_AFTER_S = 5
 LEFT = 499  # nginx's number for a client that has closed the connection; nobody sees it
 
 Schema = Mapping[str, Any]
@@ -100,6 +101,12 @@ class Refused(Exception):
         """OpenAI's form of it."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+    def headers(self) -> dict[str, str]:
+        """What HTTP wants to be said with its status."""
+        if self.status == 401:
+            return {"WWW-Authenticate": "Bearer"}
+        return {"Retry-After": str(RETRY_AFTER_S)} if self.status == 503 else {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

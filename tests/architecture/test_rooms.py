@@ -60,7 +60,7 @@ def test_the_lint_sees_an_unquoted_value() -> None:
     assert not all(_is_safe(node) for node in values if not isinstance(node, nodes.TemplateData))
 
 
-@pytest.mark.parametrize("module", ["paramiko", "jinja2", "rich", "yaml"])
+@pytest.mark.parametrize("module", ["paramiko", "jinja2", "rich", "yaml", "h11"])
 def test_help_is_quick_because_it_does_not_import(module: str) -> None:
     code = (
         "import sys\nfrom nemodeploy.cli.main import run\n"

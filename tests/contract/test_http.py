@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import socket
+import time
 from collections.abc import Callable
 
 import pytest
 
+from nemodeploy.adapters.forwarding import listen
 from nemodeploy.adapters.http import exchange
+from nemodeploy.adapters.proxy import Proxy
 from nemodeploy.adapters.transports.base import Transport
-from nemodeploy.values import HttpRequest
+from nemodeploy.values import HttpRequest, Secret
 
 pytestmark = pytest.mark.sandbox
 
 SERVER = """
 import http.server
 class H(http.server.BaseHTTPRequestHandler):
+    left, protocol_version = 0, "HTTP/1.1"
+    def do_GET(self):
+        while self.path == "/wait" and self.connection.recv(1024): pass
+        H.left += self.path == "/wait"
+        self.send_response(200)
+        self.send_header("Content-Length", "1")
+        self.end_headers()
+        self.wfile.write(str(H.left).encode())
     def do_PUT(self):
+        if self.path != "/kept":
+            self.protocol_version, self.close_connection = "HTTP/1.0", True
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
-        if self.path == "/length":
+        if self.path in ("/length", "/kept"):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -39,3 +55,42 @@ def test_no_body_is_lost_in_a_hundred_answers(transport: Transport, serve: Calla
         request = HttpRequest(method="PUT", path=path, body=body)
         assert exchange(stream, "127.0.0.1", request, timeout_s=10) == (200, body)
         stream.close()
+
+
+KEY = {"Authorization": "Bearer the key"}
+
+
+def test_a_proxy_asks_often_over_one_stream_and_the_server_sees_a_client_leave(
+    transport: Transport, serve: Callable[[str], int]
+) -> None:
+    port, streams = serve(SERVER), []
+
+    def dial() -> socket.socket:
+        streams.append(transport.tunnel("127.0.0.1", port))
+        return streams[-1]
+
+    def ask(client: http.client.HTTPConnection, method: str, path: str, body: str) -> str:
+        client.request(method, path, body, KEY)
+        return client.getresponse().read().decode()
+
+    proxy = Proxy(listen(0), dial, Secret("the key"))
+    proxy.start()
+    with contextlib.closing(proxy):
+        here = proxy.listener.getsockname()[1]
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", here, timeout=20)) as client:
+            for number in range(20):
+                body = f"{number}" * 50_000
+                assert ask(client, "PUT", "/kept", body) == body
+            assert len(streams) == 1
+            for number in range(4):  # the server closes each time
+                assert ask(client, "PUT", "/length" if number % 2 else "/close", "abc") == "abc"
+            assert len(streams) == 4
+        leaving = http.client.HTTPConnection("127.0.0.1", here, timeout=20)
+        leaving.request("GET", "/wait", headers=KEY)
+        time.sleep(0.3)
+        leaving.close()
+        deadline = time.monotonic() + 20
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", here, timeout=20)) as client:
+            while ask(client, "GET", "/left", "") != "1":
+                assert time.monotonic() < deadline, "the server does not see that the client has left"
+                time.sleep(0.05)

@@ -21,6 +21,7 @@ import pytest
 from nemodeploy.adapters.asgi import HttpServer
 from nemodeploy.adapters.clock import nonce
 from nemodeploy.adapters.forwarding import listen
+from nemodeploy.adapters.proxy import Proxy
 from nemodeploy.adapters.resources import engines_directory
 from nemodeploy.app.backend import Backend
 from nemodeploy.app.gateway import Gateway, serve
@@ -212,20 +213,20 @@ class Server:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[openai.OpenAI]:
-        """OpenAI's own client, as `connect` lets it in: to the server itself, or to the gateway before it."""
-        door: HttpServer | None = None
-        url, key = f"http://127.0.0.1:{self.port}/v1", "none"
-        if ENGINES[self.row.engine].protocol != "openai":
-            gateway, listener = Gateway(self.backend(), lambda: True, nonce, Secret("the key")), listen(0)
-            url, key = f"http://127.0.0.1:{listener.getsockname()[1]}/v1", gateway.key.reveal()
-            door = serve(gateway, listener)
-            door.start()
+        """OpenAI's own client, as `connect` lets it in: by the proxy before the server, or by the gateway."""
+        key, listener = Secret("the key"), listen(0)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        door: Proxy | HttpServer
+        if ENGINES[self.row.engine].protocol == "openai":
+            door = Proxy(listener, lambda: socket.create_connection(("127.0.0.1", self.port)), key)
+        else:
+            door = serve(Gateway(self.backend(), lambda: True, nonce, key), listener)
+        door.start()
         try:
-            with openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=60) as client:
+            with openai.OpenAI(base_url=url, api_key=key.reveal(), max_retries=0, timeout=60) as client:
                 yield client
         finally:
-            if door:
-                door.close()
+            door.close()
 
     def log(self, rank: int = 0) -> str:
         """What a rank has said."""

@@ -238,7 +238,7 @@ def test_openais_own_client_converses(server: Server) -> None:
 def test_what_a_client_asks_for_is_had_or_refused_by_name(server: Server) -> None:
     engine = ENGINES[server.row.engine]
     if engine.protocol == "openai":
-        pytest.skip("what this server refuses is its own affair: every byte goes through")
+        pytest.skip("what this server refuses is its own affair: requests go through as they are")
     with server.client() as client:
 
         def ask(**more: Any) -> Any:

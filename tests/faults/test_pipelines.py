@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import time
-import urllib.request
 
 import pytest
 
 from tests.faults.rig import Rig
 from tests.faults.test_submitting import up
+from tests.integration.test_run import served
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.long]
 # It hears nothing, and ends all the same some day.
@@ -64,10 +64,9 @@ def test_a_tunnel_outlives_its_connection(rig: Rig) -> None:
     up(rig)
     with rig.proxy() as proxy, rig.site.start("connect", "tiny", "--port", "0", "--json") as tunnel:
         assert tunnel.stdout is not None
-        url = json.loads(tunnel.stdout.readline())["url"]
+        told = json.loads(tunnel.stdout.readline())
         for _ in range(3):
-            with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as answer:
-                assert json.load(answer)["data"][0]["id"] == "tiny"
+            assert served(told) == "tiny"
             proxy.cut_now()
             time.sleep(0.5)
         tunnel.send_signal(signal.SIGTERM)
@@ -80,12 +79,11 @@ def test_a_tunnel_follows_a_requeue_to_where_it_serves_again(rig: Rig) -> None:
     job = str(up(rig, "--set", "requeue=true")["job_id"])
     with rig.site.start("connect", "tiny", "--port", "0", "--json") as tunnel:
         assert tunnel.stdout is not None
-        url = json.loads(tunnel.stdout.readline())["url"]
+        told = json.loads(tunnel.stdout.readline())
         assert rig.sandbox.exec("scontrol", "requeue", job).returncode == 0
         again = rig.site.wait_for("READY", 240)
         assert again["epoch"] == f"{job}.1"
-        with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as answer:
-            assert json.load(answer)["data"][0]["id"] == "tiny"
+        assert served(told) == "tiny"
         tunnel.send_signal(signal.SIGTERM)
         assert tunnel.wait(30) == 0
 

@@ -14,10 +14,16 @@ from tests.integration.test_run import jobs
 
 pytestmark = pytest.mark.sandbox
 PROGRAM = """
-import nemodeploy
+import urllib.error, urllib.request, nemodeploy
 with nemodeploy.deployment(profile="cpu") as server:
     print(server.name, server.protocol, server.variables["OPENAI_BASE_URL"] == server.url + "/v1")
     print(server.generate("What is the capital of France?"))
+    for key in (server.variables["OPENAI_API_KEY"], "another"):
+        request = urllib.request.Request(server.url + "/v1/models", headers={"Authorization": "Bearer " + key})
+        try:
+            print(urllib.request.urlopen(request, timeout=20).status)
+        except urllib.error.HTTPError as error:
+            print(error.code)
     %s
 """
 TEST = """
@@ -44,9 +50,9 @@ def python(site: Home, *words: str, **more: str) -> subprocess.CompletedProcess[
 def test_a_block_has_a_server_and_nothing_is_left_whatever_happens_in_it(site: Home, sandbox: Sandbox) -> None:
     done = python(site, "-c", PROGRAM % "")
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
+    first, second, *statuses = done.stdout.splitlines()
     assert (first.startswith("tiny-"), first.split()[1:]) == (True, ["openai", "True"])
-    assert second == "The capital of France is Paris."
+    assert (second, statuses) == ("The capital of France is Paris.", ["200", "401"])
     assert jobs(sandbox) == []
     failed = python(site, "-c", PROGRAM % "raise RuntimeError('mine')")
     assert (failed.returncode, "RuntimeError: mine" in failed.stderr) == (1, True)

@@ -23,7 +23,8 @@ import json, os, urllib.request
 
 def test_it_answers():
     body = json.dumps({"model": os.environ["NEMODEPLOY_MODEL"], "prompt": "hi", "max_tokens": 4}).encode()
-    url, headers = os.environ["OPENAI_BASE_URL"] + "/completions", {"Content-Type": "application/json"}
+    url, key = os.environ["OPENAI_BASE_URL"] + "/completions", os.environ["OPENAI_API_KEY"]
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer " + key}
     request = urllib.request.Request(url, body, headers)
     assert json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["text"]
 """

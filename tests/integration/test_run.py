@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,8 @@ ASK = """
 import json, os, sys, urllib.request
 base = os.environ["OPENAI_BASE_URL"]
 body = json.dumps({"model": os.environ["NEMODEPLOY_MODEL"], "prompt": "hi", "max_tokens": 4}).encode()
-request = urllib.request.Request(base + "/completions", body, {"Content-Type": "application/json"})
+headers = {"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
+request = urllib.request.Request(base + "/completions", body, headers)
 print(json.load(urllib.request.urlopen(request, timeout=60))["model"], os.environ["NEMODEPLOY_NAME"], sys.stdin.read())
 """
 
@@ -29,6 +33,14 @@ def names(site: Home) -> list[str]:
 
 def jobs(sandbox: Sandbox) -> list[str]:
     return sandbox.exec("squeue", "--noheader", "--format=%j").stdout.split()
+
+
+def served(told: Mapping[str, Any], **headers: str) -> str:
+    """The model behind the port that `connect` tells of, asked with its key unless `headers` have another."""
+    key = f"Bearer {told['variables']['NEMODEPLOY_API_KEY']}"
+    request = urllib.request.Request(f"{told['url']}/v1/models", headers={"Authorization": key, **headers})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return str(json.load(answer)["data"][0]["id"])
 
 
 def test_a_command_has_a_server_for_as_long_as_it_runs(site: Home, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -104,8 +116,18 @@ def test_a_tunnel_says_where_it_is_and_ends_by_ctrl_c(site: Home) -> None:
         assert tunnel.stdout is not None
         told = json.loads(tunnel.stdout.readline())
         assert told["variables"]["OPENAI_BASE_URL"] == f"{told['url']}/v1"
-        with urllib.request.urlopen(f"{told['url']}/v1/models", timeout=20) as answer:
-            assert json.load(answer)["data"][0]["id"] == "tiny"
+        assert served(told) == "tiny"
+        refusals: list[tuple[int, dict[str, str]]] = [
+            (401, {"Authorization": ""}),
+            (401, {"Authorization": "Bearer none"}),
+            (403, {"Host": "evil.example"}),
+            (403, {"Origin": "http://evil.example"}),
+        ]
+        for status, headers in refusals:
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                served(told, **headers)
+            assert refused.value.code == status
+            refused.value.close()
         port = told["url"].rpartition(":")[2]
         taken = site.run("connect", "tiny", "--port", port)
         assert (taken.returncode, f"(process {tunnel.pid})" in taken.stderr) == (2, True), taken.stderr
@@ -125,8 +147,10 @@ def test_a_tunnel_in_the_background_is_found_again_and_stopped(site: Home) -> No
     first, again = (site.run(*words) for _ in range(2))
     assert first.stdout == again.stdout, "there is one already"
     url = json.loads(first.stdout)["url"]
-    with urllib.request.urlopen(f"{url}/v1/models", timeout=20) as answer:
-        assert json.load(answer)["data"][0]["id"] == "tiny"
+    assert served(json.loads(first.stdout)) == "tiny"
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+        urllib.request.urlopen(f"{url}/v1/models", timeout=20)
+    refused.value.close()
     assert site.run("connect", "tiny", "--stop").stdout == "the tunnel to tiny is closed\n"
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{url}/v1/models", timeout=20)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import http.client
 import json
 import subprocess
 import sys
@@ -60,6 +62,12 @@ def test_the_key_is_asked_for_and_raw_is_the_engines_own(site: Home) -> None:
         assert tunnel.stdout is not None
         told = json.loads(tunnel.stdout.readline())["variables"]
         assert (told["NEMODEPLOY_PROTOCOL"], "OPENAI_BASE_URL" in told) == ("nemo-generate", False)
+        body = b'{"sentences": ["hi"], "tokens_to_generate": 4}'
+        for key, status in ((told["NEMODEPLOY_API_KEY"], 200), ("another", 401)):
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+            with contextlib.closing(http.client.HTTPConnection(told["NEMODEPLOY_ENDPOINT"][7:], timeout=60)) as client:
+                client.request("PUT", "/generate", body, headers)
+                assert client.getresponse().status == status
         tunnel.terminate()
 
 

@@ -10,8 +10,9 @@ Held = frozenset[object]
 
 
 def held() -> Held:
-    """Now."""
-    return frozenset((*threading.enumerate(), *(path.name for path in Path("/dev/fd").iterdir())))
+    """Now, without the file that the list of open files itself is read from."""
+    files = list(Path("/dev/fd").iterdir())
+    return frozenset((*threading.enumerate(), *(path.name for path in files if path.is_symlink())))
 
 
 def nothing_more_than(before: Held, within_s: float = 10.0) -> bool:

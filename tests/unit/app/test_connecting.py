@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import itertools
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +19,12 @@ import pytest
 from nemodeploy.app import connecting
 from nemodeploy.app.connecting import Connection
 from nemodeploy.errors import AuthenticationFailed, BadInput, ClusterUnreachable
-from nemodeploy.values import Endpoint, Epoch, Token
+from nemodeploy.values import Endpoint, Epoch, Secret, Token
 
+PLAN = {
+    "served": "m",
+    "prompting": {"template": "{prompt}", "turn": "{prompt}", "stop": [], "probe": "p"},
+}
 TOKEN = Token.make("tiny", milliseconds=1, entropy=1)
 GONE = SimpleNamespace(endpoint=None, manifest=None, exit=None)
 SERVES = SimpleNamespace(
@@ -40,10 +50,20 @@ class Rig:
         ports = SimpleNamespace(
             clock=SimpleNamespace(now=lambda: float(next(seconds))),
             reporter=SimpleNamespace(say=lambda _, text: self.said.append(text)),
+            key=lambda _: Secret("the key"),
+            nonce=lambda: "n",
         )
         sites: Any = site
         worlds: Any = ports
+        self.site = site
         self.connection = Connection(sites, worlds, TOKEN, {"served": "m", "engine": "vllm"}, SERVES.endpoint)
+
+    def another(self, protocol: str, engine: str, *, raw: bool = False) -> Connection:
+        """The same to a server that speaks another protocol."""
+        endpoint = replace(SERVES.endpoint, protocol=protocol)
+        return Connection(
+            self.connection.site, self.connection.ports, TOKEN, {**PLAN, "engine": engine}, endpoint, raw=raw
+        )
 
     def renew(self, _: Token) -> float | None:
         self.renewals += 1
@@ -101,6 +121,69 @@ def test_who_is_refused_does_not_ask_again_and_says_so(rig: Rig) -> None:
 def test_proxies_are_not_for_our_port(rig: Rig, environment: dict[str, str], expected: str | None) -> None:
     found = rig.connection.variables(environment)
     assert (found.get("no_proxy"), found.get("NO_PROXY")) == (expected, expected)
+
+
+class Server(ThreadingHTTPServer):
+    """Answers every request with 200; remembers their keys."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.keys: list[str | None] = []
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+
+class Answering(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.keys.append(self.headers["Authorization"])
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as one:
+        yield one
+        one.shutdown()
+
+
+def status(connection: Connection, path: str, **headers: str) -> int:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", connection.port, timeout=20)) as client:
+        client.request("GET", path, headers=headers)
+        return client.getresponse().status
+
+
+@pytest.mark.parametrize(
+    ("protocol", "engine", "raw"),
+    [
+        ("openai", "vllm", False),
+        ("openai", "llamacpp", True),
+        ("nemo-generate", "nemo-eval", False),
+        ("nemo-generate", "nemo-eval", True),
+        ("triton", "nemo-triton", True),
+    ],
+)
+def test_every_port_wants_the_key_and_refuses_strangers(
+    rig: Rig, server: Server, protocol: str, engine: str, raw: bool
+) -> None:
+    rig.site.transport = SimpleNamespace(tunnel=lambda *_: socket.create_connection(("127.0.0.1", server.server_port)))
+    connection = rig.another(protocol, engine, raw=raw)
+    connection.open(0)
+    with contextlib.closing(connection):
+        told = connection.variables({})
+        assert told["NEMODEPLOY_API_KEY"] == "the key"
+        assert told.get("OPENAI_API_KEY", "raw") == ("raw" if raw and protocol != "openai" else "the key")
+        key = {"Authorization": f"Bearer {told['NEMODEPLOY_API_KEY']}"}
+        assert status(connection, "/v1/models", **key) == 200
+        assert status(connection, "/v1/models") == 401
+        for path in ("/v1/models", "/health", "/openapi.json", "/nothing"):
+            assert status(connection, path, Host="evil.example", **key) == 403
+            assert status(connection, path, Origin="http://evil.example", **key) == 403
+    assert set(server.keys) <= {None}, "the key does not reach the server"
 
 
 def test_what_keeps_a_cluster_from_being_asked_again_says_nothing_of_what_was_sent(

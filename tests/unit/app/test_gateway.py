@@ -119,10 +119,10 @@ class Rig:
     def ask(self, text: str, **more: Any) -> Any:
         return self.client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}], **more)
 
-    def raw(self, method: str, path: str, body: bytes = b"", key: str = "") -> tuple[int, Any, Any]:
+    def raw(self, method: str, path: str, body: bytes = b"", key: str = "", **more: str) -> tuple[int, Any, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         with contextlib.closing(connection):
-            connection.request(method, path, body, {"Authorization": f"Bearer {key or self.key}"})
+            connection.request(method, path, body, {"Authorization": f"Bearer {key or self.key}", **more})
             answer = connection.getresponse()
             return answer.status, answer.headers, json.loads(answer.read())
 
@@ -242,6 +242,19 @@ def test_errors_have_openais_form_and_the_right_status(rig: Rig, nemo: Nemo) -> 
     status, _, body = rig.raw("POST", "/v1/completions", json.dumps({"\ud800": 1}).encode())
     assert (status, body["error"]["param"]) == (400, "\ud800")
     assert rig.ask("hi").choices
+
+
+@pytest.mark.parametrize("path", ["/health", "/openapi.json", "/v1/models", "/v1/models/m", "/nothing"])
+def test_no_route_answers_a_page_of_another_site(rig: Rig, path: str) -> None:
+    for headers, code in (
+        ({"Host": "evil.example"}, "foreign_host"),
+        ({"Origin": "http://evil.example"}, "foreign_origin"),
+        ({"Origin": "null"}, "foreign_origin"),
+    ):
+        status, _, body = rig.raw("GET", path, b"", "", **headers)
+        assert (status, body["error"]["code"]) == (403, code)
+    assert rig.raw("POST", "/v1/completions", b"{}", Origin="http://evil.example")[0] == 403
+    assert rig.raw("GET", "/health", Host="localhost", Origin="http://localhost:3000")[0] == 200
 
 
 def test_a_body_too_large_is_413_and_the_next_is_answered(rig: Rig) -> None:
