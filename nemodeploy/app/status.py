@@ -48,6 +48,7 @@ class Deployment:
         row = row if isinstance(row, QueueRow) else None
         gpus = int(plan.get("layout", {}).get("gpus", 0))
         last_word = self.seen.directory.exit
+        health = current(self.seen.directory, row.job_id, row.restart).health if row else None
         elapsed = row.elapsed_s if row else last_word.elapsed_s if last_word and self.verdict.gone else None
         return {
             "name": self.name,
@@ -68,6 +69,7 @@ class Deployment:
             "owner": self.seen.directory.manifest.get("owner"),
             "gpu_hours": round(gpus * (elapsed or 0) / 3600, 3),
             "endpoint": self._shown_endpoint(),
+            "port_held": health.port_held or None if health else None,
             "startup": self._startup(),
             "notices": list(self.notices),
         }

@@ -259,6 +259,9 @@ class Watch:
             self.ask_again_at = now + ASK_AGAIN_S
             return None
         ready = self.ports.clock.now()
+        if seen.directory.health and seen.directory.health.port_held == "unproven":
+            what = "not proven that this job's processes hold its port: /proc on the node does not show it"
+            self.ports.reporter.say("note", what)
         self.ports.reporter.say("ready", f'answered "{" ".join(answer.split())}" in {endpoint.generation_s:.1f} s')
         started = self.clocks.started if self.clocks.started is not None else now
         return Up(

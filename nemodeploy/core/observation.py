@@ -156,7 +156,7 @@ elif why=$(stat -L "$d" 2>&1 >/dev/null); then
 elif [ -L "$d" ]; then
   printf '%s\\n' "$why"; exit 4
 else
-  case $why in *"No such file"*) ;; *) printf '%s\\n' "$why"; exit 4 ;; esac
+  case $why in *"No such file"* | *"Not a directory"*) ;; *) printf '%s\\n' "$why"; exit 4 ;; esac
 fi
 printf '%s\\n' "$d"
 """

@@ -51,9 +51,14 @@ class Transport(Protocol):
 
 def shell(text: str = "exec /bin/sh -s") -> tuple[str, ...]:
     """Words that run a POSIX shell text, by default the one on standard input, without the login's functions, options,
-    IFS and start-up files. As a line they mean the same to every login shell, csh and fish included: plain words and
-    one in single quotes."""
+    IFS and start-up files."""
     return (*_CLEAN, "/bin/sh", "-c", f"{_NO_FUNCTIONS}; {text}")
+
+
+def remote_line(text: str = "exec /bin/sh -s") -> str:
+    """The same as a line for a login shell. It means the same to each of them, csh and fish included: plain words, and
+    one in single quotes. Nothing that a login would print afterwards comes through."""
+    return f"exec {shlex.join(shell(text))}"
 
 
 def late(name: str, command: Command) -> ClusterUnreachable:
@@ -87,8 +92,7 @@ def relay(host: str, port: int) -> tuple[bytes, str]:
     mark = f"relay-{secrets.token_hex(8)}"
     there = f"exec 3<>/dev/tcp/{host}/{port} || exit 7; exec 2>/dev/null; echo; echo {mark}"
     opens = f"{there}; {{ cat <&3; kill $$; }} & exec cat >&3"
-    bash = shell(f"exec bash --norc -c {shlex.quote(opens)}")
-    return f"\n{mark}\n".encode(), shlex.join(bash)
+    return f"\n{mark}\n".encode(), remote_line(f"exec bash --norc -c {shlex.quote(opens)}")
 
 
 def is_marked(stream: socket.socket, mark: bytes) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import secrets
 import selectors
-import shlex
 import socket
 import subprocess
 import threading
@@ -29,7 +28,7 @@ from nemodeploy.adapters.transports.base import (
     late,
     no_way,
     relay,
-    shell,
+    remote_line,
 )
 from nemodeploy.adapters.transports.openssh_master import ALWAYS, CONNECT_WITHIN_S, Masters, start
 from nemodeploy.core.spec import Cluster
@@ -62,7 +61,7 @@ class OpenSshTransport:
         """Feed the text to `sh` on its standard input and collect both streams; the last line of the second one is the
         status, without which the answer is not complete."""
         nonce = secrets.token_hex(8)
-        told = shlex.join(shell(f'/bin/sh -s; printf "\\n%s:%d\\n" {nonce} $? >&2'))
+        told = remote_line(f'/bin/sh -s; printf "\\n%s:%d\\n" {nonce} $? >&2')
         deadline = time.monotonic() + FULL_WITHIN_S
         while True:
             words = [*self._client(), "--", self._hosts[0], told]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import select
-import shlex
 import socket
 import threading
 import time
@@ -27,7 +26,7 @@ from nemodeploy.adapters.transports.base import (
     late,
     no_way,
     relay,
-    shell,
+    remote_line,
 )
 from nemodeploy.adapters.transports.paramiko_login import CONNECT_WITHIN_S, Chain
 from nemodeploy.core.spec import Cluster
@@ -39,7 +38,7 @@ KEEPALIVE_S = 15.0
 DEAD_AFTER_S = 45.0
 WATCH_EVERY_S = 1.0
 ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, 5.1
-SHELL = shlex.join(shell())
+SHELL = remote_line()
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False

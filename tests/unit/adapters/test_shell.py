@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nemodeploy.adapters.transports.base import shell
+from nemodeploy.adapters.transports.base import remote_line, shell
 from nemodeploy.core import observation
 from nemodeploy.core.submission import receipt_script, take_script
 from nemodeploy.schedulers.slurm_questions import queue_script
@@ -113,7 +112,7 @@ def test_each_login_shell_starts_our_text(login: str, tmp_path: Path) -> None:
     program = shutil.which(login)
     if program is None:
         pytest.skip(f"{login} is not installed")
-    line = shlex.join(shell())
+    line = remote_line()
     script = f"cd {tmp_path}; pwd; echo \"$(echo 'it is' $((1 + 1)))\"; exit 3\n"
     home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     done = subprocess.run([program, "-c", line], input=script, capture_output=True, text=True, check=False, env=home)

@@ -17,6 +17,7 @@ from nemodeploy.app.down import tokens_of
 from nemodeploy.cli.status import _detail, _row
 from nemodeploy.core import observation
 from nemodeploy.core.observation import parse_list
+from nemodeploy.core.readiness import Seen, State, Verdict
 from nemodeploy.values import Token
 from tests.unit.app.test_site import Login, accepted, login
 
@@ -127,8 +128,8 @@ def test_a_manifest_with_anything_in_it_can_be_shown(login: Login, data: st.Data
     assert 0 <= directory.grace_s <= observation.LONGEST_GRACE_S
     one = status.Deployment(
         cluster="c",
-        seen=status.Seen(directory=directory, answered=True, row=None),
-        verdict=status.Verdict(state=status.State.READY),
+        seen=Seen(directory=directory, answered=True, row=None),
+        verdict=Verdict(state=State.READY),
     )
     json.dumps(one.as_json())
     assert _row(one)
