@@ -16,7 +16,7 @@ from statistics import median
 
 from common import Bench, Sandboxed, arguments
 
-from nemodeploy.core import observation
+from nemodeploy.core import run_directory
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.schedulers.slurm_questions import queue_script
 
@@ -71,8 +71,8 @@ def main() -> int:
         prepare(bench, crowd)
         root = str(bench.place.shared / "nemodeploy")
         crowded = bench.place.root / "run/crowded"
-        look = f"({queue_script(root)})\n({observation.list_script(root)})\n"
-        last = observation.archive_script(root, f"nd-old-{'?' * 26}", minutes=None, most=1)
+        look = f"({queue_script(root)})\n({run_directory.list_script(root)})\n"
+        last = run_directory.archive_script(root, f"nd-old-{'?' * 26}", minutes=None, most=1)
         for _ in range(REPEATS):
             for key, is_crowded in (("quiet", False), ("crowded", True)):
                 crowded.unlink(missing_ok=True)

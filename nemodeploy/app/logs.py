@@ -14,7 +14,7 @@ from nemodeploy.app.pace import WATCHER_S
 from nemodeploy.app.site import Site
 from nemodeploy.core.diagnosis import clean
 from nemodeploy.core.masking import MASK_FUNCTION, hide
-from nemodeploy.core.observation import each_file
+from nemodeploy.core.run_directory import each_file
 from nemodeploy.core.submission import FOLLOW_LINKS
 from nemodeploy.core.tails import split_tails
 from nemodeploy.errors import BadInput, ClusterUnreachable

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from nemodeploy.adapters.transports.base import OUTPUT_CAP, Transport
 from nemodeploy.app.look import Look, base_of, current_row, strays_of, tokens_of_row, with_strays
-from nemodeploy.core import images, observation, sections, submission
+from nemodeploy.app.proof import proven
+from nemodeploy.core import images, observation, run_directory, sections, submission
 from nemodeploy.core.history import HISTORY_SCRIPT, History, parse_history
 from nemodeploy.core.login_host import quoted
 from nemodeploy.core.masking import FORGET_SECRETS, MASK_FUNCTION, hide, hide_in
@@ -21,7 +22,7 @@ from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster
 from nemodeploy.core.submission import Receipt
 from nemodeploy.core.tails import split_tails
-from nemodeploy.core.witnesses import AGAIN_AFTER_S, Trace, Word, may_be_repeated, proves_end, proves_end_twice
+from nemodeploy.core.witnesses import Trace, Word, proves_end
 from nemodeploy.errors import ClusterUnreachable, OutcomeUnknown
 from nemodeploy.schedulers import SCHEDULERS
 from nemodeploy.schedulers.base import Findings, QueueRow
@@ -33,7 +34,6 @@ LOOK_WITHIN_S = 60.0
 RECEIPT_CALL_WITHIN_S = submission.RECEIPT_WITHIN_S + 60.0
 PREFLIGHT_WITHIN_S = 150.0
 LOG_TAIL_BYTES = 65536
-MOST_ARCHIVED = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,14 +44,6 @@ class Taking:
     held_by: Token | None = None
     problem: str = ""
     receipt: Receipt = field(default_factory=Receipt)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Archived:
-    """What has ended: the newest, the latest last, of how many in all."""
-
-    found: tuple[Seen, ...]
-    of: int
 
 
 class Site:
@@ -104,13 +96,13 @@ class Site:
 
     def look(self, *, controller: bool = True, name: str = "") -> Look:
         """All deployments at once, or those of a name: the run directories, and with `controller` Slurm's queue."""
-        parts = {"files": observation.list_script(self.root, name)}
+        parts = {"files": run_directory.list_script(self.root, name)}
         if controller:
             parts = {"queue": self.scheduler.queue_script(self.root), **parts}
         answer = self.ask(parts)
         queue = answer.get("queue")
         rows = self._rows(queue)
-        base = self._base(answer["files"])
+        base = self.base(answer["files"])
         return Look(
             answered=queue.status == 0 if queue else None,
             rows=rows,
@@ -125,25 +117,8 @@ class Site:
         return self.see_all(look, (directory,))[0]
 
     def see_all(self, look: Look, directories: Sequence[RunDirectory]) -> tuple[Seen, ...]:
-        """Deployments out of a look. Asks once more, for all together, what the witnesses of an end say, and whether
-        those that seem silent are; where a single witness says that a job has ended, that one is asked again."""
-        found = {directory.token: self._seen(look, directory) for directory in directories}
-        ended = {token: seen for token, seen in found.items() if seen.seems_ended and not seen.gone}
-        quiet = [token for token, seen in found.items() if seen.may_be_silent]
-        first = self.trace({token: seen.job_id for token, seen in ended.items()}, quiet) if ended or quiet else {}
-        for token in quiet:
-            found[token] = replace(found[token], still=first[token].silence.is_long)
-        doubtful: dict[Token, Trace] = {}
-        for token, seen in ended.items():
-            trace = first[token]
-            found[token] = _told(seen, trace, gone=proves_end(trace, own_word=seen.own_word))
-            if not found[token].gone and may_be_repeated(trace):
-                doubtful[token] = trace
-        if doubtful:
-            again = self.trace({token: trace.job_id for token, trace in doubtful.items()}, after_s=AGAIN_AFTER_S)
-            for token, trace in doubtful.items():
-                gone = proves_end_twice(trace, again[token], own_word=ended[token].own_word)
-                found[token] = _told(ended[token], again[token], gone=gone)
+        """Deployments out of a look, with what the witnesses of an end say where one seems to have come."""
+        found = proven({one.token: self._seen(look, one) for one in directories}, self.trace)
         self._forget_secrets([token for token, seen in found.items() if seen.gone and seen.directory.has_secrets])
         return tuple(found[directory.token] for directory in directories)
 
@@ -163,14 +138,14 @@ class Site:
             answered=bool(look.answered),
             row=row,
             job_id=row.job_id if row else self.scheduler.parse_job_id(directory.submit_out),
-            refused=self._was_refused(directory),
+            refused=self.was_refused(directory),
         )
         if row is None or row.kind != "ended":
             return seen
         trace = Trace(job_id=row.job_id, queue=Word.ENDED)
-        return _told(seen, trace, gone=proves_end(trace, own_word=seen.own_word))
+        return replace(seen, trace=trace, gone=proves_end(trace, own_word=seen.own_word))
 
-    def _base(self, files: Section) -> str:
+    def base(self, files: Section) -> str:
         """Where the run directories lie. Raises ClusterUnreachable where that cannot be told, or they cannot be read:
         then it is not known whether there are any."""
         base = base_of(files)
@@ -182,7 +157,8 @@ class Site:
             )
         return base
 
-    def _was_refused(self, directory: RunDirectory) -> bool:
+    def was_refused(self, directory: RunDirectory) -> bool:
+        """Whether the submitter's end proves that there never was a job."""
         status = directory.submit_status
         return status is not None and (status == 127 or self.scheduler.was_refused(status, directory.submit_error))
 
@@ -193,11 +169,11 @@ class Site:
         the files are looked at."""
         parts = {"pause": f"sleep {after_s:g}"} if after_s else {}
         for token in (*jobs, *quiet):
-            parts[f"silence.{token}"] = observation.silence_script(self.directory(token))
+            parts[f"silence.{token}"] = run_directory.silence_script(self.directory(token))
         for token, job in jobs.items():
             parts[f"job.{token}"] = self.scheduler.trace_script(str(token), job, self.directory(token))
         answers = self.ask(parts, within_s=LOOK_WITHIN_S + after_s + 20.0 * len(jobs))
-        silences = {token: observation.parse_silence(answers[f"silence.{token}"].text) for token in (*jobs, *quiet)}
+        silences = {token: run_directory.parse_silence(answers[f"silence.{token}"].text) for token in (*jobs, *quiet)}
         found = {token: Trace(silence=silences[token]) for token in quiet}
         for token, job in jobs.items():
             told = self.scheduler.parse_trace(str(token), job, answers[f"job.{token}"].text)
@@ -210,7 +186,7 @@ class Site:
         queue = f"(\n{self.scheduler.queue_script(self.root)}\n) | grep '[ /]nd-{plan.name}-'; exit 0"
         parts = {
             "queue": queue,  # before the files: a job is younger than its directory
-            "files": f'{observation.base_script(self.root)}ls "$d/{plan.name}" 2>/dev/null; exit 0',
+            "files": f'{run_directory.base_script(self.root)}ls "$d/{plan.name}" 2>/dev/null; exit 0',
             "taken": taken if unless_taken else ":",
             "image": images.look_script(self.root, plan.imported) if plan.imported else ":",
             **self.scheduler.preflight_parts(plan, files),
@@ -223,7 +199,7 @@ class Site:
         ends = f"{self.cluster.command('down', plan.name)}   ends it"
         strays = [
             (f"{token} is alive without its run directory", ends)
-            for token in strays_of(self._rows(answers["queue"]), self._base(answers["files"]))
+            for token in strays_of(self._rows(answers["queue"]), self.base(answers["files"]))
             if token.name == plan.name and str(token) not in there
         ]
         image = images.told(plan, answers["image"], self.cluster)
@@ -331,7 +307,7 @@ class Site:
         """The ends of all log files of a token's last run, by file name, live or archived."""
         script = (
             f"{self.enter(token)}\n{MASK_FUNCTION}\n"
-            f"{{ {observation.each_file('current/logs/*.log ./*.log submit/sbatch.err')}; }} |\n"
+            f"{{ {run_directory.each_file('current/logs/*.log ./*.log submit/sbatch.err')}; }} |\n"
             f"  xargs -0 -r tail -v -c {tail_bytes} 2>/dev/null | mask\nexit 0\n"
         )
         found = split_tails(self.ask({"logs": script})["logs"].text)
@@ -346,32 +322,6 @@ class Site:
     def history(self, token: Token) -> History:
         """What a token has been through, live or archived."""
         return parse_history(self.ask({"history": f"{self.enter(token)}\n{HISTORY_SCRIPT}"})["history"].text)
-
-    def archived(self, *, of: Token | str = "", within_s: float | None = None, most: int = MOST_ARCHIVED) -> Archived:
-        """The newest of those that have ended and were archived, so lately if at all, the latest last; of one token, of
-        one name, or of all. Raises ClusterUnreachable where that cannot be told."""
-        pattern = str(of) if isinstance(of, Token) else f"nd-{of or '*'}-{'?' * 26}"
-        minutes = None if within_s is None else max(1, round(within_s / 60))
-        answer = self.ask({"archive": observation.archive_script(self.root, pattern, minutes=minutes, most=most)})
-        self._base(answer["archive"])
-        directories = observation.parse_list(answer["archive"].text)
-        found = (
-            Seen(
-                directory=hide_in(one, self.hidden),
-                answered=True,
-                row=None,
-                job_id=self.scheduler.parse_job_id(one.submit_out),
-                refused=self._was_refused(one),
-                gone=True,
-            )
-            for one in sorted(directories, key=lambda one: one.token.text.rpartition("-")[2])
-        )
-        return Archived(found=tuple(found), of=observation.parse_count(answer["archive"].text))
-
-
-def _told(seen: Seen, trace: Trace, *, gone: bool) -> Seen:
-    """With what the witnesses said, who may know an id that was not known."""
-    return replace(seen, trace=trace, gone=gone, job_id=trace.job_id or seen.job_id)
 
 
 def unknown_outcome(token: Token, cluster: Cluster, why: str) -> OutcomeUnknown:

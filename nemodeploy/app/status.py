@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nemodeploy.app.archive import archived
 from nemodeploy.app.explaining import Why, explain
 from nemodeploy.app.site import Site
 from nemodeploy.core.history import Event, spent
@@ -113,13 +114,13 @@ def status(site: Site, name: str | None = None) -> tuple[Deployment, ...]:
 def ended(site: Site, *, within_s: float) -> tuple[tuple[Deployment, ...], int]:
     """The newest of what has ended and was archived so lately, the latest last, and how many there are besides; no
     controller is asked. Raises ClusterUnreachable where that cannot be told."""
-    archived = site.archived(within_s=within_s)
-    return tuple(_archived(site, seen) for seen in archived.found), archived.of - len(archived.found)
+    lately = archived(site, within_s=within_s)
+    return tuple(_archived(site, seen) for seen in lately.found), lately.of - len(lately.found)
 
 
 def last_ended(site: Site, name: str) -> tuple[Deployment, ...]:
     """The last one of a name that has ended, however long ago; none when there never was one. Raises as `ended`."""
-    return tuple(_archived(site, seen) for seen in site.archived(of=name, most=1).found)
+    return tuple(_archived(site, seen) for seen in archived(site, of=name, most=1).found)
 
 
 def _archived(site: Site, seen: Seen) -> Deployment:

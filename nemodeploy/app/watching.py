@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, replace
 
 from nemodeploy.app import asking, ending
+from nemodeploy.app.archive import archived
 from nemodeploy.app.explaining import advise, explain
 from nemodeploy.app.look import Look
 from nemodeploy.app.pace import RENEWALS_A_LEASE, SOON_S, WATCHER_S
@@ -298,7 +299,7 @@ class Watch:
     def _put_away(self, directory: RunDirectory) -> RunDirectory:
         """What it left, where somebody else has archived it; else what is there."""
         with contextlib.suppress(ClusterUnreachable):
-            for one in self.site.archived(of=self.token).found:
+            for one in archived(self.site, of=self.token).found:
                 return one.directory
         return directory
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nemodeploy.core.diagnosis import clean
-from nemodeploy.core.observation import each_file, read_exit, read_files
+from nemodeploy.core.observation import read_exit
 from nemodeploy.core.readiness import CAUSES, State
+from nemodeploy.core.run_directory import each_file, read_files
 from nemodeploy.core.tails import split_tails
 from nemodeploy.values import Epoch
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nemodeploy.core.observation import FILE_SYSTEM_TIME, read_token
+from nemodeploy.core.observation import read_token
+from nemodeploy.core.run_directory import FILE_SYSTEM_TIME
 from nemodeploy.values import Token
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nemodeploy.adapters.transports.base import remote_line, shell
-from nemodeploy.core import observation
+from nemodeploy.core import observation, run_directory
 from nemodeploy.core.submission import receipt_script, take_script
 from nemodeploy.schedulers.slurm_questions import queue_script
 from nemodeploy.values import Token
@@ -84,7 +84,7 @@ def test_what_is_up_is_found_whatever_a_login_has_defined(words: tuple[str, ...]
     (directory / "submit/go").mkdir(parents=True)
     (directory / "manifest.json").write_text("{}")
     (directory.parent / "active").symlink_to(str(TOKEN))
-    text = run(words, observation.list_script(str(root)), hostile(tmp_path))
+    text = run(words, run_directory.list_script(str(root)), hostile(tmp_path))
     assert text.partition("\n")[0] == f"{root}/deployments"
     assert [(one.token, one.submitted) for one in observation.parse_list(text)] == [(TOKEN, True)]
 

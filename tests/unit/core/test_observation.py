@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nemodeploy.core import observation
+from nemodeploy.core import observation, run_directory
 from nemodeploy.core.remains import parse_remains, remains_script
 from nemodeploy.values import Token
 
@@ -26,7 +26,7 @@ def tree(root: Path, token: Token = TOKEN, **files: str) -> None:
 
 
 def listing(root: Path) -> tuple[observation.RunDirectory, ...]:
-    script = observation.list_script(str(root))
+    script = run_directory.list_script(str(root))
     done = subprocess.run(["sh", "-s"], input=script, capture_output=True, text=True, check=True)
     return observation.parse_list(done.stdout)
 
@@ -117,6 +117,6 @@ def test_what_is_up_is_found_among_thousands_of_names_that_nobody_has_any_more(t
         words = ["sh", "-c", "ulimit -s 256; exec sh -s"]
         return subprocess.run(words, input=script, capture_output=True, text=True, check=True).stdout
 
-    assert [one.token for one in observation.parse_list(told(observation.list_script(str(tmp_path))))] == [TOKEN]
+    assert [one.token for one in observation.parse_list(told(run_directory.list_script(str(tmp_path))))] == [TOKEN]
     remains = parse_remains(told(remains_script(str(tmp_path))))
     assert ([*remains.unlinked], [*remains.owners]) == ([TOKEN], [TOKEN])
