@@ -14,7 +14,7 @@ from nemodeploy.app.pace import WATCHER_S
 from nemodeploy.app.site import Site
 from nemodeploy.core.diagnosis import clean
 from nemodeploy.core.masking import MASK_FUNCTION, hide
-from nemodeploy.core.run_directory import each_file
+from nemodeploy.core.run_directory import base_script, each_file
 from nemodeploy.core.submission import FOLLOW_LINKS
 from nemodeploy.core.tails import split_tails
 from nemodeploy.errors import BadInput, ClusterUnreachable
@@ -101,8 +101,12 @@ if [ -z "$live" ] || [ ! -d "$d/$live" ]; then
 fi
 echo "$live"
 """
+    places = {below: base_script(site.root, below) for below in ("deployments", "archive")}
+    answers = site.ask({**places, "find": script})
+    for below in places:
+        site.base(answers[below])
     try:
-        return Token(site.ask({"find": script})["find"].text.strip())
+        return Token(answers["find"].text.strip())
     except ValueError as error:
         text = f"no deployment named {name!r} on {site.cluster.name}"
         raise BadInput(text, hint=site.cluster.command("status", "--all")) from error

@@ -160,6 +160,8 @@ class Site:
     def was_refused(self, directory: RunDirectory) -> bool:
         """Whether the submitter's end proves that there never was a job."""
         status = directory.submit_status
+        if self.scheduler.parse_job_id(directory.submit_out):
+            return False
         return status is not None and (status == 127 or self.scheduler.was_refused(status, directory.submit_error))
 
     def trace(

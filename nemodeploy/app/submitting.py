@@ -87,13 +87,14 @@ def take_and_submit(
 
 
 def read_receipt(site: Site, ports: Ports, token: Token, receipt: Receipt) -> Submitted:
-    """What sbatch said: accepted, refused, or in doubt and then looked up by name."""
+    """What sbatch said: accepted, refused, or in doubt and then looked up by name. An id is never a refusal, whatever
+    else was said: a site's wrapper may fail after it has submitted."""
     status, error = receipt.status, receipt.error
     job_id = site.scheduler.parse_job_id(receipt.out)
     if status == 0 and job_id:
         ports.journal.add(token, step="submitted", job_id=job_id, at=ports.wall_clock())
         return Submitted(token=token, job_id=job_id)
-    if status != 127 and (status is None or not site.scheduler.was_refused(status, error)):
+    if job_id or (status != 127 and (status is None or not site.scheduler.was_refused(status, error))):
         return _look_up(site, ports, token, error or f"{site.scheduler.submitter} gave no answer")
     site.archive(token)
     ports.journal.forget(token)

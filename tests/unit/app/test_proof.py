@@ -8,6 +8,8 @@ import pytest
 
 from nemodeploy.app import ending, status
 from nemodeploy.app.down import tokens_of
+from nemodeploy.app.logs import show
+from nemodeploy.app.submitting import Submitted
 from nemodeploy.app.up import up
 from nemodeploy.core.readiness import Budget, State
 from nemodeploy.errors import ClusterUnreachable, OutcomeUnknown, PreflightFailed
@@ -89,6 +91,21 @@ def test_a_job_with_our_id_alone_may_be_ours_and_is_not_cancelled(login: Login) 
     with pytest.raises(OutcomeUnknown, match="77"):
         ending.end(login.site(), login.ports(), token)
     assert not any(line.endswith(" 77") for line in calls(login, "scancel"))
+
+
+def test_an_id_is_no_refusal_whatever_else_was_said(login: Login) -> None:
+    login.slurm(sbatch="echo 77; echo 'sbatch: error: site hook: cannot write the usage log' >&2; exit 1")
+    login.row("77", "PENDING", Token.make("demo", milliseconds=1, entropy=1))
+    result = login.submit()
+    assert isinstance(result, Submitted)
+    assert (result.job_id, login.submissions()) == ("77", 1)
+
+
+def test_logs_of_a_root_that_cannot_be_read_are_not_missing(login: Login) -> None:
+    (login.shared / "archive").parent.mkdir(exist_ok=True)
+    (login.shared / "archive").symlink_to("archive")
+    with pytest.raises(ClusterUnreachable, match="symbolic links"):
+        show(login.site(), "demo", print, sleep=lambda _: None)
 
 
 def test_one_wrong_row_of_an_ended_job_is_no_end(login: Login) -> None:
