@@ -14,9 +14,10 @@ from nemodeploy.cli import options
 from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
 
 if TYPE_CHECKING:
-    from nemodeploy.sandbox.cluster import Sandbox, State
+    from nemodeploy.sandbox.cluster import Sandbox
     from nemodeploy.sandbox.packs import Packs
     from nemodeploy.sandbox.slurms import Slurm, Slurms
+    from nemodeploy.sandbox.state import State
 
 START = "nemodeploy sandbox up"
 
@@ -136,8 +137,6 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, accounting: boo
     from nemodeploy.sandbox.packs import PACKS
     from nemodeploy.sandbox.runtimes import REAL
 
-    if guest and not accounting:
-        raise BadInput("--user needs --accounting", hint=f"{START} --accounting --user {guest}")
     sandbox, begun, packs, chosen = _sandbox(), time.monotonic(), _packs(), _slurm(slurm)
     program = _runtime(runtime) if runtime != "none" else Path()
     serving = software.stand_ins() if engines == "stand-in" else software.real(packs)

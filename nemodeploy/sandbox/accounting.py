@@ -24,24 +24,16 @@ add account research,other,closed Organization=sandbox QOS={",".join(QOS)} Defau
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Users:
-    """The accounts of this machine that may use the cluster: its owner, who is SlurmUser, and a guest (empty: none)."""
-
-    owner: str
-    guest: str = ""
-
-
-def accounts(users: Users) -> str:
-    """What sacctmgr reads after FIRST: limits, accounts, and which user may use which account."""
-    guest = f"add user {users.guest} Account=research,closed DefaultAccount=research\n" if users.guest else ""
-    return f"{LIMITS}{_owner(users.owner)}{guest}"
-
-
-def _owner(name: str) -> str:
+def accounts(owner: str) -> str:
+    """What sacctmgr reads after FIRST: limits, accounts, and the accounts of the sandbox's own user."""
     # root has an account of its own in every database, and keeps it as its default unless told otherwise.
-    default = f"modify user {name} set DefaultAccount=research\n" if name == "root" else ""
-    return f"add user {name} Account=research,other DefaultAccount=research\n{default}"
+    default = "modify user root set DefaultAccount=research\n" if owner == "root" else ""
+    return f"{LIMITS}add user {owner} Account=research,other DefaultAccount=research\n{default}"
+
+
+def guest_account(name: str) -> str:
+    """What sacctmgr reads to let a second user in."""
+    return f"add user {name} Account=research,closed DefaultAccount=research\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

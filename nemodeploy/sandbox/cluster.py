@@ -15,15 +15,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
-from nemodeploy.sandbox import configuration, processes
-from nemodeploy.sandbox.accounting import Daemon, Users, slurmdbd_conf
-from nemodeploy.sandbox.configuration import SSH_ALIAS, Settings
-from nemodeploy.sandbox.place import NODES, Place
+from nemodeploy.sandbox import processes
+from nemodeploy.sandbox.configuration import SSH_ALIAS
+from nemodeploy.sandbox.files import write_files
+from nemodeploy.sandbox.place import Place
 from nemodeploy.sandbox.requirements import (
     namespace_words,
     namespaces_allowed,
@@ -33,26 +33,11 @@ from nemodeploy.sandbox.requirements import (
     require_programs,
 )
 from nemodeploy.sandbox.slurms import MACHINE, SYSTEM_PATH, Slurm
-from nemodeploy.sandbox.software import stand_ins
+from nemodeploy.sandbox.state import State
 
-GPU_FILES = 8
 # What slurmstepd makes below the spool directory for the batch step, and how long such a path may be.
 STEP_SOCKET = "/spool/h100-1/h100-1_60000000.4294967291"
 LONGEST_SOCKET_PATH = 107
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What runs: the process that keeps it, how it is made, the loopback port of its SSH server, which Slurm, the
-    search path of its programs, whether it has accounting, and the second account that may log in (empty: none)."""
-
-    pid: int
-    mode: str
-    port: int
-    slurm: str = MACHINE.name
-    path: str = SYSTEM_PATH
-    accounting: bool = False
-    guest: str = ""
 
 
 class Sandbox:
@@ -87,6 +72,8 @@ class Sandbox:
         `guest` an account of this machine that may log in, too (root only). Raises PreflightFailed when something it
         needs is missing, with the command that installs it, and when one runs already with another Slurm or accounting.
         """
+        if guest and not accounting:  # without munge, each user could pose as any other
+            raise BadInput("a second user needs accounting", hint=f"nemodeploy sandbox up --accounting --user {guest}")
         path, most = str(self.place.root), LONGEST_SOCKET_PATH - len(STEP_SOCKET)
         if len(path) > most or not re.fullmatch(r"[A-Za-z0-9._/+@=-]+", path):
             raise BadInput(
@@ -101,18 +88,11 @@ class Sandbox:
         self.place.root.mkdir(parents=True, exist_ok=True)
         with (self.place.root / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two at once: the second finds it running
+            wanted = State(0, mode, 0, slurm.name, slurm.path, accounting, guest)
             running = self.state()
-            if running and running.slurm != slurm.name:
-                raise PreflightFailed(
-                    f"the sandbox runs already, with another Slurm ({running.slurm})", hint="nemodeploy sandbox down"
-                )
-            if running and (running.accounting, running.guest) != (accounting, guest):
-                how = f"with{'' if running.accounting else 'out'} accounting"
-                raise PreflightFailed(
-                    f"the sandbox runs already, {how}{f' and the user {running.guest}' if running.guest else ''}",
-                    hint="nemodeploy sandbox down",
-                )
-            return running or self._start(State(0, mode, 0, slurm.name, slurm.path, accounting, guest), slurm, spank)
+            if running and (other := _difference(running, wanted)):
+                raise PreflightFailed(f"the sandbox runs already, {other}", hint="nemodeploy sandbox down")
+            return running or self._start(wanted, slurm, spank)
 
     def _start(self, wanted: State, slurm: Slurm, spank: str) -> State:
         if wanted.mode == "auto":
@@ -120,7 +100,7 @@ class Sandbox:
         processes.end_all(self.place)
         listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         wanted = replace(wanted, port=listener.getsockname()[1])
-        self._write_files(wanted, slurm)
+        write_files(self.place, wanted, slurm)
         (self.place.root / "etc/plugstack.conf").write_text(spank)
         with listener:
             state = replace(wanted, pid=self._launch(wanted, listener, slurm))
@@ -209,83 +189,6 @@ class Sandbox:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _write_files(self, wanted: State, slurm: Slurm) -> None:
-        root = self.place.root
-        root.mkdir(parents=True, exist_ok=True)
-        root.chmod(0o711 if wanted.guest else 0o700)
-        for name in ("spool", "run", "shared", "munge", "shims"):
-            shutil.rmtree(root / name, ignore_errors=True)
-        for name in ("etc", "ssh", "log", "run", "spool/ctld", "shared/home", "local", "dev", "munge", "shims"):
-            (root / name).mkdir(parents=True, exist_ok=True)
-        for node in NODES:
-            (root / "spool" / node.name).mkdir(exist_ok=True)
-        for index in range(GPU_FILES):
-            with contextlib.suppress(FileExistsError):
-                (root / f"dev/nvidia{index}").symlink_to("/dev/null")
-        if wanted.guest:
-            self._let_in(wanted.guest)
-        self._write_configuration(wanted, slurm)
-
-    def _let_in(self, guest: str) -> None:
-        """Give a guest a home, and close to it what only the owner may use: the sockets and the saved state."""
-        for name in ("run", "spool/ctld"):
-            (self.place.root / name).chmod(0o700)
-        home = self.place.home_of(guest)
-        home.mkdir(parents=True, mode=0o700)
-        shutil.chown(home, guest)
-
-    def _write_configuration(self, wanted: State, slurm: Slurm) -> None:
-        root, plain = self.place.root, wanted.mode == "plain"
-        hostname = socket.gethostname()
-        address = _address_of(hostname) if plain else ""
-        ports = tuple(_free_ports(2 + len(NODES))) if plain else ()
-        daemon = Daemon(host=hostname, address=address or "127.0.0.1", port=ports[-1]) if plain else Daemon()
-        settings = Settings(
-            place=self.place,
-            user=getpass.getuser(),
-            nodes=NODES,
-            first_job_id=_first_job_id(),
-            path=slurm.path,
-            plugins=slurm.plugins,
-            ports=ports[:-1],
-            hostname=hostname,
-            address=address or "127.0.0.1",
-            resolves=bool(address),
-            dbd=daemon if wanted.accounting else None,
-            guest=wanted.guest,
-        )
-        self._write_keys(wanted.port, slurm)
-        texts = {
-            "etc/slurm.conf": configuration.slurm_conf(settings),
-            "etc/gres.conf": configuration.gres_conf(settings),
-            "etc/hosts": configuration.hosts(settings),
-            "ssh/sshd_config": configuration.sshd_config(settings),
-            "ssh/config": configuration.ssh_config(settings, wanted.port),
-        }
-        for name, text in texts.items():
-            (root / name).write_text(text)
-        (root / "etc/slurmdbd.conf").unlink(missing_ok=True)
-        if wanted.accounting:
-            conf = root / "etc/slurmdbd.conf"
-            conf.touch(mode=0o600)  # slurmdbd refuses one that others can read
-            conf.write_text(slurmdbd_conf(self.place, daemon, user=settings.user, plugins=slurm.plugins))
-        if plain or wanted.accounting:
-            (root / "munge/key").write_bytes(os.urandom(128))
-            (root / "munge/key").chmod(0o600)
-        (root / "cluster.yaml").write_text(
-            configuration.cluster_file(self.place, stand_ins(), plain=plain, libraries=slurm.libraries)
-        )
-
-    def _write_keys(self, port: int, slurm: Slurm) -> None:
-        ssh, generate = self.place.root / "ssh", shutil.which("ssh-keygen", path=slurm.path) or "ssh-keygen"
-        for name in ("host_key", "id_ed25519"):
-            if not (ssh / name).exists():
-                words = (generate, "-q", "-t", "ed25519", "-N", "", "-C", "nemodeploy sandbox", "-f")
-                subprocess.run((*words, str(ssh / name)), check=True, capture_output=True)
-        (ssh / "authorized_keys").write_text((ssh / "id_ed25519.pub").read_text())
-        kind, key, *_ = (ssh / "host_key.pub").read_text().split()
-        (ssh / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
-
     def _launch(self, wanted: State, listener: socket.socket, slurm: Slurm) -> int:
         """Start process 1 and wait until it says it is ready. Returns the pid that keeps everything alive."""
         read_end, write_end = os.pipe()
@@ -300,7 +203,7 @@ class Sandbox:
         )
         descriptors = ("--listener", str(listener.fileno()), "--ready", str(write_end))
         if wanted.accounting:
-            prepared = prepared_database(slurm, Users(owner=getpass.getuser(), guest=wanted.guest))
+            prepared = prepared_database(slurm, getpass.getuser())
             init += ("--prepared", str(prepared), "--guest", wanted.guest)
         with self.place.log.open("ab") as log, os.fdopen(read_end) as ready:
             process = subprocess.Popen(
@@ -345,21 +248,11 @@ class Sandbox:
             time.sleep(0.01)
 
 
-def _first_job_id() -> int:
-    """A job id no earlier sandbox has used: seconds since 2026, which a cold controller counts up from."""
-    return (int(time.time()) - 1_767_225_600) % 60_000_000
-
-
-def _free_ports(count: int) -> Iterator[int]:
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            yield server.getsockname()[1]
-
-
-def _address_of(hostname: str) -> str:
-    """What the machine's name resolves to; empty when it does not."""
-    try:
-        return socket.gethostbyname(hostname)
-    except OSError:
+def _difference(running: State, wanted: State) -> str:
+    """What a running sandbox has that was not asked for; empty where it will do."""
+    if running.slurm != wanted.slurm:
+        return f"with another Slurm ({running.slurm})"
+    if (running.accounting, running.guest) == (wanted.accounting, wanted.guest):
         return ""
+    user = f" and the user {running.guest}" if running.guest else ""
+    return f"with accounting{user}" if running.accounting else "without accounting"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import shutil
 import socket
@@ -40,12 +41,13 @@ class Host(Protocol):
 class Database:
     """mariadbd and slurmdbd of one sandbox.
 
-    `prepared` is the directory of a database that has the accounts already; the first start makes it.
+    `prepared` is the directory of a database that has the accounts already; the first start makes it. `guest` is a
+    second user that is added at each start, or empty.
     """
 
-    def __init__(self, host: Host, prepared: Path, users: accounting.Users) -> None:
+    def __init__(self, host: Host, prepared: Path, *, guest: str = "") -> None:
         """Name the directory; nothing is started yet."""
-        self.host, self.prepared, self.users = host, prepared, users
+        self.host, self.prepared, self.guest = host, prepared, guest
         self.server: Process | None = None
         self.dbd: Process | None = None
 
@@ -58,6 +60,8 @@ class Database:
         shutil.copytree(self.prepared, data)
         self._start_server()
         self.start_dbd()
+        if self.guest:
+            self._sacctmgr(accounting.guest_account(self.guest))
 
     def start_dbd(self) -> None:
         """Start slurmdbd, also after it was killed, and return when sacctmgr is answered."""
@@ -88,7 +92,7 @@ class Database:
         controller = self.host.daemon(*self.host.controller_words("-c"))
         try:
             self.host.wait_until(lambda: "gres|gpu" in self._ask("tres", "type,name"), "slurmctld did not register")
-            self._sacctmgr(accounting.accounts(self.users))
+            self._sacctmgr(accounting.accounts(getpass.getuser()))
         finally:
             end(controller, within_s=3)
             self.stop()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import getpass
 import json
 import os
 import select
@@ -22,7 +21,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nemodeploy.sandbox.accounting import Users
 from nemodeploy.sandbox.database import Database, end
 from nemodeploy.sandbox.place import LOGIN_ADDRESS, NODES, Node, Place
 
@@ -301,8 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     init = Init(Place(options.root), options.mode, socket.socket(fileno=options.listener))
     if options.prepared:
-        users = Users(owner=getpass.getuser(), guest=options.guest)
-        init.database = Database(init, options.prepared, users)
+        init.database = Database(init, options.prepared, guest=options.guest)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(init, "stopping", True))
     with os.fdopen(options.ready, "w") as ready:

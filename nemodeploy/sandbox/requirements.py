@@ -14,7 +14,6 @@ from pathlib import Path
 from nemodeploy.adapters.resources import slurm_directory
 from nemodeploy.errors import PreflightFailed
 from nemodeploy.sandbox import accounting
-from nemodeploy.sandbox.accounting import Users
 from nemodeploy.sandbox.place import Place
 from nemodeploy.sandbox.slurms import OPENMP, SYSTEM_PATH, Slurm, machine_has, missing_programs
 
@@ -96,9 +95,9 @@ def _missing_plugin(slurm: Slurm) -> tuple[str, ...]:
     return (plugin,) if known and not any((place / plugin).exists() for place in known) else ()
 
 
-def prepared_database(slurm: Slurm, users: Users) -> Path:
+def prepared_database(slurm: Slurm, owner: str) -> Path:
     """Where the accounting database is kept that every start copies; another Slurm, MariaDB or user has another."""
-    parts = [accounting.accounts(users)]
+    parts = [accounting.accounts(owner)]
     for program in ("slurmdbd", "mariadbd"):
         file = Path(shutil.which(program, path=slurm.path) or program).resolve()
         parts.append(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}")
