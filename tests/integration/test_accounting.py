@@ -186,11 +186,12 @@ def test_a_job_with_a_grace_time_is_told_before_it_is_preempted(sandbox: Sandbox
     step = (
         f"trap 'echo told >{said}; sleep 1; echo saved >>{said}; exit 0' TERM; touch {said}; while :; do sleep 1; done"
     )
-    occupied(sandbox, "normal", wrap=f'srun sh -c "{step}"')
+    job = occupied(sandbox, "normal", wrap=f'srun sh -c "{step}"')
     until(said.exists)
     urgent_job = urgent(sandbox)
     until(lambda: queued(sandbox, urgent_job).startswith("RUNNING"))
     assert said.read_text().split() == ["told", "saved"]
+    until(lambda: row(sandbox, job) == "COMPLETED")  # it was not killed; without a grace time it is PREEMPTED
 
 
 @pytest.mark.long
