@@ -84,17 +84,13 @@ StorageLoc=slurm_acct_db
 def database_words(place: Place, *, as_root: bool) -> tuple[str, ...]:
     """The command line of mariadbd: reached through a socket only, and careless of power cuts, since it starts afresh
     every time."""
-    run = place.root / "run"
+    root = place.root
     return (
         *("mariadbd", "--no-defaults", f"--datadir={place.database}", f"--socket={place.database_socket}"),
-        *("--skip-networking", f"--pid-file={run}/mariadbd.pid", f"--log-error={place.root}/log/mariadbd.log"),
-        *("--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M", "--innodb-lock-wait-timeout=900"),
-        *(
-            "--innodb-flush-log-at-trx-commit=0",
-            "--innodb-flush-method=nosync",
-            "--skip-innodb-doublewrite",
-            "--skip-name-resolve",
-        ),
+        *("--skip-networking", f"--pid-file={root}/run/mariadbd.pid", f"--log-error={root}/log/mariadbd.log"),
+        *("--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M", "--innodb-autoextend-increment=4"),
+        *("--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite"),
+        *("--innodb-lock-wait-timeout=900", "--skip-name-resolve"),
         *(("--user=root",) if as_root else ()),
     )
 
