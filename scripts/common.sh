@@ -37,6 +37,31 @@ need_cluster_programs() {
   [ -n "$(find /usr/lib /lib -name 'libgomp.so.1' 2>/dev/null | head -n 1)" ] || need_programs no-such-program:libgomp1
 }
 
+# For a sandbox with accounting: slurmdbd, MariaDB, and the plugin that joins them.
+need_accounting_programs() {
+  set -- slurmdbd:slurmdbd mariadbd:mariadb-server mariadb-install-db:mariadb-server
+  [ -n "$(find /usr/lib -name accounting_storage_mysql.so 2>/dev/null | head -n 1)" ] ||
+    set -- "$@" no-such-program:slurm-wlm-mysql-plugin
+  for pair in "$@"; do
+    PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null 2>&1 || { need_programs_stopped "$@"; return; }
+  done
+}
+
+# PROGRAM:PACKAGE ...: as need_programs, where Debian would start what it installs: a policy of ours forbids that.
+need_programs_stopped() {
+  policy=/usr/sbin/policy-rc.d
+  if [ -e $policy ]; then
+    need_programs "$@"
+    return
+  fi
+  printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+  as_root chmod 755 $policy
+  failed=
+  need_programs "$@" || failed=yes
+  as_root rm -f $policy
+  [ -z "$failed" ]
+}
+
 # A Python of at least 3.10 that can make virtual environments; the system's own before any other.
 find_python() {
   for candidate in "${NEMODEPLOY_PYTHON:-}" /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.10; do

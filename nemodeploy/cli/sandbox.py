@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nemodeploy.sandbox.cluster import Sandbox
     from nemodeploy.sandbox.packs import Packs
     from nemodeploy.sandbox.slurms import Slurm, Slurms
+    from nemodeploy.sandbox.state import State
 
 START = "nemodeploy sandbox up"
 
@@ -52,7 +53,7 @@ def _slurms() -> Slurms:
 
 def _slurm(name: str | None) -> Slurm:
     """What `sandbox up` is to run: what was named; else the machine's own; else what was unpacked in its place."""
-    from nemodeploy.sandbox.cluster import missing
+    from nemodeploy.sandbox.requirements import missing
     from nemodeploy.sandbox.slurms import MACHINE, OWN
 
     if name in (None, "", MACHINE.name):
@@ -123,8 +124,12 @@ def command() -> None:
     show_default=True,
     help="Every rank in a real container; `sandbox install NAME` gets what runs it.",
 )
+@click.option("--accounting", is_flag=True, help="With slurmdbd: accounts, QOS and limits; see docs/sandbox.md.")
+@click.option(
+    "--user", "guest", metavar="NAME", default="", help="An account of this machine that may log in and submit, too."
+)
 @options.as_json
-def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) -> None:
+def up(mode: str, engines: str, slurm: str | None, runtime: str, accounting: bool, guest: str, as_json: bool) -> None:
     """Start it, or say that it runs; returns when every node is idle."""
     from nemodeploy.adapters.resources import config_directory
     from nemodeploy.sandbox import software
@@ -140,7 +145,7 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) 
         cluster_file.parent.mkdir(parents=True, exist_ok=True)
         before = sandbox.state()
         spank = REAL[runtime].spank(sandbox, program) if runtime != "none" else ""
-        state = sandbox.up(mode, chosen, spank)
+        state = sandbox.up(mode, chosen, spank, accounting=accounting, guest=guest)
         if runtime != "none":
             serving = REAL[runtime].in_image(serving, sandbox, program)
         new = cluster_file.with_suffix(".new")
@@ -160,8 +165,8 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) 
         )
         return
     verb = "runs already" if before else f"is up after {time.monotonic() - begun:.1f} s"
-    how = f"{state.mode}, Slurm {chosen.version}" if chosen.version else state.mode
-    click.echo(f"the sandbox {verb}: 5 nodes, 40 fake GPUs, cluster name sandbox ({how})")
+    how = (state.mode, *((f"Slurm {chosen.version}",) if chosen.version else ()), *_extras(state))
+    click.echo(f"the sandbox {verb}: 5 nodes, 40 fake GPUs, cluster name sandbox ({', '.join(how)})")
     if engines == "real":
         click.echo(f"  {serving.notice}", err=True)
         missing = [name for name, pack in PACKS.items() if not packs.installed(pack)]
@@ -169,6 +174,12 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) 
             click.echo(f"  nemodeploy sandbox engines install {' '.join(missing)}", err=True)
     profile = "h200x8" if serving.one_host else "h100x16"
     click.echo(f"  nemodeploy up --profile {profile}", err=True)
+
+
+def _extras(state: State) -> tuple[str, ...]:
+    """What a sandbox has besides the usual, in words."""
+    user = f" with user {state.guest}" if state.guest else ""
+    return (f"accounting{user}",) if state.accounting else ()
 
 
 @command.command("install")
@@ -213,12 +224,12 @@ def status(as_json: bool) -> None:
     sandbox = _running()
     state, nodes = sandbox.state(), sandbox.node_states()
     slurm = sandbox.exec("sinfo", "--version").stdout.rpartition(" ")[2].strip()
-    mode, port = (state.mode, state.port) if state else ("", 0)
+    mode, port, extras = (state.mode, state.port, _extras(state)) if state else ("", 0, ())
     if as_json:
-        about = {"running": True, "mode": mode, "port": port, "slurm": slurm}
+        about = {"running": True, "mode": mode, "port": port, "slurm": slurm, "accounting": bool(extras)}
         click.echo(json.dumps({"schema": "nemodeploy/sandbox@1", **about, "nodes": dict(nodes)}))
         return
-    click.echo(f"{mode}, Slurm {slurm}")
+    click.echo(", ".join((mode, f"Slurm {slurm}", *extras)))
     for name, word in nodes.items():
         click.echo(f"{name:<10} {word}")
 

@@ -6,7 +6,10 @@ import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from nemodeploy.sandbox import accounting
+from nemodeploy.sandbox.accounting import Daemon
 from nemodeploy.sandbox.place import LOGIN_ADDRESS, Node, Place
 
 SSH_ALIAS = "nemodeploy-sandbox"
@@ -19,7 +22,8 @@ class Settings:
     `user` is the account everything runs as; `path` is a login's search path, and `plugins` the directory of Slurm's
     plugins, empty where Slurm knows it by itself. `ports` is empty in a namespaced sandbox, where every daemon has its
     own host; in a plain one it holds slurmctld's port and then one for each node. `hostname` is this machine's, and
-    `address` what it resolves to, if it does.
+    `address` what it resolves to, if it does. `dbd` is where slurmdbd is, if there is accounting, and `guest` a second
+    account that may log in, or empty.
     """
 
     place: Place
@@ -32,6 +36,8 @@ class Settings:
     hostname: str = ""
     address: str = "127.0.0.1"
     resolves: bool = True
+    dbd: Daemon | None = None
+    guest: str = ""
 
     @property
     def plain(self) -> bool:
@@ -42,11 +48,13 @@ class Settings:
 def slurm_conf(settings: Settings) -> str:
     """Slurm's configuration; the same text was accepted by Slurm 20.11, 22.05, 24.11 and 26.05."""
     root = settings.place.root
-    auth = f"auth/munge\nAuthInfo=socket={root}/munge/socket\nCredType=cred/munge" if settings.plain else _NO_AUTH
+    munge = f"auth/munge\nAuthInfo=socket={settings.place.munge_socket}\nCredType=cred/munge"
     return _SLURM_CONF.format(
         root=root,
         user=settings.user,
-        auth=auth,
+        auth=munge if settings.plain or settings.dbd else _NO_AUTH,
+        storage=accounting.slurm_conf(settings.place, settings.dbd) if settings.dbd else _NO_STORAGE,
+        preempt="qos" if settings.dbd else "partition_prio",
         first_job_id=settings.first_job_id,
         controller=_controller(settings),
         plugins=f"PluginDir={settings.plugins}\n" if settings.plugins else "",
@@ -55,6 +63,7 @@ def slurm_conf(settings: Settings) -> str:
 
 
 _NO_AUTH = "auth/none\nCredType=cred/none"
+_NO_STORAGE = "AccountingStorageType=accounting_storage/none"
 
 _SLURM_CONF = """\
 ClusterName=sandbox
@@ -86,10 +95,10 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=2,bf_wi
 MpiDefault=none
 JobCompType=jobcomp/filetxt
 JobCompLoc={root}/log/jobcomp.log
-AccountingStorageType=accounting_storage/none
+{storage}
 PlugStackConfig={root}/etc/plugstack.conf
 {plugins}{nodes}
-PreemptType=preempt/partition_prio
+PreemptType=preempt/{preempt}
 PreemptMode=REQUEUE
 PartitionName=batch Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=01:00:00 State=UP
 PartitionName=short Nodes=ALL MaxTime=00:30:00 State=UP
@@ -130,9 +139,8 @@ def hosts(settings: Settings) -> str:
 
 
 def sshd_config(settings: Settings) -> str:
-    """The login node's SSH server: one account, one key, no passwords."""
+    """The login node's SSH server: one account and perhaps a guest, one key, no passwords."""
     ssh = settings.place.root / "ssh"
-    path = f"{settings.place.shims}:{settings.place.programs}:{settings.path}"
     return textwrap.dedent(f"""\
         HostKey {ssh}/host_key
         PidFile none
@@ -149,8 +157,18 @@ def sshd_config(settings: Settings) -> str:
         MaxSessions 64
         MaxStartups 100
         Subsystem sftp internal-sftp
-        SetEnv SLURM_CONF={settings.place.slurm_conf} HOME={settings.place.home} PATH={path}
-        """)
+        {_environment(settings, settings.place.home)}
+        """) + _guest(settings)
+
+
+def _environment(settings: Settings, home: Path) -> str:
+    path = f"{settings.place.shims}:{settings.place.programs}:{settings.path}"
+    return f"SetEnv SLURM_CONF={settings.place.slurm_conf} HOME={home} PATH={path}"
+
+
+def _guest(settings: Settings) -> str:
+    home = settings.place.home_of(settings.guest)
+    return f"Match User {settings.guest}\n    {_environment(settings, home)}\n" if settings.guest else ""
 
 
 def ssh_config(settings: Settings, port: int) -> str:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nemodeploy.sandbox.database import Database, end
 from nemodeploy.sandbox.place import LOGIN_ADDRESS, NODES, Node, Place
 
 BRIDGE = "nsb0"
@@ -57,6 +58,7 @@ class Init:
         self.environment = dict(os.environ, SLURM_CONF=str(place.slurm_conf))
         self.stopping = False
         self.control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.database: Database | None = None
 
     # -- bringing up ---------------------------------------------------------------------------------------------
 
@@ -66,11 +68,15 @@ class Init:
         self.control.listen(8)
         if self.mode == "namespaces":
             self._become_login_host()
-        else:
+        if self.mode == "plain" or self.database:
             self._start_munge()
         if os.geteuid() == 0 and not self._mapped():
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # root's sshd does not start without it
-        self.controller = self._daemon("slurmctld", "-c", "-D", "-f", str(self.place.slurm_conf))
+        if self.database:
+            self.database.start()  # before slurmctld, which takes the accounts from it
+        self.controller = self.daemon(*self.controller_words("-c"))
+        if self.database:  # it takes a second to register, and a slurmd that finds it closed retries after three
+            self.wait_until(lambda: "is UP" in self._ask("scontrol", "ping"), "slurmctld did not answer")
         for node in NODES:
             self._start_node(node)
         self._await_idle()
@@ -91,6 +97,10 @@ class Init:
             f"link set {BRIDGE} up",
         )
 
+    def controller_words(self, *options: str) -> tuple[str, ...]:
+        """The command line of slurmctld; `-c`: it starts cold."""
+        return ("slurmctld", *options, "-D", "-f", str(self.place.slurm_conf))
+
     def _mapped(self) -> bool:
         """Whether this is a user namespace of an ordinary user."""
         return Path("/proc/self/uid_map").read_text().split()[2] == "1"
@@ -107,22 +117,22 @@ class Init:
 
     def _start_munge(self) -> None:
         munge = self.place.root / "munge"
-        self.munge = self._daemon(
+        self.munge = self.daemon(
             *("munged", "-F", "--force", f"--socket={munge}/socket", f"--key-file={munge}/key"),
             *(f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed", "--num-threads=2"),
         )
-        self._await(lambda: (munge / "socket").exists(), "munged did not open its socket")
+        self.wait_until(lambda: (munge / "socket").exists(), "munged did not open its socket")
 
     def _start_node(self, node: Node) -> None:
         slurmd = ("slurmd", "-D", "-f", str(self.place.slurm_conf), "-N", node.name)
         if self.mode == "plain":
-            self.nodes[node.name] = self._daemon(*slurmd)
+            self.nodes[node.name] = self.daemon(*slurmd)
             return
         where = (node.name, node.address, str(self.place.root / "run"), str(self.place.local))
         words = ("sh", "-c", NODE_SCRIPT, "node", *where, *self._unprivileged(), *slurmd)
         process = self._spawn("unshare", "--net", "--uts", "--mount", *words)
         self.nodes[node.name] = process
-        self._await(lambda: self._network(process.pid) != self._network(os.getpid()), f"{node.name} got no network")
+        self.wait_until(lambda: self._network(process.pid) != self._network(os.getpid()), f"{node.name} got no network")
         self._ip(
             f"link add v{node.name} type veth peer name eth0 netns {process.pid}",
             f"link set v{node.name} master {BRIDGE}",
@@ -136,9 +146,10 @@ class Init:
             answer = self._ask("sinfo", "-h", "-N", "-p", "batch", "-o", "%T")
             return answer.split() == ["idle"] * len(NODES)
 
-        self._await(all_idle, "the nodes did not become idle")
+        self.wait_until(all_idle, "the nodes did not become idle")
 
-    def _await(self, condition: Callable[[], bool], complaint: str) -> None:
+    def wait_until(self, condition: Callable[[], bool], complaint: str) -> None:
+        """Return when a condition holds. Raises RuntimeError with the complaint when it takes too long."""
         deadline = time.monotonic() + IDLE_WITHIN_S
         while not condition():
             if time.monotonic() > deadline:
@@ -151,7 +162,8 @@ class Init:
         """What makes daemons, jobs and SSH sessions as powerless as a real user's."""
         return DROP_CAPABILITIES if self.mode == "namespaces" and self._mapped() else ()
 
-    def _daemon(self, *words: str) -> subprocess.Popen[bytes]:
+    def daemon(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a program without capabilities."""
         return self._spawn(*self._unprivileged(), *words)
 
     def _spawn(self, *words: str) -> subprocess.Popen[bytes]:
@@ -245,8 +257,9 @@ class Init:
                 pid = int((self.place.root / f"run/{target}.pid").read_text())
                 os.kill(pid, number)
             case "start-controller":
-                cold = ("-c",) if target == "cold" else ()
-                self.controller = self._daemon("slurmctld", *cold, "-D", "-f", str(self.place.slurm_conf))
+                self.controller = self.daemon(*self.controller_words(*(("-c",) if target == "cold" else ())))
+            case "start-dbd" if self.database:
+                self.database.start_again()
             case _:
                 raise RuntimeError(f"unknown command {verb!r}")
 
@@ -265,13 +278,13 @@ class Init:
                 pass
 
     def stop(self) -> None:
-        """Let slurmctld write its state, then end; in namespaces the kernel ends the rest."""
-        daemons = [self.controller, *self.nodes.values(), self.munge]
-        for process in filter(None, daemons if self.mode == "plain" else daemons[:1]):
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1)
+        """Let slurmctld and then the database write their state; in namespaces the kernel ends the rest."""
+        if self.controller:
+            end(self.controller, within_s=3)  # with accounting it hands over its last records first
+        if self.database:
+            self.database.stop()
+        for process in filter(None, (*self.nodes.values(), self.munge) if self.mode == "plain" else ()):
+            end(process, within_s=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -281,8 +294,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mode", choices=("namespaces", "plain"), required=True)
     parser.add_argument("--listener", type=int, required=True)
     parser.add_argument("--ready", type=int, required=True)
+    parser.add_argument("--prepared", type=Path, help="with accounting: where its database is prepared")
+    parser.add_argument("--guest", default="")
     options = parser.parse_args(arguments)
     init = Init(Place(options.root), options.mode, socket.socket(fileno=options.listener))
+    if options.prepared:
+        init.database = Database(init, options.prepared, guest=options.guest)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(init, "stopping", True))
     with os.fdopen(options.ready, "w") as ready:

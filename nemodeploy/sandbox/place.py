@@ -71,6 +71,21 @@ class Place:
         return self.root / "log/sandbox.log"
 
     @property
+    def munge_socket(self) -> Path:
+        """Where munged listens, in a sandbox that has one."""
+        return self.root / "munge/socket"
+
+    @property
+    def database(self) -> Path:
+        """The data of the accounting database; copied afresh at each start."""
+        return self.root / "database"
+
+    @property
+    def database_socket(self) -> Path:
+        """Unix socket of the accounting database."""
+        return self.root / "run/database"
+
+    @property
     def shims(self) -> Path:
         """Programs here come first in a login's PATH: a place for faults. Emptied at each start."""
         return self.root / "shims"
@@ -95,3 +110,7 @@ class Place:
         """The home directory of whoever logs in, on the shared file system as at most sites: what the machine's own
         user has in ~/.bashrc is neither run nor touched."""
         return self.shared / "home"
+
+    def home_of(self, guest: str) -> Path:
+        """The home directory of a second account that may log in."""
+        return self.shared / "homes" / guest

@@ -22,11 +22,11 @@ RELEASES: Mapping[str, str] = {
     "24.11": "trixie",
     "newest": "sid",
 }
-SLURM_PACKAGES = ("slurmctld", "slurmd", "slurm-client")
+SLURM_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurmdbd")
 OTHER_PACKAGES = ("munge", "openssh-server", "openssh-client", "iproute2", "util-linux", "mount", "libgomp1")
 SLURM_PROGRAMS = (
     *("sacct", "sacctmgr", "salloc", "sattach", "sbatch", "sbcast", "scancel", "scontrol", "sdiag", "sinfo", "sprio"),
-    *("squeue", "sreport", "srun", "sshare", "sstat", "strigger", "slurmctld", "slurmd", "slurmstepd"),
+    *("squeue", "sreport", "srun", "sshare", "sstat", "strigger", "slurmctld", "slurmd", "slurmdbd", "slurmstepd"),
 )
 OTHER_PROGRAMS = ("munged", "sshd", "ssh", "ssh-keygen", "ip", "unshare", "setpriv", "mount")
 OPENMP = "libgomp.so.1"

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nemodeploy.sandbox.cluster import Sandbox, namespaces_allowed
+from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.place import Place
+from nemodeploy.sandbox.requirements import namespaces_allowed
 from tests.conftest import NAME, Home, make_home
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.long]

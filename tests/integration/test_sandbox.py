@@ -150,11 +150,11 @@ def test_without_root_slurm_and_a_login_come_from_unpacked_packages(own: Home, t
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the whole suite runs as an ordinary user already")
-@pytest.mark.parametrize("mode", ["auto", "plain"])
+@pytest.mark.parametrize("mode", ["auto", "plain", pytest.param("auto --accounting", marks=pytest.mark.long)])
 def test_it_works_for_an_ordinary_user(tmp_path: Path, mode: str) -> None:
     user = "nemodeploy-test"
     add_user(user)
-    home = Path("/tmp") / f"nd-user-{os.getpid()}-{mode}"  # where another account can read
+    home = Path("/tmp") / f"nd-user-{os.getpid()}-{mode.split()[0]}"  # where another account can read
     try:
         interpreter = _interpreter_for(user)
         home.mkdir()

@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nemodeploy.errors import PreflightFailed
-from nemodeploy.sandbox.cluster import GPU_FILES, Sandbox
+from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.configuration import Software
+from nemodeploy.sandbox.files import GPU_FILES
 from nemodeploy.sandbox.place import Place
 from nemodeploy.sandbox.runtimes.base import (
     MAY_NOT_RAISE_LIMITS,
