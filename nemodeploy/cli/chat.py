@@ -133,6 +133,8 @@ def _show(piece: str) -> None:
 
 
 def _save(talk: Talk, where: str) -> None:
+    from nemodeploy.adapters import files
+
     if not where:
         tell("  /save FILE")
         return
@@ -142,11 +144,10 @@ def _save(talk: Talk, where: str) -> None:
     else:
         text = "\n\n".join(f"{one['role']}: {one['content']}" for one in talk.messages) + "\n"
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        files.write_new(path, text)
     except FileExistsError:
         tell(f"  {path} is there already; another name")
-    except (OSError, UnicodeEncodeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         tell(f"  {path} cannot be written: {error}")
     else:
         tell(f"  {len(talk.said) // 2} answers are in {path}")

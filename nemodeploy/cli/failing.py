@@ -62,13 +62,14 @@ def report_bug(error: Exception, words: list[str], *, as_json: bool) -> None:
 
 
 def _write_report(text: str) -> str:
+    from nemodeploy.adapters import files
     from nemodeploy.adapters.resources import state_directory
 
     for parent in (state_directory(), Path(tempfile.gettempdir()) / f"nemodeploy-{os.getuid()}"):
         with contextlib.suppress(OSError):
             directory = parent / "reports"
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path: Path = directory / time.strftime("%Y%m%dT%H%M%S.txt")
-            path.write_text(text)
+            path: Path = directory / time.strftime(f"%Y%m%dT%H%M%S-{os.getpid()}.txt")
+            files.write_new(path, text, mode=0o600)  # another user may have made the directory below /tmp
             return str(path)
     return "the command you typed; no report could be written"

@@ -33,6 +33,7 @@ def command(
     """Log in to HOST, look at its partitions, GPUs, accounts, containers and file systems, and write a cluster file
     with a comment wherever somebody may want something else. Nothing is left there; nothing is overwritten here.
     """
+    from nemodeploy.adapters import files
     from nemodeploy.adapters.resources import config_directory
     from nemodeploy.app.site_file import write
     from nemodeploy.app.surveying import survey, unknown_cluster
@@ -57,8 +58,7 @@ def command(
         text += f"transport: {transport}\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        files.write_new(path, text)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be written: {error}", hint="--output FILE") from error
     validate(str(path), "cluster")

@@ -126,6 +126,7 @@ def command() -> None:
 @options.as_json
 def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) -> None:
     """Start it, or say that it runs; returns when every node is idle."""
+    from nemodeploy.adapters import files
     from nemodeploy.adapters.resources import config_directory
     from nemodeploy.sandbox import software
     from nemodeploy.sandbox.configuration import cluster_file as text_of
@@ -143,9 +144,8 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, as_json: bool) 
         state = sandbox.up(mode, chosen, spank)
         if runtime != "none":
             serving = REAL[runtime].in_image(serving, sandbox, program)
-        new = cluster_file.with_suffix(".new")
-        new.write_text(text_of(sandbox.place, serving, plain=state.mode == "plain", libraries=chosen.libraries))
-        new.replace(cluster_file)
+        text = text_of(sandbox.place, serving, plain=state.mode == "plain", libraries=chosen.libraries)
+        files.write_whole(cluster_file, text)
     except OSError as error:
         raise BadInput(
             f"cannot write {error.filename}: {error.strerror}", hint="check NEMODEPLOY_SANDBOX_DIR and XDG_CONFIG_HOME"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -85,15 +86,27 @@ def _refused(site: Cluster, left: Sequence[HostKey]) -> HostKeyRejected | None:
 
 
 def _record(key: HostKey, wanted: str | None, *, may_ask: bool) -> bool:
-    if wanted is not None:
-        agreed = wanted == key.fingerprint
-    else:
+    if not (wanted == key.fingerprint if wanted is not None else may_ask and somebody_is_there()):
+        return False
+    with _told_where(key):
+        key.check()  # before a person compares fingerprints for nothing
         question = f"is {key.fingerprint} the fingerprint that the site publishes for {key.host}?"
-        agreed = may_ask and somebody_is_there() and click.confirm(question, default=False, err=True)
-    if agreed:
-        try:
-            key.record()
-        except OSError as error:
-            raise PreflightFailed(f"{key.file} cannot be written: {error.strerror}") from error
-        tell(f"recorded in {key.file}")
-    return agreed
+        if wanted is None and not click.confirm(question, default=False, err=True):
+            return False
+        key.record()
+    tell(f"recorded in {key.file}")
+    return True
+
+
+@contextlib.contextmanager
+def _told_where(key: HostKey) -> Iterator[None]:
+    """Raises PreflightFailed where the file takes nothing, with the line for the cluster file instead."""
+    from nemodeploy.adapters.files import NotRegular
+
+    hint = f"put the line into ssh.host_keys of the cluster file: host_keys: {json.dumps([key.line])}"
+    try:
+        yield
+    except NotRegular as error:
+        raise PreflightFailed(f"nothing can be recorded in {key.file}: {error.strerror}", hint=hint) from error
+    except OSError as error:
+        raise PreflightFailed(f"{key.file} cannot be written: {error.strerror}", hint=hint) from error

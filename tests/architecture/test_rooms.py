@@ -81,6 +81,30 @@ def test_no_function_is_longer_than_50_lines_and_no_file_than_350() -> None:
                 assert length - documented <= 50, f"{path}:{node.lineno} {node.name}"
 
 
+def test_files_are_written_by_one_adapter() -> None:
+    """A rename or a write anywhere else may replace what is no regular file."""
+    found = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        if "sandbox" not in path.relative_to(ROOT).parts and path.name != "files.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and _writes_a_file(node)
+    }
+    assert found == set()
+
+
+def _writes_a_file(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    renames = name == "replace" and len(call.args) == 1 and not call.keywords  # that of a text has two, a value's names
+    return renames or name in ("write_text", "write_bytes", "rename", "renames")
+
+
+def test_the_search_for_writes_sees_them() -> None:
+    words = ("new.replace(path)", "path.write_text(text)", "os.rename(a, b)", "a.replace('x', 'y')", "replace(a, b=1)")
+    calls = [ast.parse(one).body[0].value for one in words]  # type: ignore[attr-defined]
+    assert [_writes_a_file(one) for one in calls] == [True, True, True, False, False]
+
+
 def test_no_mocks() -> None:
     for path in ROOT.glob("tests/**/*.py"):
         imports = [
