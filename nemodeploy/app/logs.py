@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nemodeploy.app.pace import WATCHER_S
 from nemodeploy.app.site import Site
-from nemodeploy.core.diagnosis import clean
+from nemodeploy.core import diagnosis
 from nemodeploy.core.observation import each_file
 from nemodeploy.core.submission import FOLLOW_LINKS
 from nemodeploy.core.tails import split_tails
@@ -194,7 +194,7 @@ class _Reader:
     def _say(self, path: str, lines: list[str]) -> None:
         name = path.rpartition("/")[2].removesuffix(".log")
         for line in lines:
-            shown = clean(line.rpartition("\r")[2] or line)
+            shown = diagnosis.shown(line.rpartition("\r")[2] or line)
             if shown:
                 self.say(f"{name} | {shown}")
 

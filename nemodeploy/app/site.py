@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.app.look import Look, base_of, current_row, strays_of, with_strays
 from nemodeploy.core import images, observation, sections, submission
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.history import HISTORY_SCRIPT, History, parse_history
 from nemodeploy.core.login_host import quoted
 from nemodeploy.core.observation import RunDirectory
@@ -217,7 +218,7 @@ class Site:
             problem = "" if held_by else f"{self.root}/deployments/{token.name}/active leads to no deployment of ours"
             return Taking(held_by=held_by, problem=problem)
         if taken.status:
-            return Taking(problem=" ".join(taken.text.split()) or "no reason was given")
+            return Taking(problem=" ".join(wash_line(taken.text).split()) or "no reason was given")
         return Taking(receipt=submission.parse_receipt(receipt.status, receipt.text))
 
     def receipt(self, token: Token) -> Receipt:

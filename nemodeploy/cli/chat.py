@@ -14,7 +14,7 @@ import click
 
 from nemodeploy.cli import options, world
 from nemodeploy.cli.generate import asked_at, sampling
-from nemodeploy.cli.words import tell
+from nemodeploy.cli.words import Flow, tell
 from nemodeploy.errors import BadInput, NemodeployError
 
 if TYPE_CHECKING:
@@ -116,20 +116,19 @@ def _obey(talk: Talk, said: str) -> bool:
 
 def _ask(talk: Talk, question: str) -> None:
     """The answer as it comes; what goes wrong is said, and the talk goes on as it was."""
+    flow = Flow()
     try:
-        talk.ask(question, _show)
+        talk.ask(question, flow.show)
     except KeyboardInterrupt:
-        click.echo("")
+        flow.end()
         tell("  stopped")
         return
     except NemodeployError as error:
+        if flow.begun:
+            flow.end()
         tell(f"error: {error.message}" + (f"\n  try  {error.hint}" if error.hint else ""))
         return
-    click.echo("")
-
-
-def _show(piece: str) -> None:
-    click.echo(piece, nl=False)
+    flow.end()
 
 
 def _save(talk: Talk, where: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import tempfile
@@ -12,10 +11,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import click
-
 from nemodeploy.cli import workflow
-from nemodeploy.cli.words import tell
+from nemodeploy.cli.words import put_json, tell
+from nemodeploy.core.foreign import wash_json
 from nemodeploy.errors import NemodeployError
 from nemodeploy.version import __version__
 
@@ -33,7 +31,7 @@ def show_error(error: NemodeployError, *, as_json: bool) -> int:
         tell(f"  try  {error.hint}")
     workflow.error(error)
     if as_json:
-        click.echo(json.dumps(error_document(error)))
+        put_json(error_document(error))
     return error.exit_code
 
 
@@ -46,7 +44,8 @@ def error_document(error: NemodeployError) -> dict[str, Any]:
         "hint": error.hint,
         "detail": list(error.detail),
     }
-    return document | ({"token": error.token} if error.token else {})
+    found: dict[str, Any] = wash_json(document | ({"token": error.token} if error.token else {}))
+    return found
 
 
 def report_bug(error: Exception, words: list[str], *, as_json: bool) -> None:

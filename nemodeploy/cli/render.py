@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nemodeploy.cli import options
+from nemodeploy.cli.words import put_json, say, tell
 from nemodeploy.errors import BadInput
 
 EXECUTABLE = (".sh", ".sbatch")
@@ -37,9 +37,9 @@ def command(as_json: bool, output: Path, **typed: Any) -> None:
         raise BadInput(f"cannot write to {error.filename or output}: {error.strerror}") from error
     if as_json:
         paths = {name: str(output / name) for name in texts}
-        click.echo(json.dumps({"schema": "nemodeploy/render@1", "digest": wanted.bundle.digest, "files": paths}))
+        put_json({"schema": "nemodeploy/render@1", "digest": wanted.bundle.digest, "files": paths})
         return
     for name in texts:
-        click.echo(str(output / name))
+        say(str(output / name))
     where = "the host" if wanted.plan.scheduler == "none" else "a file system that all nodes share"
-    click.echo(f"copy the directory to {where}, and run: sh submit.sh", err=True)
+    tell(f"copy the directory to {where}, and run: sh submit.sh")

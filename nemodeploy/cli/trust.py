@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nemodeploy.cli import options
-from nemodeploy.cli.words import somebody_is_there, tell
+from nemodeploy.cli.words import confirm, put_json, say, somebody_is_there, tell
 from nemodeploy.errors import BadInput, HostKeyRejected, PreflightFailed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def command(cluster: str, wanted: str | None, as_json: bool) -> int:
     found = [offered(site, host, terminal.asker()) for host in site.ssh.hosts]
     if not as_json:
         for key in found:
-            click.echo(f"{key.host}  {key.fingerprint}  {key.state}")
+            say(f"{key.host}  {key.fingerprint}  {key.state}")
     if wanted is not None and wanted not in [key.fingerprint for key in found]:
         raise HostKeyRejected(
             f"no host shows {wanted}; it is {found[0].fingerprint}", hint="ask the site; record neither"
@@ -62,7 +62,7 @@ def command(cluster: str, wanted: str | None, as_json: bool) -> int:
             {"host": key.host, "fingerprint": key.fingerprint, "line": key.line, "state": key.state} for key in found
         ]
         document = {"schema": SCHEMA, "name": site.name, "keys": rows, "recorded": len(recorded)}
-        click.echo(json.dumps(document if refused is None else {**document, "error": refused.message}))
+        put_json(document if refused is None else {**document, "error": refused.message})
         return refused.exit_code if refused else 0
     tell("\nto trust these and no others, in the cluster file's ssh section:")
     tell(f"  host_keys: {json.dumps([key.line for key in found])}")
@@ -91,7 +91,7 @@ def _record(key: HostKey, wanted: str | None, *, may_ask: bool) -> bool:
     with _told_where(key):
         key.check()  # before a person compares fingerprints for nothing
         question = f"is {key.fingerprint} the fingerprint that the site publishes for {key.host}?"
-        if wanted is None and not click.confirm(question, default=False, err=True):
+        if wanted is None and not confirm(question):
             return False
         key.record()
     tell(f"recorded in {key.file}")
