@@ -17,6 +17,7 @@ from nemodeploy.app.connecting import Connection
 from nemodeploy.app.running import Ran, lent
 from nemodeploy.app.up import IfTaken, Lease, Request
 from nemodeploy.app.wanted import Wanted, Wish, resolve, secrets
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.readiness import Budget
 from nemodeploy.errors import BadInput, ClusterUnreachable
 
@@ -126,7 +127,7 @@ class _Logger:
 
     def say(self, phase: str, text: str) -> None:
         """One change."""
-        log.info("%s %s", phase, text)
+        log.info("%s %s", wash_line(phase), wash_line(text))
 
     def live(self, phase: str, text: str) -> None:
         """Nothing new, so nothing."""

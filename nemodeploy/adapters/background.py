@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nemodeploy.adapters import files
 from nemodeploy.adapters.journal import identity
 from nemodeploy.errors import BadInput
 
@@ -42,7 +43,7 @@ class Tunnels:
         """Nobody else starts or ends the tunnel of this name in the block. Raises BadInput without a place."""
         with self._written():
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = (self.directory / f"{name}.lock").open("w")
+            lock = files.plain(self.directory / f"{name}.lock").open("w")
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -69,7 +70,8 @@ class Tunnels:
     def start(self, name: str, words: Sequence[str]) -> Started:
         """Run a command line of nemodeploy that says one JSON document and goes on. Raises BadInput without a place."""
         with self._written():
-            with (self.directory / f"{name}.log").open("w+") as log:
+            files.plain(self.directory / f"{name}.json")  # before there is a process that could not be found again
+            with files.plain(self.directory / f"{name}.log").open("w+") as log:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "nemodeploy", *words],
                     stdin=subprocess.DEVNULL,
@@ -87,7 +89,7 @@ class Tunnels:
                     log.seek(0)
                     return Started(document=document, code=code, said=log.read())
             document["process"] = identity(str(process.pid))
-            (self.directory / f"{name}.json").write_text(json.dumps(document))
+            files.write_whole(self.directory / f"{name}.json", json.dumps(document))
         process.returncode = 0  # it is nobody's child from now on
         return Started(document=document, code=None, said="")
 

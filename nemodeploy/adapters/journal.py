@@ -16,6 +16,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemodeploy.adapters import files
 from nemodeploy.errors import BadInput
 from nemodeploy.values import Token
 
@@ -65,21 +66,13 @@ class Journal:
     def note(self, token: Token, **facts: str) -> None:
         """Add what is known of a token. Raises BadInput when it cannot: then nothing must be sent."""
         path = self.directory / f"{token}.json"
-        new = path.with_suffix(".new")
         line = json.dumps({"schema": SCHEMA, "token": str(token), "process": identity(str(os.getpid())), **facts})
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            before = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(b"".join((*before[:2], line.encode(), b"\n")))
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
-            self._settle()
+            before = path.read_bytes().rpartition(b"\n") if files.plain(path).exists() else (b"", b"", b"")
+            text = b"".join((*before[:2], line.encode(), b"\n"))
+            files.write_whole(path, text, mode=0o600, durable=True)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                new.unlink(missing_ok=True)
             raise BadInput(
                 f"cannot write the journal {path}: {error.strerror}", hint="free the space, or set XDG_STATE_HOME"
             ) from error
@@ -129,15 +122,6 @@ class Journal:
         _, wrong = self.entries()
         if wrong:
             raise wrong[0]
-
-    def _settle(self) -> None:
-        """Make the rename itself durable; a file system that cannot is as good as it gets."""
-        with contextlib.suppress(OSError):
-            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def read_entry(name: str, data: bytes) -> Entry | None:

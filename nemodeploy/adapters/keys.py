@@ -8,6 +8,7 @@ import hmac
 import secrets
 from pathlib import Path
 
+from nemodeploy.adapters import files
 from nemodeploy.values import Secret, Token
 
 FILE = "gateway.secret"
@@ -25,8 +26,7 @@ def _secret(state: Path) -> bytes:
     with contextlib.suppress(OSError):
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_whole(path):
-            new.touch(mode=0o600)
-            new.write_bytes(made)
+            files.write_new(new, made, mode=0o600)
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(new)  # whoever comes first; nobody sees half of it
             new.unlink()

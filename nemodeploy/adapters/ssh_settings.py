@@ -16,6 +16,7 @@ from nemodeploy.core.spec import Ssh
 from nemodeploy.errors import BadInput
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
+DEVNULL = "/dev/null"
 DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 NOT_SAID = ("", "none", "no")
 MOST_HOPS = 8
@@ -140,7 +141,7 @@ def _settings(host: str, user: str, port: int | None, config: str) -> SshSetting
         known_hosts=_existing(
             [*values.get("userknownhostsfile", []), *values.get("globalknownhostsfile", [])] or DEFAULT_KNOWN_HOSTS
         ),
-        own_known_hosts=Path(values.get("userknownhostsfile", [DEFAULT_KNOWN_HOSTS[0]])[0]).expanduser(),
+        own_known_hosts=_recording(values.get("userknownhostsfile", [DEFAULT_KNOWN_HOSTS[0]])[0]),
         identities_only=values.get("identitiesonly", ["no"])[0] == "yes",
         host_key_alias=said("hostkeyalias"),
         jumps=tuple(filter(None, said("proxyjump").split(","))),
@@ -148,6 +149,11 @@ def _settings(host: str, user: str, port: int | None, config: str) -> SshSetting
         agent="none" if values.get("identityagent") == ["none"] else _agent(said("identityagent")),
         only_openssh=tuple(_only_openssh(said, keys)),
     )
+
+
+def _recording(name: str) -> Path:
+    """`none` is ssh's own word for no file, ssh_config(5); it becomes the device that keeps nothing."""
+    return Path(DEVNULL if name.lower() == "none" else name).expanduser()
 
 
 def _agent(said: str) -> str:

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nemodeploy.core.foreign import wash
+
 Ask = Callable[[str, Sequence[tuple[str, bool]]], list[str]]
 TTY = Path("/dev/tty")
 
@@ -25,10 +27,11 @@ def asker() -> Ask | None:
 
 
 def _ask(heading: str, prompts: Sequence[tuple[str, bool]]) -> list[str]:
+    """What is asked, a server says: it is washed like any other text of others."""
     with _one_at_a_time:
         if heading.strip():
-            sys.stderr.write(heading.strip() + "\n")
-        return [_shown(prompt) if shown else getpass.getpass(prompt) for prompt, shown in prompts]
+            sys.stderr.write(wash(heading).strip() + "\n")
+        return [_shown(wash(prompt)) if shown else getpass.getpass(wash(prompt)) for prompt, shown in prompts]
 
 
 def _shown(prompt: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nemodeploy.adapters.http import exchange
 from nemodeploy.app.site import Site
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.spec import Prompting
 from nemodeploy.engines import ENGINES
 from nemodeploy.engines.base import Engine
@@ -80,7 +81,7 @@ def served_of(plan: Mapping[str, Any]) -> str:
 
 def _text(reply: Reply) -> str:
     if reply.problem:
-        raise NoAnswer(f"the server gave no text: {reply.problem}")
+        raise NoAnswer(f"the server gave no text: {wash_line(reply.problem)}")
     return reply.text
 
 

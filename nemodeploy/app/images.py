@@ -15,6 +15,7 @@ from nemodeploy.assembly import site_text
 from nemodeploy.core import images
 from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.diagnosis import Log, diagnose
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.images import Imported
 from nemodeploy.core.reading import near
 from nemodeploy.core.sections import Section
@@ -171,7 +172,7 @@ def _progress(state: str, answers: Mapping[str, Section]) -> str:
 
 
 def _failure(site: Site, wanted: Order, answers: Mapping[str, Section]) -> PreflightFailed:
-    log = [line.strip() for line in answers["log"].text.splitlines() if line.strip()]
+    log = [line for line in map(wash_line, answers["log"].text.splitlines()) if line]
     said = images.last_words(answers["log"].text) or "it is gone without a word: somebody ended it, or its host did"
     cause = diagnose([Log("import", answers["log"].text)], None, wanted.runtime.causes)
     site.ask({"clean": images.end_script(site.root, wanted.file)})

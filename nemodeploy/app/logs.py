@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nemodeploy.app.pace import WATCHER_S
 from nemodeploy.app.site import Site
-from nemodeploy.core.diagnosis import clean
+from nemodeploy.core import diagnosis
 from nemodeploy.core.masking import MASK_FUNCTION, hide
 from nemodeploy.core.run_directory import base_script, each_file
 from nemodeploy.core.submission import FOLLOW_LINKS
@@ -199,7 +199,7 @@ class _Reader:
     def _say(self, path: str, lines: list[str]) -> None:
         name = path.rpartition("/")[2].removesuffix(".log")
         for line in lines:
-            shown = clean(hide(line.rpartition("\r")[2] or line, self.site.hidden))
+            shown = diagnosis.shown(hide(line.rpartition("\r")[2] or line, self.site.hidden))
             if shown:
                 self.say(f"{name} | {shown}")
 

@@ -11,6 +11,7 @@ from nemodeploy.adapters.transports.base import OUTPUT_CAP, Transport
 from nemodeploy.app.look import Look, base_of, current_row, strays_of, tokens_of_row, with_strays
 from nemodeploy.app.proof import proven
 from nemodeploy.core import images, observation, run_directory, sections, submission
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.history import HISTORY_SCRIPT, History, parse_history
 from nemodeploy.core.login_host import quoted
 from nemodeploy.core.masking import FORGET_SECRETS, MASK_FUNCTION, hide, hide_in
@@ -232,7 +233,7 @@ class Site:
             problem = "" if held_by else f"{self.root}/deployments/{token.name}/active leads to no deployment of ours"
             return Taking(held_by=held_by, problem=problem)
         if taken.status:
-            return Taking(problem=" ".join(taken.text.split()) or "no reason was given")
+            return Taking(problem=" ".join(wash_line(taken.text).split()) or "no reason was given")
         return Taking(receipt=submission.parse_receipt(receipt.status, receipt.text))
 
     def receipt(self, token: Token) -> Receipt:

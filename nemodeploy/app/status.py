@@ -10,6 +10,7 @@ from typing import Any
 from nemodeploy.app.archive import archived
 from nemodeploy.app.explaining import Why, explain
 from nemodeploy.app.site import Site
+from nemodeploy.core.foreign import wash_json, wash_line
 from nemodeploy.core.history import Event, spent
 from nemodeploy.core.readiness import Seen, State, Verdict, current, judge
 from nemodeploy.errors import BadInput, NemodeployError
@@ -41,7 +42,7 @@ class Deployment:
     def notices(self) -> tuple[str, ...]:
         """What its plan said a user must know."""
         kept = self.seen.directory.plan.get("notices")
-        return tuple(map(str, kept)) if isinstance(kept, list) else ()
+        return tuple(wash_line(str(one)) for one in kept) if isinstance(kept, list) else ()
 
     def as_json(self) -> dict[str, Any]:
         """The document of `status --json` for one deployment."""
@@ -51,7 +52,7 @@ class Deployment:
         last_word = self.seen.directory.exit
         health = current(self.seen.directory, row.job_id, row.restart).health if row else None
         elapsed = row.elapsed_s if row else last_word.elapsed_s if last_word and self.verdict.gone else None
-        return {
+        facts = {
             "name": self.name,
             "state": self.verdict.state.value,
             "reason": self.verdict.reason,
@@ -74,6 +75,8 @@ class Deployment:
             "startup": self._startup(),
             "notices": list(self.notices),
         }
+        washed: dict[str, Any] = wash_json(facts)
+        return washed
 
     @property
     def endpoint(self) -> Endpoint | None:

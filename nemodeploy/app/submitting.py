@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.plan import Bundle, Plan, manifest
 from nemodeploy.core.submission import Receipt, lease_text
 from nemodeploy.errors import (
@@ -108,7 +109,7 @@ def read_receipt(site: Site, ports: Ports, token: Token, receipt: Receipt) -> Su
             f"{site.scheduler.submitter} is not found on the login host of {site.cluster.name}",
             hint="is this the right host, and the right scheduler: in the cluster file?",
         )
-    lines = tuple(line for line in error.splitlines() if line.strip())
+    lines = tuple(line for line in map(wash_line, error.splitlines()) if line)
     raise SubmissionRefused(
         f"{site.scheduler.name.capitalize()} refused the job: {_last_words(lines)}",
         detail=lines,
@@ -181,4 +182,4 @@ def _look_up(site: Site, ports: Ports, token: Token, why: str) -> Submitted:
             with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):  # whoever looks finds it by name again
                 site.keep_job_id(token, job_id)
             return Submitted(token=token, job_id=job_id)
-    raise unknown_outcome(token, site.cluster, " ".join(why.split()))
+    raise unknown_outcome(token, site.cluster, " ".join(wash_line(why).split()))

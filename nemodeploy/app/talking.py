@@ -13,6 +13,7 @@ from typing import Any
 from nemodeploy.adapters.http import lines
 from nemodeploy.app.asking import NoAnswer
 from nemodeploy.app.backend import Backend
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.openai_answers import refusal
 from nemodeploy.core.openai_requests import CHAT, TEXT, Asked, Refused, read_request
 from nemodeploy.engines.answers import END_OF_TEXT, cut
@@ -62,7 +63,8 @@ def settled(reply: Reply) -> str:
 
 def failure(error: Refused) -> NoAnswer | ClusterUnreachable:
     """What kept an answer from coming."""
-    return ClusterUnreachable(str(error)) if error.status in (502, 503) else NoAnswer(str(error))
+    text = wash_line(str(error))
+    return ClusterUnreachable(text) if error.status in (502, 503) else NoAnswer(text)
 
 
 def pieces(backend: Backend, asked: Asked) -> Generator[str, None, None]:
@@ -81,9 +83,9 @@ def pieces(backend: Backend, asked: Asked) -> Generator[str, None, None]:
     stream = backend.dial()
     try:
         for status, line in lines(stream, "127.0.0.1", request, timeout_s=backend.within_s):
-            reply = Reply(problem=f"status {status}: {line.strip()[:200]}") if status != 200 else engine.piece(line)
+            reply = Reply(problem=f"status {status}: {wash_line(line)[:200]}") if status != 200 else engine.piece(line)
             if reply and reply.problem:
-                raise NoAnswer(f"the server says: {reply.problem}")
+                raise NoAnswer(f"the server says: {wash_line(reply.problem)}")
             if reply:
                 text, whole = text + reply.text, whole or reply.stopped
             ended = cut(text, stop)

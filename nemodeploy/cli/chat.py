@@ -14,7 +14,7 @@ import click
 
 from nemodeploy.cli import options, world
 from nemodeploy.cli.generate import asked_at, sampling
-from nemodeploy.cli.words import tell
+from nemodeploy.cli.words import Flow, tell
 from nemodeploy.errors import BadInput, NemodeployError
 
 if TYPE_CHECKING:
@@ -116,23 +116,24 @@ def _obey(talk: Talk, said: str) -> bool:
 
 def _ask(talk: Talk, question: str) -> None:
     """The answer as it comes; what goes wrong is said, and the talk goes on as it was."""
+    flow = Flow()
     try:
-        talk.ask(question, _show)
+        talk.ask(question, flow.show)
     except KeyboardInterrupt:
-        click.echo("")
+        flow.end()
         tell("  stopped")
         return
     except NemodeployError as error:
+        if flow.begun:
+            flow.end()
         tell(f"error: {error.message}" + (f"\n  try  {error.hint}" if error.hint else ""))
         return
-    click.echo("")
-
-
-def _show(piece: str) -> None:
-    click.echo(piece, nl=False)
+    flow.end()
 
 
 def _save(talk: Talk, where: str) -> None:
+    from nemodeploy.adapters import files
+
     if not where:
         tell("  /save FILE")
         return
@@ -142,11 +143,10 @@ def _save(talk: Talk, where: str) -> None:
     else:
         text = "\n\n".join(f"{one['role']}: {one['content']}" for one in talk.messages) + "\n"
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        files.write_new(path, text)
     except FileExistsError:
         tell(f"  {path} is there already; another name")
-    except (OSError, UnicodeEncodeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         tell(f"  {path} cannot be written: {error}")
     else:
         tell(f"  {len(talk.said) // 2} answers are in {path}")

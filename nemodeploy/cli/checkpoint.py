@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.words import show_check
+from nemodeploy.cli.words import put_json, show_check
 from nemodeploy.errors import PreflightFailed
 
 SCHEMA = "nemodeploy/checkpoint@1"
@@ -42,7 +40,7 @@ def check(model: str, kind: str | None, path: str | None, cluster: str | None, a
             {"kind": form, "path": paths[form], "result": one.verdict.value, "says": one.says, "remedy": one.remedy}
             for form, one in found
         ]
-        click.echo(json.dumps({"schema": SCHEMA, "model": known.name, "checks": rows, "failed": bad}))
+        put_json({"schema": SCHEMA, "model": known.name, "checks": rows, "failed": bad})
     else:
         for form, one in found:
             show_check(one, form)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import sys
@@ -13,9 +12,9 @@ from typing import Any
 
 import click
 
-from nemodeploy.cli import options, world
+from nemodeploy.cli import options, workflow, world
 from nemodeploy.cli.reporters import PlainReporter
-from nemodeploy.cli.words import tell
+from nemodeploy.cli.words import put_json, say, tell
 from nemodeploy.errors import BadInput, JobEnded
 
 SCHEMA = "nemodeploy/connect@1"
@@ -104,9 +103,9 @@ def _background(name: str, cluster: str | None, port: int | None, *, raw: bool, 
             chosen = ("--port", str(port)) if port is not None else ()
             started = tunnels.start(name, ("connect", name, "--json", *where, *chosen, *(("--raw",) if raw else ())))
             if started.code is not None:
-                tell(started.said.rstrip())
+                workflow.repeat(started.said)
                 if as_json:
-                    click.echo(json.dumps(started.document))
+                    put_json(started.document)
                 return started.code
             document = started.document
     _show(document, as_json=as_json)
@@ -136,17 +135,17 @@ def _stop(name: str, *, as_json: bool) -> int:
     with tunnels.alone(name):
         stopped = tunnels.stop(name)
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "name": name, "stopped": stopped}))
+        put_json({"schema": SCHEMA, "name": name, "stopped": stopped})
     else:
-        click.echo(f"the tunnel to {name} is closed" if stopped else f"no tunnel to {name} is open in the background")
+        say(f"the tunnel to {name} is closed" if stopped else f"no tunnel to {name} is open in the background")
     return 0
 
 
 def _show(document: Mapping[str, Any], *, as_json: bool) -> None:
     """Ready to be pasted, or to be read by `eval`."""
     if as_json:
-        click.echo(json.dumps({key: value for key, value in document.items() if key != "process"}))
+        put_json({key: value for key, value in document.items() if key != "process"})
     else:
         for key, value in document["variables"].items():
-            click.echo(f"export {key}={shlex.quote(value)}")
+            say(f"export {key}={shlex.quote(value)}")
     sys.stdout.flush()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from typing import Any
 
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.words import show_check, tell
+from nemodeploy.cli.words import put_json, say, show_check, tell
 from nemodeploy.errors import BadInput, PreflightFailed
 
 SCHEMA = "nemodeploy/doctor@1"
@@ -47,7 +46,7 @@ def command(where: str | None, cluster: str | None, job: bool, wait_s: float, as
     site_cluster = wanted.cluster if wanted else read(world.only_cluster(chosen))
     rows, bad = [], 0
     if not as_json:
-        click.echo(f"{site_cluster.name}{f' · {wanted.plan.profile} · {wanted.plan.model}' if wanted else ''}")
+        say(f"{site_cluster.name}{f' · {wanted.plan.profile} · {wanted.plan.model}' if wanted else ''}")
     with world.site(site_cluster) as site:
         checks = doctor(site, SystemClock(), epoch_s, os.environ, wanted)
         if job and wanted:
@@ -60,7 +59,7 @@ def command(where: str | None, cluster: str | None, job: bool, wait_s: float, as
                 show_check(check, check.name)
     if as_json:
         about = {"cluster": site_cluster.name, "profile": wanted.plan.profile if wanted else None}
-        click.echo(json.dumps({"schema": SCHEMA, **about, "checks": rows, "failed": bad}))
+        put_json({"schema": SCHEMA, **about, "checks": rows, "failed": bad})
     else:
         tell(f"{bad} check{'s' if bad != 1 else ''} failed" if bad else "nothing stands against it")
     return PreflightFailed.exit_code if bad else 0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from nemodeploy.cli import options, world
 from nemodeploy.cli.reporters import reporter
-from nemodeploy.cli.words import somebody_is_there
+from nemodeploy.cli.words import confirm, put_json, say, somebody_is_there
 from nemodeploy.errors import BadInput, NemodeployError, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def command(name: str | None, cluster: str | None, as_json: bool, everything: bo
     if name:
         world.require_name(name)
     if everything and somebody_is_there():
-        click.confirm("take every deployment down?", abort=True, err=True)
+        confirm("take every deployment down?", abort=True)
     world.interrupt_on_termination()
     asked, broken = world.clusters(cluster)
     failures: list[NemodeployError] = [error for _, error in broken]
@@ -56,13 +55,13 @@ def command(name: str | None, cluster: str | None, as_json: bool, everything: bo
             failures += failed
     if not as_json:
         for end in gone:
-            click.echo(f"{end.token.name} is gone{f' (job {end.job_id})' if end.job_id else ''}")
+            say(f"{end.token.name} is gone{f' (job {end.job_id})' if end.job_id else ''}")
     _raise_the_worst(failures, settled=bool(name and gone))
     if as_json:
         rows = [{"name": end.token.name, "token": str(end.token), "job_id": end.job_id or None} for end in gone]
-        click.echo(json.dumps({"schema": "nemodeploy/down@1", "gone": rows}))
+        put_json({"schema": "nemodeploy/down@1", "gone": rows})
     elif not gone:
-        click.echo("nothing of that name is up" if name else "nothing is up")
+        say("nothing of that name is up" if name else "nothing is up")
 
 
 def _raise_the_worst(failures: list[NemodeployError], *, settled: bool) -> None:

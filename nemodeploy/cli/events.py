@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 
 import click
 
 from nemodeploy.cli import options, world
+from nemodeploy.cli.words import put_json
 
 
 @click.command("events", short_help="What it has been through, a line of JSON each.")
@@ -22,10 +22,10 @@ def command(name: str, cluster: str | None, as_json: bool) -> None:
         events = [{**event.as_json(), "at": _utc(event.at)} for event in site.history(deployment.token).events]
     if as_json:
         facts = {"schema": "nemodeploy/events@1", "name": name, "token": str(deployment.token)}
-        click.echo(json.dumps({**facts, "events": events}))
+        put_json({**facts, "events": events})
         return
     for event in events:
-        click.echo(json.dumps(event))
+        put_json(event)
 
 
 def _utc(at: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import tempfile
@@ -12,10 +11,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import click
-
 from nemodeploy.cli import workflow
-from nemodeploy.cli.words import tell
+from nemodeploy.cli.words import put_json, tell
+from nemodeploy.core.foreign import wash_json
 from nemodeploy.errors import NemodeployError
 from nemodeploy.version import __version__
 
@@ -33,7 +31,7 @@ def show_error(error: NemodeployError, *, as_json: bool) -> int:
         tell(f"  try  {error.hint}")
     workflow.error(error)
     if as_json:
-        click.echo(json.dumps(error_document(error)))
+        put_json(error_document(error))
     return error.exit_code
 
 
@@ -46,7 +44,8 @@ def error_document(error: NemodeployError) -> dict[str, Any]:
         "hint": error.hint,
         "detail": list(error.detail),
     }
-    return document | ({"token": error.token} if error.token else {})
+    found: dict[str, Any] = wash_json(document | ({"token": error.token} if error.token else {}))
+    return found
 
 
 def report_bug(error: Exception, words: list[str], *, as_json: bool) -> None:
@@ -62,13 +61,14 @@ def report_bug(error: Exception, words: list[str], *, as_json: bool) -> None:
 
 
 def _write_report(text: str) -> str:
+    from nemodeploy.adapters import files
     from nemodeploy.adapters.resources import state_directory
 
     for parent in (state_directory(), Path(tempfile.gettempdir()) / f"nemodeploy-{os.getuid()}"):
         with contextlib.suppress(OSError):
             directory = parent / "reports"
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path: Path = directory / time.strftime("%Y%m%dT%H%M%S.txt")
-            path.write_text(text)
+            path: Path = directory / time.strftime(f"%Y%m%dT%H%M%S-{os.getpid()}.txt")
+            files.write_new(path, text, mode=0o600)  # another user may have made the directory below /tmp
             return str(path)
     return "the command you typed; no report could be written"

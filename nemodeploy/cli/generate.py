@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.words import tell
+from nemodeploy.cli.words import put_json, say, tell
 from nemodeploy.errors import BadInput, PreflightFailed
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "nemodeploy/generate@1"
 TIMEOUT_S = 600.0
+Write = Callable[[Mapping[str, Any]], None]
 BEGINNING = '{"line": '  # of every line of answers
 
 
@@ -106,9 +107,9 @@ def _one(
     if error:
         raise error
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "name": name, "prompt": prompt, "text": texts[0], "texts": texts}))
+        put_json({"schema": SCHEMA, "name": name, "prompt": prompt, "text": texts[0], "texts": texts})
     else:
-        click.echo("\n\n".join(texts))
+        say("\n\n".join(texts))
 
 
 def _many(
@@ -131,7 +132,7 @@ def _many(
             good, bad = (good, bad + 1) if error else (good + 1, bad)
             said: dict[str, object] = {"error": error.message} if error else {"texts": texts}
             its = {} if one.system is None else {"system": one.system}
-            write(json.dumps({"line": one.line, "prompt": one.text, **its, **said, "settings": kept}))
+            write({"line": one.line, "prompt": one.text, **its, **said, "settings": kept})
             if 10 * (good + bad) // len(left) > shown:  # a line for every tenth
                 shown = 10 * (good + bad) // len(left)
                 tell(f"  {good + bad} of {len(left)} prompts" + (f", {bad} without an answer" if bad else ""))
@@ -142,12 +143,12 @@ def _many(
 
 
 @contextlib.contextmanager
-def _answers(output: Path | None, settings: Mapping[str, Any]) -> Iterator[tuple[set[Prompt], Callable[[str], None]]]:
+def _answers(output: Path | None, settings: Mapping[str, Any]) -> Iterator[tuple[set[Prompt], Write]]:
     """Which prompts are answered already, and where the next answer goes. Raises BadInput."""
     from nemodeploy.app.prompts import answered
 
     if output is None:
-        yield set(), lambda line: click.echo(line)
+        yield set(), put_json
         return
     try:
         with output.open("a+", encoding="utf-8", newline="") as file:
@@ -163,8 +164,8 @@ def _answers(output: Path | None, settings: Mapping[str, Any]) -> Iterator[tuple
                 raise BadInput(f"--output {output} does not end in a line of answers", hint="another file")
             file.truncate(len(whole.encode()))
 
-            def write(line: str) -> None:
-                file.write(line + "\n")
+            def write(line: Mapping[str, Any]) -> None:
+                file.write(json.dumps(line) + "\n")
                 file.flush()
 
             yield there, write

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.words import tell
+from nemodeploy.cli.words import put_json, say, tell
 from nemodeploy.errors import BadInput
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def pull(what: str, partition: str, again: bool, cluster: str | None, as_json: b
     wanted = images.at(site_cluster, wanted, os.environ)
     said: list[str] = []
 
-    def say(elapsed: float, text: str) -> None:
+    def progress(elapsed: float, text: str) -> None:
         if text not in said[-1:]:
             said.append(text)
             tell(f"  {elapsed:5.0f} s  {text}")
@@ -58,14 +57,14 @@ def pull(what: str, partition: str, again: bool, cluster: str | None, as_json: b
         if found is None:
             where = f"as a job in {partition}" if partition else "on the login host"
             tell(f"importing {wanted.image} for {runtime.name}, {where}")
-            found = images.pull(site, SystemClock(), wanted, say)
+            found = images.pull(site, SystemClock(), wanted, progress)
         file = f"{site.cluster.root}/images/{wanted.file}"
     if as_json:
         about = {"image": wanted.image, "runtime": runtime.name, "file": file, "already": already}
-        click.echo(json.dumps({"schema": SCHEMA, **about, "bytes": found.bytes, "seconds": found.seconds}))
+        put_json({"schema": SCHEMA, **about, "bytes": found.bytes, "seconds": found.seconds})
     else:
         verb = "is there already" if already else "is imported"
-        click.echo(f"{wanted.image} {verb}: {file}, {found.bytes / 1e9:.1f} GB; every start is spared {found.saves}")
+        say(f"{wanted.image} {verb}: {file}, {found.bytes / 1e9:.1f} GB; every start is spared {found.saves}")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.words import somebody_is_there, tell
+from nemodeploy.cli.words import choose, put_json, say, somebody_is_there, tell
 from nemodeploy.errors import BadInput
 
 SCHEMA = "nemodeploy/init@1"
@@ -33,6 +32,7 @@ def command(
     """Log in to HOST, look at its partitions, GPUs, accounts, containers and file systems, and write a cluster file
     with a comment wherever somebody may want something else. Nothing is left there; nothing is overwritten here.
     """
+    from nemodeploy.adapters import files
     from nemodeploy.adapters.resources import config_directory
     from nemodeploy.app.site_file import write
     from nemodeploy.app.surveying import survey, unknown_cluster
@@ -57,15 +57,14 @@ def command(
         text += f"transport: {transport}\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        files.write_new(path, text)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be written: {error}", hint="--output FILE") from error
     validate(str(path), "cluster")
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "name": called, "file": str(path), "text": text}))
+        put_json({"schema": SCHEMA, "name": called, "file": str(path), "text": text})
     else:
-        click.echo(text, nl=False)
+        say(text, nl=False)
     tell(f"\nwritten to {path}\n  nemodeploy doctor {shlex.quote(called if output is None else str(path))}   tries it")
 
 
@@ -83,5 +82,4 @@ def _host(config: str, *, asks: bool) -> str:
 def _choose(question: str, answers: Sequence[str], best: str) -> str:
     if len(answers) == 1:
         return answers[0]
-    choice: str = click.prompt(question, type=click.Choice(list(answers)), default=best, show_choices=True, err=True)
-    return choice
+    return choose(question, answers, best)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.words import clock
+from nemodeploy.cli.words import clock, put_json, say
 from nemodeploy.errors import PreflightFailed
 
 
@@ -32,8 +31,8 @@ def command(name: str, cluster: str | None, as_json: bool, ttl: float | None, no
         else:
             ttl_s = site.renew(token, wanted_s)
     if as_json:
-        click.echo(json.dumps({"schema": "nemodeploy/keep@1", "name": name, "token": str(token), "ttl_s": ttl_s}))
+        put_json({"schema": "nemodeploy/keep@1", "name": name, "token": str(token), "ttl_s": ttl_s})
     elif ttl_s is None:
-        click.echo(f"{name} has no lease; it stays up until its time limit")
+        say(f"{name} has no lease; it stays up until its time limit")
     else:
-        click.echo(f"{name} stays up for {clock(ttl_s)} from now unless it is renewed, and not beyond its time limit")
+        say(f"{name} stays up for {clock(ttl_s)} from now unless it is renewed, and not beyond its time limit")

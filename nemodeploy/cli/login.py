@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import click
 
 from nemodeploy.cli import options
-from nemodeploy.cli.words import clock
+from nemodeploy.cli.words import clock, put_json, say
 from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
 
 SCHEMA = "nemodeploy/login@1"
@@ -51,13 +50,11 @@ def command(cluster: str, keep_s: float, as_json: bool) -> int:
             failure = error
             continue
         if as_json:
-            click.echo(json.dumps({"schema": SCHEMA, "name": site.name, "host": host, "was_open": there}))
+            put_json({"schema": SCHEMA, "name": site.name, "host": host, "was_open": there})
         elif there:
-            click.echo(f"{site.name} is logged in to already ({host})")
+            say(f"{site.name} is logged in to already ({host})")
         else:
-            click.echo(
-                f"logged in to {site.name} ({host}) until nemodeploy logout {cluster}, or {clock(keep_s)} unused"
-            )
+            say(f"logged in to {site.name} ({host}) until nemodeploy logout {cluster}, or {clock(keep_s)} unused")
         return 0
     assert failure is not None
     raise failure

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from nemodeploy.cli import options
+from nemodeploy.cli.words import put_json, say
 
 SCHEMA = "nemodeploy/logout@1"
 
@@ -22,9 +21,7 @@ def command(cluster: str, as_json: bool) -> int:
     site, kept = read(cluster), masters()
     closed = [host for host in site.ssh.hosts if kept.end(kept.path(site, host), host)]
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "name": site.name, "closed": closed}))
+        put_json({"schema": SCHEMA, "name": site.name, "closed": closed})
     else:
-        click.echo(
-            f"logged out of {site.name} ({', '.join(closed)})" if closed else f"{site.name} was not logged in to"
-        )
+        say(f"logged out of {site.name} ({', '.join(closed)})" if closed else f"{site.name} was not logged in to")
     return 0

@@ -8,7 +8,7 @@ import time
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.words import tell
+from nemodeploy.cli.words import put_json, say, tell
 from nemodeploy.errors import BadInput, NemodeployError
 
 
@@ -45,10 +45,10 @@ def command(
     collected: list[str] = []
     heard = False
 
-    def say(line: str) -> None:
+    def show_line(line: str) -> None:
         nonlocal heard
         heard = True
-        (collected.append if as_json else click.echo)(line)
+        (collected.append if as_json else say)(line)
 
     asked, broken = world.clusters(cluster)
     failure: NemodeployError | None = broken[0][1] if broken else None
@@ -56,7 +56,7 @@ def command(
         for one in asked:
             try:
                 site = stack.enter_context(world.site(one))
-                show(site, name, say, sleep=time.sleep, follow=follow, wanted=wanted)
+                show(site, name, show_line, sleep=time.sleep, follow=follow, wanted=wanted)
                 failure = None
                 break
             except NemodeployError as error:
@@ -66,6 +66,4 @@ def command(
     if not heard and (rank is not None or node):
         tell(f"note: {name} has no such log; without --rank and --node all are shown")
     if as_json:
-        import json
-
-        click.echo(json.dumps({"schema": "nemodeploy/logs@1", "name": name, "lines": collected}))
+        put_json({"schema": "nemodeploy/logs@1", "name": name, "lines": collected})

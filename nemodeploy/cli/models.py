@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemodeploy.cli import options
-from nemodeploy.cli.words import table, tell
+from nemodeploy.cli.words import put_json, say, table, tell
 from nemodeploy.errors import BadInput
 
 if TYPE_CHECKING:
@@ -32,13 +31,13 @@ def command(context: click.Context, as_json: bool) -> None:
         except BadInput as error:  # a broken one hides no other
             tell(f"note: model {name}: {error.message}")
     if as_json:
-        click.echo(json.dumps({"schema": "nemodeploy/models@1", "models": [_facts(model) for model in found]}))
+        put_json({"schema": "nemodeploy/models@1", "models": [_facts(model) for model in found]})
         return
     lines = [("MODEL", "SIZE", "CONTEXT", "PRECISION", "ENGINES")]
     for model in found:
         size = f"{model.parameters_b:g} B"
         lines.append((model.name, size, str(model.context), ", ".join(model.precisions), ", ".join(model.engines)))
-    click.echo(table(lines))
+    say(table(lines))
 
 
 @command.command("show", short_help="The facts of one model.")
@@ -51,10 +50,10 @@ def show(context: click.Context, as_json: bool, name: str) -> None:
 
     model = known_model(name)
     if as_json or (context.parent and context.parent.params["as_json"]):
-        click.echo(json.dumps({"schema": "nemodeploy/model@1", **_facts(model)}))
+        put_json({"schema": "nemodeploy/model@1", **_facts(model)})
         return
     for line in (*_text(model), "", *_checkpoints(model), "", *_reasons(model)):
-        click.echo(line)
+        say(line)
 
 
 def _facts(model: Model) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput
 
 if TYPE_CHECKING:
@@ -26,11 +26,19 @@ cluster = click.option(
 )
 
 
+class _Teller(logging.Handler):
+    """Log lines on stderr, the way all lines go there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell one."""
+        tell(self.format(record))
+
+
 def _log_calls(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     """Show every remote call on stderr."""
     del ctx, param
     if value:
-        logging.basicConfig(format="  %(message)s", stream=sys.stderr)
+        logging.basicConfig(format="  %(message)s", handlers=[_Teller()])
         logging.getLogger("nemodeploy").setLevel(logging.DEBUG)
 
 
@@ -168,7 +176,7 @@ def resolve(
         Wish(profile=profile, name=name, cluster=cluster, settings=settings), os.environ, needs_site=needs_site
     )
     if wanted.note and not quiet:
-        click.echo(f"note: {wanted.note}", err=True)
+        tell(f"note: {wanted.note}")
     return wanted
 
 

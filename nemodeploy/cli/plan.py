@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemodeploy.cli import options
-from nemodeploy.cli.words import clock
+from nemodeploy.cli.words import clock, put_json, say
 
 if TYPE_CHECKING:
     from nemodeploy.core.plan import Plan
@@ -34,10 +33,10 @@ def command(as_json: bool, **typed: Any) -> None:
     """Show what `up` would do, without doing it: layout, memory, and the origin of every value."""
     plan = options.resolve(needs_site=False, **typed).plan
     if as_json:
-        click.echo(json.dumps(plan.as_json(), indent=2))
+        put_json(plan.as_json(), indent=2)
         return
     for line in (*headline(plan), *_memory(plan), *_sources(plan)):
-        click.echo(line)
+        say(line)
 
 
 def headline(plan: Plan) -> list[str]:

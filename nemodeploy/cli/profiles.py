@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from nemodeploy.cli import options
-from nemodeploy.cli.words import table, tell
+from nemodeploy.cli.words import put_json, say, table, tell
 from nemodeploy.errors import BadInput
 
 
@@ -22,12 +21,12 @@ def command(as_json: bool) -> None:
     found = [(name, _data(name)) for name in resources.names("profiles")]
     if as_json:
         rows = [{**data, "name": name} for name, data in found]
-        click.echo(json.dumps({"schema": "nemodeploy/profiles@1", "profiles": rows}))
+        put_json({"schema": "nemodeploy/profiles@1", "profiles": rows})
         return
     lines = [("PROFILE", "HARDWARE", "MODEL", "ENGINE", "LAYOUT")]
     for name, data in found:
         lines.append((name, str(data.get("description", "")), str(data.get("model", "")), *_layout(name)))
-    click.echo(table(lines))
+    say(table(lines))
 
 
 def _data(name: str) -> Mapping[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from nemodeploy.cli import options, world
 from nemodeploy.cli.failing import show_error
 from nemodeploy.cli.reporters import reporter
-from nemodeploy.cli.words import table
+from nemodeploy.cli.words import put_json, say, table
 from nemodeploy.errors import BadInput, NemodeployError, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -73,15 +72,15 @@ def command(cluster: str | None, as_json: bool, owner: str | None, yes: bool, da
     worst = next(iter(alive or failures), None)
     if as_json and (answered or not failures):
         document = {"schema": "nemodeploy/reap@1", "owner": whose, "done": yes, "found": list(map(_as_json, rows))}
-        click.echo(json.dumps({**document, "failures": [error.message for error in failures]}))
+        put_json({**document, "failures": [error.message for error in failures]})
         if worst:
             click.get_current_context().exit(show_error(worst, as_json=False))
     elif rows:
-        click.echo(table([("NAME", "STATE", "WHERE", "GPUS", "DONE" if yes else "WOULD", "WHY"), *map(_row, rows)]))
+        say(table([("NAME", "STATE", "WHERE", "GPUS", "DONE" if yes else "WOULD", "WHY"), *map(_row, rows)]))
         if not yes and any(thing.action != KEEP for _, thing in rows):
-            click.echo("nothing was done; --yes does it")
+            say("nothing was done; --yes does it")
     elif not failures:
-        click.echo(f"{whose} has left nothing")
+        say(f"{whose} has left nothing")
     if worst:
         raise worst
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nemodeploy.cli.words import clock, somebody_is_there, tell
+from nemodeploy.cli.words import clock, confirm, somebody_is_there, tell
+from nemodeploy.core.foreign import wash_line
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -27,7 +28,7 @@ class PlainReporter:
 
     def say(self, phase: str, text: str) -> None:
         """One line."""
-        tell(f"{time.monotonic() - self.begun:7.1f} s  {phase:<10} {text}".rstrip())
+        tell(f"{time.monotonic() - self.begun:7.1f} s  {wash_line(phase):<10} {wash_line(text)}".rstrip())
 
     def live(self, phase: str, text: str) -> None:
         """Nothing new, so nothing."""
@@ -47,7 +48,7 @@ class TerminalReporter:
         """Import rich, which is slow, only for a terminal."""
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, emoji=False)
         self.begun = time.monotonic()
         self.phase, self.text = "", ""
         self.status: Status | None = None
@@ -93,13 +94,13 @@ class TerminalReporter:
         self.console.print(self._line(self.phase, self.text), markup=False, soft_wrap=True)
 
     def _line(self, phase: str, text: str) -> str:
-        return f"  {phase:<10} {clock(time.monotonic() - self.begun)}  {text}".rstrip()
+        return f"  {wash_line(phase):<10} {clock(time.monotonic() - self.begun)}  {wash_line(text)}".rstrip()
 
 
 def confirm_cancel(token: str) -> bool:
     """Ask a person; another Ctrl-C means yes, and so does that nobody can be asked any more."""
     try:
-        return click.confirm(f"\ncancel {token}?", default=True, err=True)
+        return confirm(f"\ncancel {token}?", default=True)
     except (click.Abort, KeyboardInterrupt, OSError):
         return True
 

@@ -171,13 +171,20 @@ def _keep(site: Site, ran: Ran, request: Request, directory: Path) -> None:
         for token in ran.ours or ([ran.token] if ran.token else []):
             found = collect(site, token, request.plan.layout.tasks)
             for name, text in found.items():
-                path = directory / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text)
+                _keep_one(directory / name, text)
     except NemodeployError as error:
         tell(f"note: nothing could be kept in {directory}: {error.message}")
-    except OSError as error:
-        tell(f"note: not all could be kept in {directory}: {error.strerror}")
+
+
+def _keep_one(path: Path, text: str) -> None:
+    """One that cannot be kept is said, and keeps no other one from being kept."""
+    from nemodeploy.adapters import files
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(path, text)
+    except (OSError, ValueError) as error:  # ValueError: a name with NUL in it
+        tell(f"note: {path} could not be kept: {getattr(error, 'strerror', None) or error}")
 
 
 def _conclude(wanted: Wanted, ran: Ran, report: Path | None, failure: NemodeployError | None, code: int) -> None:
@@ -224,23 +231,28 @@ def _document(wanted: Wanted, ran: Ran, failure: NemodeployError | None, code: i
 
 def _check_writable(report: Path | None, artifacts: Path | None) -> None:
     """Raises BadInput now rather than after the server has run."""
+    import tempfile
+
+    from nemodeploy.adapters import files
+
     option, path = "--report", report
     try:
         if report:
-            with report.open("a"):
-                pass
+            files.check_out(report)
         option, path = "--artifacts", artifacts
         if artifacts:
             artifacts.mkdir(parents=True, exist_ok=True)
-            with (artifacts / ".writable").open("w"):
-                (artifacts / ".writable").unlink()
+            with tempfile.TemporaryFile(dir=artifacts):
+                pass
     except OSError as error:
         raise BadInput(f"{option} {path} cannot be written: {error.strerror}", hint="another path") from error
 
 
 def _write(report: Path, document: Mapping[str, Any]) -> None:
     """What cannot be written any more is said; it changes no outcome."""
+    from nemodeploy.adapters import files
+
     try:
-        report.write_text(json.dumps(document, indent=2) + "\n")
+        files.write_out(report, json.dumps(document, indent=2) + "\n")
     except OSError as error:
         tell(f"note: the report could not be written to {report}: {error.strerror}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nemodeploy.cli import options
+from nemodeploy.cli.words import put_json, say, tell
 from nemodeploy.errors import BadInput, ClusterUnreachable, PreflightFailed
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def command() -> None:
 @options.as_json
 def up(mode: str, engines: str, slurm: str | None, runtime: str, accounting: bool, guest: str, as_json: bool) -> None:
     """Start it, or say that it runs; returns when every node is idle."""
+    from nemodeploy.adapters import files
     from nemodeploy.adapters.resources import config_directory
     from nemodeploy.sandbox import software
     from nemodeploy.sandbox.configuration import cluster_file as text_of
@@ -148,32 +149,27 @@ def up(mode: str, engines: str, slurm: str | None, runtime: str, accounting: boo
         state = sandbox.up(mode, chosen, spank, accounting=accounting, guest=guest)
         if runtime != "none":
             serving = REAL[runtime].in_image(serving, sandbox, program)
-        new = cluster_file.with_suffix(".new")
-        new.write_text(text_of(sandbox.place, serving, plain=state.mode == "plain", libraries=chosen.libraries))
-        new.replace(cluster_file)
+        text = text_of(sandbox.place, serving, plain=state.mode == "plain", libraries=chosen.libraries)
+        files.write_whole(cluster_file, text)
     except OSError as error:
         raise BadInput(
             f"cannot write {error.filename}: {error.strerror}", hint="check NEMODEPLOY_SANDBOX_DIR and XDG_CONFIG_HOME"
         ) from error
     if state.mode == "plain" and mode == "auto":
-        click.echo(
-            "note: namespaces are refused here, so all nodes share this machine's network (loopback, munge)", err=True
-        )
+        tell("note: namespaces are refused here, so all nodes share this machine's network (loopback, munge)")
     if as_json:
-        click.echo(
-            json.dumps({"schema": "nemodeploy/sandbox@1", "running": True, "mode": state.mode, "port": state.port})
-        )
+        put_json({"schema": "nemodeploy/sandbox@1", "running": True, "mode": state.mode, "port": state.port})
         return
     verb = "runs already" if before else f"is up after {time.monotonic() - begun:.1f} s"
     how = (state.mode, *((f"Slurm {chosen.version}",) if chosen.version else ()), *_extras(state))
-    click.echo(f"the sandbox {verb}: 5 nodes, 40 fake GPUs, cluster name sandbox ({', '.join(how)})")
+    say(f"the sandbox {verb}: 5 nodes, 40 fake GPUs, cluster name sandbox ({', '.join(how)})")
     if engines == "real":
-        click.echo(f"  {serving.notice}", err=True)
+        tell(f"  {serving.notice}")
         missing = [name for name, pack in PACKS.items() if not packs.installed(pack)]
         if missing:
-            click.echo(f"  nemodeploy sandbox engines install {' '.join(missing)}", err=True)
+            tell(f"  nemodeploy sandbox engines install {' '.join(missing)}")
     profile = "h200x8" if serving.one_host else "h100x16"
-    click.echo(f"  nemodeploy up --profile {profile}", err=True)
+    tell(f"  nemodeploy up --profile {profile}")
 
 
 def _extras(state: State) -> tuple[str, ...]:
@@ -192,7 +188,6 @@ def install_slurm(version: str | None, as_json: bool) -> None:
     machine's own package sources have, with an SSH server and whatever else is missing here. It may also be apptainer,
     podman or docker, for `sandbox up --runtime apptainer`; pyxis and enroot have to be on the machine.
     """
-    from nemodeploy.cli.words import tell
     from nemodeploy.sandbox.runtimes import REAL
     from nemodeploy.sandbox.slurms import OWN
 
@@ -200,8 +195,10 @@ def install_slurm(version: str | None, as_json: bool) -> None:
         from nemodeploy.adapters.resources import slurm_directory
 
         found = REAL[version].install(slurm_directory(), tell)
-        said = json.dumps({"schema": "nemodeploy/slurm@1", "name": version, "directory": str(found.parents[1])})
-        click.echo(said if as_json else f"{START} --runtime {version}")
+        if as_json:
+            put_json({"schema": "nemodeploy/slurm@1", "name": version, "directory": str(found.parents[1])})
+        else:
+            say(f"{START} --runtime {version}")
         return
     name = _release(version or OWN, *REAL)
     slurm = _slurms().install(name, tell)
@@ -212,9 +209,9 @@ def install_slurm(version: str | None, as_json: bool) -> None:
             "version": slurm.version,
             "directory": str(slurm.home),
         }
-        click.echo(json.dumps(document))
+        put_json(document)
     else:
-        click.echo(START if name == OWN else f"{START} --slurm {name}")
+        say(START if name == OWN else f"{START} --slurm {name}")
 
 
 @command.command("status")
@@ -227,11 +224,11 @@ def status(as_json: bool) -> None:
     mode, port, extras = (state.mode, state.port, _extras(state)) if state else ("", 0, ())
     if as_json:
         about = {"running": True, "mode": mode, "port": port, "slurm": slurm, "accounting": bool(extras)}
-        click.echo(json.dumps({"schema": "nemodeploy/sandbox@1", **about, "nodes": dict(nodes)}))
+        put_json({"schema": "nemodeploy/sandbox@1", **about, "nodes": dict(nodes)})
         return
-    click.echo(", ".join((mode, f"Slurm {slurm}", *extras)))
+    say(", ".join((mode, f"Slurm {slurm}", *extras)))
     for name, word in nodes.items():
-        click.echo(f"{name:<10} {word}")
+        say(f"{name:<10} {word}")
 
 
 @command.command("down")
@@ -240,9 +237,9 @@ def down(as_json: bool) -> None:
     """Stop it; no process, mount or network link of it is left. Asking twice is fine."""
     ran = _sandbox().down()
     if as_json:
-        click.echo(json.dumps({"schema": "nemodeploy/sandbox@1", "running": False}))
+        put_json({"schema": "nemodeploy/sandbox@1", "running": False})
     else:
-        click.echo("the sandbox is down" if ran else "the sandbox was not running")
+        say("the sandbox is down" if ran else "the sandbox was not running")
 
 
 @command.command("shell")
@@ -280,11 +277,11 @@ def list_packs(as_json: bool) -> None:
             {"name": pack.name, "installed": here[pack.name], "engines": pack.engines, "size_gb": pack.size_gb}
             for pack in PACKS.values()
         ]
-        click.echo(json.dumps({"schema": "nemodeploy/engines@1", "directory": str(packs.directory), "packs": rows}))
+        put_json({"schema": "nemodeploy/engines@1", "directory": str(packs.directory), "packs": rows})
         return
     for pack in PACKS.values():
         state = "here" if here[pack.name] else f"not here, {pack.size_gb:.1f} GB"
-        click.echo(f"{pack.name:<9} {state:<16} {', '.join(pack.engines):<66} {pack.about}")
+        say(f"{pack.name:<9} {state:<16} {', '.join(pack.engines):<66} {pack.about}")
 
 
 @engines.command("install")
@@ -292,7 +289,6 @@ def list_packs(as_json: bool) -> None:
 @options.as_json
 def install(names: tuple[str, ...], as_json: bool) -> None:
     """Build the packs NAMES, all by default; what is here already is left as it is."""
-    from nemodeploy.cli.words import tell
     from nemodeploy.core.reading import near
     from nemodeploy.sandbox.packs import PACKS
 
@@ -311,6 +307,6 @@ def install(names: tuple[str, ...], as_json: bool) -> None:
             f"{len(problems)} of {len(names or PACKS)} packs could not be built: {problems[0]}", hint=problems[0].hint
         )
     if as_json:
-        click.echo(json.dumps({"schema": "nemodeploy/engines@1", "installed": list(names or PACKS)}))
+        put_json({"schema": "nemodeploy/engines@1", "installed": list(names or PACKS)})
     else:
-        click.echo("nemodeploy sandbox up --engines real")
+        say("nemodeploy sandbox up --engines real")

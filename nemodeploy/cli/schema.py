@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
+
+from nemodeploy.cli.words import put_json
 
 KINDS = ("profile", "model", "cluster")
 
@@ -19,4 +19,4 @@ def command(kind: str) -> None:
     from nemodeploy.assembly import plugins
     from nemodeploy.core.schema import schema
 
-    click.echo(json.dumps(schema(kind, plugins()), indent=2))
+    put_json(schema(kind, plugins()), indent=2)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.words import clock, table
+from nemodeploy.cli.words import clock, put_json, redraw, say, table, tell
 from nemodeploy.errors import NemodeployError
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def command(
         sites, broken = world.sites(stack, cluster)
         view = View(sites=sites, broken=broken, name=name, back_s=back_s, as_json=as_json, utc=utc)
         if not watch:
-            click.echo(view.once())
+            view.show(view.once())
             return
         with contextlib.suppress(KeyboardInterrupt):
             view.watch()
@@ -75,19 +74,26 @@ class View:
         """On a terminal the screen is drawn again; elsewhere a text is printed when it differs from the one before."""
         from nemodeploy.app.pace import WATCHER_S
 
-        before = ""
+        before: str | dict[str, Any] = ""
         drawn = sys.stdout.isatty() and not self.as_json
         while True:
-            text = self.once(keep_on=True)
+            answer = self.once(keep_on=True)
             if drawn:
-                click.echo(f"\x1b[H\x1b[2J{text}")
-            elif text != before:
-                click.echo(text)
-            before = text
+                redraw(str(answer))
+            elif answer != before:
+                self.show(answer)
+            before = answer
             time.sleep(WATCHER_S)
 
-    def once(self, *, keep_on: bool = False) -> str:
-        """One answer as text. Raises what kept every cluster from answering, unless the watching is to go on."""
+    def show(self, answer: str | dict[str, Any]) -> None:
+        """Print a text, or a document."""
+        if isinstance(answer, dict):
+            put_json(answer)
+        else:
+            say(answer)
+
+    def once(self, *, keep_on: bool = False) -> str | dict[str, Any]:
+        """One answer, as text or document. Raises what kept every cluster from answering, unless `keep_on`."""
         from nemodeploy.app.status import detail, document, only, status
 
         found, failures = world.ask_all(self.sites, lambda site: status(site, self.name), self.broken)
@@ -112,10 +118,10 @@ class View:
             whole = document(deployments, failures, left_out=left_out)
             for row, deployment in zip(whole["deployments"], deployments, strict=True):
                 row.update(details[deployment.token].as_json() if deployment.token in details else {})
-            return json.dumps(whole)
+            return whole
         lines = [f"{cluster}: UNKNOWN, {error.message}" for cluster, error in failures]
         while lines and not keep_on:
-            click.echo(lines.pop(0), err=True)
+            tell(lines.pop(0))
         if not deployments:
             return "\n".join([*lines, *([] if failures else ["nothing is up"])])
         lines += [table([HEADING, *map(_row, deployments)]), *_notes(deployments)]

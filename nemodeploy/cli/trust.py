@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from nemodeploy.cli import options
-from nemodeploy.cli.words import somebody_is_there, tell
+from nemodeploy.cli.words import confirm, put_json, say, somebody_is_there, tell
 from nemodeploy.errors import BadInput, HostKeyRejected, PreflightFailed
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def command(cluster: str, wanted: str | None, as_json: bool) -> int:
     found = [offered(site, host, terminal.asker()) for host in site.ssh.hosts]
     if not as_json:
         for key in found:
-            click.echo(f"{key.host}  {key.fingerprint}  {key.state}")
+            say(f"{key.host}  {key.fingerprint}  {key.state}")
     if wanted is not None and wanted not in [key.fingerprint for key in found]:
         raise HostKeyRejected(
             f"no host shows {wanted}; it is {found[0].fingerprint}", hint="ask the site; record neither"
@@ -61,7 +62,7 @@ def command(cluster: str, wanted: str | None, as_json: bool) -> int:
             {"host": key.host, "fingerprint": key.fingerprint, "line": key.line, "state": key.state} for key in found
         ]
         document = {"schema": SCHEMA, "name": site.name, "keys": rows, "recorded": len(recorded)}
-        click.echo(json.dumps(document if refused is None else {**document, "error": refused.message}))
+        put_json(document if refused is None else {**document, "error": refused.message})
         return refused.exit_code if refused else 0
     tell("\nto trust these and no others, in the cluster file's ssh section:")
     tell(f"  host_keys: {json.dumps([key.line for key in found])}")
@@ -85,15 +86,27 @@ def _refused(site: Cluster, left: Sequence[HostKey]) -> HostKeyRejected | None:
 
 
 def _record(key: HostKey, wanted: str | None, *, may_ask: bool) -> bool:
-    if wanted is not None:
-        agreed = wanted == key.fingerprint
-    else:
+    if not (wanted == key.fingerprint if wanted is not None else may_ask and somebody_is_there()):
+        return False
+    with _told_where(key):
+        key.check()  # before a person compares fingerprints for nothing
         question = f"is {key.fingerprint} the fingerprint that the site publishes for {key.host}?"
-        agreed = may_ask and somebody_is_there() and click.confirm(question, default=False, err=True)
-    if agreed:
-        try:
-            key.record()
-        except OSError as error:
-            raise PreflightFailed(f"{key.file} cannot be written: {error.strerror}") from error
-        tell(f"recorded in {key.file}")
-    return agreed
+        if wanted is None and not confirm(question):
+            return False
+        key.record()
+    tell(f"recorded in {key.file}")
+    return True
+
+
+@contextlib.contextmanager
+def _told_where(key: HostKey) -> Iterator[None]:
+    """Raises PreflightFailed where the file takes nothing, with the line for the cluster file instead."""
+    from nemodeploy.adapters.files import NotRegular
+
+    hint = f"put the line into ssh.host_keys of the cluster file: host_keys: {json.dumps([key.line])}"
+    try:
+        yield
+    except NotRegular as error:
+        raise PreflightFailed(f"nothing can be recorded in {key.file}: {error.strerror}", hint=hint) from error
+    except OSError as error:
+        raise PreflightFailed(f"{key.file} cannot be written: {error.strerror}", hint=hint) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 from nemodeploy.cli import options, world
 from nemodeploy.cli.plan import headline
 from nemodeploy.cli.reporters import reporter
-from nemodeploy.cli.words import clock, tell
+from nemodeploy.cli.words import clock, put_json, tell
 from nemodeploy.errors import BadInput
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def command(
     finally:
         watcher.close()
     if as_json:
-        click.echo(json.dumps(_document(done, wanted.cluster.name)))
+        put_json(_document(done, wanted.cluster.name))
     else:
         _next_steps(f"{wanted.plan.name}{wanted.cluster.option}")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from nemodeploy.cli import options
 from nemodeploy.cli.failing import error_document, show_error
+from nemodeploy.cli.words import put_json, say
 from nemodeploy.errors import BadInput
 
 SCHEMA = "nemodeploy/validate@1"
@@ -29,10 +29,10 @@ def command(as_json: bool, files: tuple[str, ...], kind: str | None) -> int:
             found = validate(name, kind)
             rows.append({"file": name, "kind": found, "ok": True})
             if not as_json:
-                click.echo(f"{name}: a {found}, and right")
+                say(f"{name}: a {found}, and right")
         except BadInput as error:
             wrong = show_error(error, as_json=False)
             rows.append({"file": name, "ok": False, **error_document(error)})
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "files": rows}))
+        put_json({"schema": SCHEMA, "files": rows})
     return wrong

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 
 import click
 
 from nemodeploy.cli import options, world
 from nemodeploy.cli.reporters import reporter
+from nemodeploy.cli.words import put_json, say
 from nemodeploy.errors import BadInput
 
 
@@ -49,6 +49,6 @@ def command(name: str, cluster: str | None, as_json: bool, goal: str, timeout: f
 
 def _tell(name: str, state: str | None, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"schema": "nemodeploy/wait@1", "name": name, "state": state}))
+        put_json({"schema": "nemodeploy/wait@1", "name": name, "state": state})
     else:
-        click.echo(f"{name} is {state or 'gone'}")
+        say(f"{name} is {state or 'gone'}")

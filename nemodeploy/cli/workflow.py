@@ -1,13 +1,20 @@
-"""What GitHub Actions reads besides: groups of lines, errors as annotations, a summary, and outputs of the step."""
+"""What GitHub Actions reads besides: groups of lines, errors as annotations, a summary, and outputs of the step.
+
+These commands are our own. Text of others in them is washed and encoded, so that it can neither end nor begin one.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nemodeploy.cli.words import tell
+from nemodeploy.cli.words import command_ci, tell
+from nemodeploy.core.foreign import wash, wash_line
 from nemodeploy.errors import NemodeployError
+
+ERROR = "::error title=nemodeploy exit "
 
 
 def _enabled() -> bool:
@@ -17,20 +24,27 @@ def _enabled() -> bool:
 def begin_group(title: str) -> None:
     """The lines that follow fold under a title."""
     if _enabled():
-        tell(f"::group::{_one_line(title)}")
+        command_ci(f"::group::{_data(title)}")
 
 
 def end_group() -> None:
     """Until here."""
     if _enabled():
-        tell("::endgroup::")
+        command_ci("::endgroup::")
+
+
+def repeat(said: str) -> None:
+    """What another process of nemodeploy has said on its stderr; its annotations stay annotations."""
+    for line in said.rstrip().split("\n"):
+        (command_ci if _enabled() and line.startswith(ERROR) else tell)(line)
 
 
 def error(failure: NemodeployError) -> None:
     """An annotation of the run: what, the evidence, what to do."""
     if _enabled():
         text = "\n".join((failure.message, *failure.detail, *((f"try {failure.hint}",) if failure.hint else ())))
-        tell(f"::error title=nemodeploy exit {failure.exit_code}::{_one_line(text)}")
+        title = _property(str(failure.exit_code))
+        command_ci(f"{ERROR}{title}::{_data(text)}")
 
 
 def summary(heading: str, rows: Sequence[tuple[str, str]]) -> None:
@@ -41,7 +55,7 @@ def summary(heading: str, rows: Sequence[tuple[str, str]]) -> None:
 
 def outputs(values: Mapping[str, str]) -> None:
     """For the steps that follow: `steps.ID.outputs.NAME`."""
-    _append("GITHUB_OUTPUT", [f"{key}={' '.join(value.split())}" for key, value in values.items()])
+    _append("GITHUB_OUTPUT", [f"{key}={' '.join(wash_line(value).split())}" for key, value in values.items()])
 
 
 def _append(variable: str, lines: Sequence[str]) -> None:
@@ -55,10 +69,17 @@ def _append(variable: str, lines: Sequence[str]) -> None:
         tell(f"note: {variable} could not be written: {error.strerror}")
 
 
-def _one_line(text: str) -> str:
+def _data(text: str) -> str:
     """As workflow commands want it: a line break would end the command."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return wash(text).replace("%", "%25").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    """The same for what stands before the second `::`, where `:` and `,` have a meaning, too."""
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    """A cell of a Markdown table, in which nothing is a link, an image or HTML."""
+    plain = " ".join(wash_line(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|!~])", r"\\\1", plain)

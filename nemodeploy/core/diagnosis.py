@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nemodeploy.core.foreign import wash_line
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cause:
@@ -212,7 +214,6 @@ GENERAL: tuple[Cause, ...] = (
 )
 _FOLLOWERS = re.compile(r"NCCL|remote process|Connection (closed|reset)|srun: |slurmstepd")
 _SIGNS = re.compile(r"error|exception|fatal|failed|can't|cannot|killed|signal", re.IGNORECASE)
-_UNSAFE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # torch and vLLM put who says it in front.
 _WHO = r"(?:\[rank\d+\]: ?|\(\S+ pid=\d+\) ?)?(?:(?:ERROR|WARNING) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?"
 _NO_MESSAGE = re.compile(_WHO + r"(?:\t|\s{4}|  File |[IW]\d{4} \d\d:\d\d:\d\d|INFO \d\d-\d\d \d\d:\d\d:\d\d)")
@@ -260,7 +261,7 @@ def diagnose(logs: Sequence[Log], first_rank: int | None, causes: Iterable[Cause
                     continue
                 for cause, pattern in wanted:
                     if pattern.search(line):
-                        return Diagnosis(clean(line), log.name, cause.meaning, cause.advice, cause.key)
+                        return Diagnosis(shown(line), wash_line(log.name), cause.meaning, cause.advice, cause.key)
     return _last_sign(ordered)
 
 
@@ -279,7 +280,7 @@ def _last_sign(logs: Sequence[Log]) -> Diagnosis:
             lines = [line[:_READ] for line in log.text.splitlines() if line.strip()]
             found = [line for line in lines if wanted(line)]
             if found:
-                return Diagnosis(clean(found[-1]), log.name)
+                return Diagnosis(shown(found[-1]), wash_line(log.name))
     return Diagnosis()
 
 
@@ -297,7 +298,7 @@ def status_in_words(status: int) -> str:
     return SIGNALS.get(status - 128, f"signal {status - 128}" if 128 < status < 165 else "")
 
 
-def clean(line: str) -> str:
-    """A log line that cannot do anything to a terminal, at most 300 characters of it."""
-    plain = "".join(sign if sign.isprintable() else " " for sign in _UNSAFE.sub("", line)).strip()
+def shown(line: str) -> str:
+    """A log line for people: washed, at most 300 characters of it."""
+    plain = wash_line(line)
     return plain if len(plain) <= _SHOWN else plain[:_SHOWN] + " …"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nemodeploy.core.diagnosis import clean
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.observation import read_exit
 from nemodeploy.core.readiness import CAUSES, State
 from nemodeploy.core.run_directory import each_file, read_files
@@ -68,7 +68,7 @@ def parse_history(text: str) -> History:
             found += _end(epoch, files[path], found)
     where = text.partition("\n")[0]
     events = tuple(sorted(found, key=lambda event: event.at))
-    return History(directory=clean(where) if where.startswith("/") else "", events=events)
+    return History(directory=wash_line(where) if where.startswith("/") else "", events=events)
 
 
 def _order(path: str) -> tuple[str, bool]:
@@ -86,7 +86,7 @@ def _events(epoch: Epoch, lines: Iterable[str]) -> Iterable[Event]:
         if not all(isinstance(number, int) and 0 <= number < 10**12 for number in (at, elapsed_s)):
             continue
         state = _STATES.get(str(phase), State.STARTING)
-        reason = str(phase).replace("_", " ")[:40] if state is State.STARTING else CAUSES.get(str(cause), "")
+        reason = wash_line(str(phase)).replace("_", " ")[:40] if state is State.STARTING else CAUSES.get(str(cause), "")
         yield Event(at=at, state=state, reason=reason, epoch=epoch, elapsed_s=elapsed_s)
 
 

@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.rendering import comment
 from nemodeploy.core.sections import Section, here_document
@@ -187,7 +188,7 @@ def end_script(root: str, name: str) -> str:
 
 def last_words(log: str) -> str:
     """The newest line of a log that redraws itself."""
-    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in re.split(r"[\r\n]", log)]
+    lines = [wash_line(line) for line in re.split(r"[\r\n]", log)]
     return next((line for line in reversed(lines) if line), "")[:200]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemodeploy.core.diagnosis import clean
+from nemodeploy.core.foreign import mend_json, wash, wash_line
 from nemodeploy.values import Endpoint, Epoch, Token
 
 MANIFEST_VERSION = 1
@@ -158,8 +158,8 @@ def _directory(token: Token, files: Mapping[str, str], made: Collection[str]) ->
         revoked="revoked" in made,
         has_secrets="secrets.env" in made,
         submit_status=int(status) if re.fullmatch(r"\d{1,3}", status) else None,
-        submit_out=files.get("submit/sbatch.out", "").strip(),
-        submit_error=files.get("submit/sbatch.err", "").strip(),
+        submit_out=wash(files.get("submit/sbatch.out", "")).strip(),
+        submit_error=wash(files.get("submit/sbatch.err", "")).strip(),
         health=read_health(files.get("current/health.json", "")),
         answer=files.get("current/probe.body", ""),
         endpoint=read_endpoint(files.get("current/endpoint.json", "")),
@@ -182,13 +182,13 @@ def read_health(text: str) -> Health | None:
         return None
     return Health(
         epoch=epoch,
-        phase=data["phase"][:40],
+        phase=wash_line(data["phase"])[:40],
         elapsed_s=_number(data, "elapsed_s") or 0,
         ranks_joined=_number(data, "ranks_joined") or 0,
         ranks=_number(data, "ranks") or 0,
         generated=data.get("generated") is True,
         progress=_number(data, "progress"),
-        said=clean(str(data.get("said", "")))[:SAID_LETTERS],
+        said=wash_line(str(data.get("said", "")))[:SAID_LETTERS],
         silent_ranks=tuple(rank for rank in silent if isinstance(rank, int)) if isinstance(silent, list) else (),
         port_held=str(data.get("port_held", ""))[:10],
     )
@@ -203,8 +203,8 @@ def read_endpoint(text: str) -> Endpoint | None:
     return Endpoint(
         host=host,
         port=port,
-        protocol=str(data.get("protocol", "")),
-        model=clean(str(data.get("model", ""))),
+        protocol=wash_line(str(data.get("protocol", ""))),
+        model=wash_line(str(data.get("model", ""))),
         epoch=epoch,
         nonce=str(data.get("nonce", "")),
         generation_s=(_number(data, "generation_ms") or 0) / 1000,
@@ -219,7 +219,7 @@ def read_exit(text: str) -> Exit | None:
         return None
     return Exit(
         epoch=epoch,
-        cause=data["cause"][:40],
+        cause=wash_line(data["cause"])[:40],
         rank=_number(data, "rank"),
         rank_status=_number(data, "rank_status"),
         status=_number(data, "status") or 0,
@@ -229,8 +229,11 @@ def read_exit(text: str) -> Exit | None:
 
 
 def _mapping(text: str) -> Mapping[str, Any]:
+    """A JSON object, with text that can be encoded. It is not washed: a manifest's template, stop strings and paths are
+    used as they are, and may hold control characters; an owner is compared. What is shown of it is washed there."""
     try:
         data = json.loads(text, parse_int=_bounded_int, parse_float=_bounded_float, parse_constant=_no_number)
+        data = mend_json(data) if "\\u" in text else data
     except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.values import Reply
 
 # Extended regular expressions, for bash. Special tokens such as <|eot_id|> and blanks in JSON text are no answer.
@@ -154,5 +155,5 @@ def names(text: str) -> str:
 
 def short(value: object) -> str:
     """The beginning of whatever it is, for an error message."""
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = wash_line(value) if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 200 else text[:200] + " …"

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from nemodeploy.core.checks import Check
 from nemodeploy.core.diagnosis import Cause
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
@@ -140,9 +141,10 @@ class QueueRow:
     @property
     def plain_reason(self) -> str:
         """Slurm's reason, with what it means, and when it expects the start (by the cluster's clock)."""
-        of_its_kind = (text for beginning, text in _KINDS if self.reason.startswith(beginning))
-        meaning = REASONS.get(self.reason) or next(of_its_kind, "")
-        text = meaning if self.reason == "None" else f"{self.reason}: {meaning}" if meaning else self.reason
+        reason = wash_line(self.reason)
+        of_its_kind = (text for beginning, text in _KINDS if reason.startswith(beginning))
+        meaning = REASONS.get(reason) or next(of_its_kind, "")
+        text = meaning if reason == "None" else f"{reason}: {meaning}" if meaning else reason
         when = re.fullmatch(r"\d{4}-(\d\d-\d\d)T(\d\d:\d\d):\d\d", self.start)
         return f"{text} · expected start {when[1]} {when[2]}" if when and self.kind == "waiting" else text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,30 @@ def test_a_changed_host_key_is_told_and_replaced_by_its_fingerprint_only(home: H
         cluster_file(home, door, host_keys=[other])
         pinned = home.run("trust", name, "--fingerprint", fingerprint)
         assert (pinned.returncode, "pins other keys" in pinned.stderr) == (10, True), pinned.stderr
+
+
+@pytest.mark.parametrize("kind", ["none", "device", "pipe"])
+def test_where_no_key_can_be_recorded_it_is_said_and_nothing_is_replaced(home: Home, tmp_path: Path, kind: str) -> None:
+    with sshd(tmp_path / "ssh") as door:
+        name, known = cluster_file(home, door), tmp_path / "ssh/door.known"
+        known.unlink()
+        if kind == "device" and os.getuid():
+            pytest.skip("only root makes device files")
+        if kind == "none":
+            settings = door.home / "ssh_config"
+            settings.write_text(settings.read_text().replace(str(known), "none"))
+        else:
+            os.mknod(known, 0o600 | (stat.S_IFIFO if kind == "pipe" else stat.S_IFCHR), os.makedev(1, 3))
+        shown = home.run("trust", name, "--json")
+        (key,) = json.loads(shown.stdout)["keys"]
+        done = home.run("trust", name, "--fingerprint", key["fingerprint"])
+        where = "/dev/null" if kind == "none" else known
+        said = f"nothing can be recorded in {where}: it is not a regular file"
+        assert (done.returncode, said in done.stderr) == (12, True), done.stderr
+        assert f"host_keys: {json.dumps([door.host_key])}" in done.stderr
+        assert kind == "none" or not known.is_file()
+        cluster_file(home, door, host_keys=[door.host_key])
+        assert home.run("trust", name).returncode == 0, "what was advised works"
 
 
 def test_login_to_what_keeps_no_connection_is_refused(home: Home, tmp_path: Path) -> None:

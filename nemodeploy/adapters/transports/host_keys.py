@@ -7,6 +7,7 @@ from pathlib import Path
 
 import paramiko
 
+from nemodeploy.adapters import files
 from nemodeploy.adapters.ssh_settings import effective
 from nemodeploy.adapters.terminal import Ask
 from nemodeploy.adapters.transports import known_hosts
@@ -28,17 +29,18 @@ class HostKey:
     state: str
     file: Path
 
+    def check(self) -> None:
+        """See that keys can be recorded in the file. Raises files.NotRegular, or OSError."""
+        files.plain(self.file)
+
     def record(self) -> None:
-        """Trust it from now on, instead of what was recorded for that host. Raises OSError."""
-        file = self.file.resolve()  # a link stays one
+        """Trust it from now on, instead of what was recorded for that host. Raises files.NotRegular, or OSError."""
+        file = files.plain(self.file)
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lines = file.read_bytes().decode("utf-8", "surrogateescape").splitlines() if file.exists() else []
         kept = [left for line in lines if (left := known_hosts.without(line, self.known_as)) or not line]
-        new = file.with_name(f"{file.name}.nemodeploy")
         text = "\n".join([*kept, f"{self.known_as} {self.line}"]) + "\n"
-        new.write_bytes(text.encode("utf-8", "surrogateescape"))
-        new.chmod(file.stat().st_mode & 0o777 if file.exists() else 0o600)
-        new.replace(file)
+        files.write_whole(file, text.encode("utf-8", "surrogateescape"), mode=0o600)
 
 
 def offered(cluster: Cluster, host: str, ask: Ask | None) -> HostKey:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemodeploy.adapters import ssh_settings
+from nemodeploy.core.foreign import wash
 from nemodeploy.core.spec import Cluster
 from nemodeploy.errors import AuthenticationFailed, BadInput, ClusterUnreachable, HostKeyRejected, NemodeployError
 
@@ -146,7 +147,7 @@ def start(cluster: Cluster, host: str, path: Path, masters: Masters, *, person: 
         process.kill()
         process.wait()
         said.seek(0)
-        raise translated(cluster, host, said.read().decode(errors="replace"), person=person)
+        raise translated(cluster, host, wash(said.read().decode(errors="replace")), person=person)
 
 
 @contextlib.contextmanager

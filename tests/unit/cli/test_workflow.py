@@ -19,7 +19,7 @@ def test_an_error_is_one_command_whatever_is_in_it(
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     workflow.error(failure)
     said = capsys.readouterr().err
-    assert said == "::error title=nemodeploy exit 30::100%25 of it%0A::error::no%0Aa%0Db%0Atry this\n"
+    assert said == "::error title=nemodeploy exit 30::100%25 of it%0A::error::no%0Aab%0Atry this\n"
 
 
 def test_a_summary_and_outputs_are_added_to_what_is_there(

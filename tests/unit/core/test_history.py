@@ -7,6 +7,7 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.history import HISTORY_SCRIPT, Event, parse_history, spent
 from nemodeploy.core.readiness import State
 from nemodeploy.values import Epoch
@@ -83,4 +84,4 @@ def test_torn_hostile_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
 def test_no_text_breaks_it(text: str) -> None:
     told = parse_history(text + f"\n==> epochs/7.0/events.jsonl <==\n{text}")
     assert all(event.at >= 0 for event in told.events)
-    assert told.directory.isprintable()
+    assert told.directory == wash_line(told.directory)
