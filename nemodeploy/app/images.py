@@ -17,6 +17,7 @@ from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.diagnosis import Log, diagnose
 from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.images import Imported
+from nemodeploy.core.masking import hide
 from nemodeploy.core.reading import near
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster
@@ -151,7 +152,8 @@ def _watch(site: Site, clock: Clock, wanted: Order, say: Say) -> Imported:
     while True:
         clock.sleep(next(pauses, EVERY_S))
         parts = images.watch_parts(site.root, wanted.file)
-        answers = site.ask({**parts, "job": site.scheduler.errand_state_script(wanted.job)})
+        told = site.ask({**parts, "job": site.scheduler.errand_state_script(wanted.job)})
+        answers = {**told, "log": replace(told["log"], text=hide(told["log"].text, site.hidden))}
         status, elapsed = answers["status"].text.strip(), clock.now() - begun
         found = images.parse(answers["image"], wanted.image)
         if found and (status == "0" or not answers["there"].text):  # somebody else who watched may have tidied up

@@ -89,7 +89,7 @@ def test_what_a_dead_supervisor_has_left_behind_is_alive_and_can_be_ended(root: 
         ask(HOST.cancel_script(TOKEN, str(root), gently=True))
         assert rank.wait(5) == -9
     assert state(root) == "COMPLETED"
-    assert trace(root)[0] == "absent"
+    assert trace(root)[0] == "ended"
 
 
 def test_an_empty_root_has_no_jobs(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_process_that_is_not_there_is_gone(root: Path) -> None:
         write(root, process.pid, start_of(process.pid))
         assert trace(root) == ("alive", str(process.pid))
         process.kill()
-    assert trace(root) == ("absent", str(process.pid))
+    assert trace(root) == ("ended", str(process.pid))
 
 
 def test_a_refusal_is_what_submit_sh_says_itself() -> None:
