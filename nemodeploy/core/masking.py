@@ -11,9 +11,9 @@ from nemodeploy.values import Secret
 MASK = "********"
 SHORTEST = 4  # a shorter one would blacken half the log
 
-# Shell text, in a run directory: `mask` copies its input with every line of a secret's value replaced by as many stars,
-# so that places in a file stay what they were, and ends with 9 where there was nothing to replace. The values come from
-# secrets.env, in which each stands as shlex.quote writes it.
+# Shell text, in a run directory: `mask` copies its input with every line of a secret's value replaced by stars, and
+# blanks up to its length, so that places in a file stay what they were. It ends with 9 where it replaced nothing. The
+# values come from secrets.env, in which each stands as shlex.quote writes it.
 MASK_FUNCTION = rf"""
 mask() {{
   [ -s secrets.env ] && [ -f secrets.env ] || {{ cat; return 9; }}
@@ -25,7 +25,8 @@ mask() {{
     }}
     {{
       for (i = 1; i <= count; i++) {{
-        stars = words[i]; gsub(/./, "*", stars); done = ""; rest = $0
+        stars = words[i]; gsub(/./, " ", stars); done = ""; rest = $0
+        stars = substr("{MASK}", 1, length(stars)) substr(stars, {len(MASK) + 1})
         while (stars != words[i] && (at = index(rest, words[i]))) {{
           done = done substr(rest, 1, at - 1) stars; rest = substr(rest, at + length(stars)); found = 1
         }}

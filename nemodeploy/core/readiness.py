@@ -85,13 +85,12 @@ class Seen:
 
     @property
     def own_word(self) -> bool:
-        """Whether the job itself has said that this run is over, and Slurm will not start another one of it."""
+        """Whether the job itself has said that this run is over, and Slurm will not start another one of it. It is the
+        word of the job that has claimed the token, whatever id the receipt holds: any other one ends at once."""
         ended, row = self.directory.exit, self.row
-        if (
-            ended is None
-            or ended.epoch.job_id != self.job_id
-            or (row is not None and ended.epoch.restart < row.restart)
-        ):
+        if ended is None:
+            return False
+        if row is not None and ended.epoch.job_id == row.job_id and ended.epoch.restart < row.restart:
             return False
         comes_back = self.directory.plan.get("requeue") and not self.directory.revoked
         return not (comes_back and row is None and ended.cause in REQUEUED)

@@ -152,8 +152,8 @@ echo "$fate $pid"
 """
 
     def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
-        """Its clear no, or yes; without the file there is neither. The kernel does not forget a process that lives, as a
-        controller may forget a job."""
+        """Its clear no, or yes; without the file there is neither. The kernel does not forget a process that lives, as
+        a controller may forget a job."""
         said, _, pid = text.strip().partition(" ")
         word = {"alive": Word.ALIVE, "gone": Word.ENDED}.get(said, Word.SILENT)
         return Trace(job_id=pid or job_id, queue=word, account=Word.MISSING)

@@ -247,13 +247,13 @@ def test_a_look_takes_away_the_secrets_of_what_has_ended(login: Login) -> None:
     log.write_text("dying with hf_canary\n")
     login.row("77", "RUNNING", token)
     (found,) = status.status(login.site())
-    assert login.site().logs_of(token)["h100-1.0.log"].strip() == "dying with *********"
+    assert login.site().logs_of(token)["h100-1.0.log"].strip() == "dying with ********"
     assert (directory / "secrets.env").exists(), "it still runs"
     login.row("77", "FAILED", token)
     (found,) = status.status(login.site())
     assert found.verdict.gone
     assert not (directory / "secrets.env").exists()
-    assert log.read_text() == "dying with *********\n"
+    assert log.read_text() == "dying with ******** \n"
 
 
 def test_secrets_that_are_known_here_are_hidden_in_whatever_a_server_wrote(login: Login) -> None:

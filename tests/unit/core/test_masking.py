@@ -17,7 +17,7 @@ SHORT=abc
 STARS='****'
 """
 TEXT = "a hf_canary, hf_canary\nit's a \\secret. [x]*\nfirst line and second = line\nabc its a secret ****\n"
-MASKED = "a *********, *********\n********************\n********** and *************\nabc its a secret ****\n"
+MASKED = "a ******** , ******** \n********            \n********   and ********     \nabc its a secret ****\n"
 
 
 def test_every_line_of_a_secret_is_hidden_and_short_ones_are_not() -> None:
@@ -54,5 +54,5 @@ def test_what_has_ended_keeps_no_secret_and_its_logs_keep_their_places(tmp_path:
     subprocess.run([shell, "-c", FORGET_SECRETS], check=True, cwd=tmp_path)
     assert (logs / "a.0.log").read_text() == MASKED
     assert (logs / "a.1.log").read_text() == "nothing", "what shows none stays byte for byte"
-    assert (tmp_path / "slurm-7.log").read_text() == "*********\n"
+    assert (tmp_path / "slurm-7.log").read_text() == "******** \n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epochs", "slurm-7.log"]
