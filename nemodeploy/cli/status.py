@@ -13,6 +13,7 @@ import click
 
 from nemodeploy.cli import options, world
 from nemodeploy.cli.words import clock, put_json, redraw, say, table, tell
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.errors import NemodeployError
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _detail(deployment: Deployment, detail: Detail | None, *, utc: bool) -> list
     if detail:
         rows.append(("files", detail.directory))
         rows.append(("gpu hours", f"{detail.gpu_hours:.1f}, {detail.gpu_hours_before_ready:.1f} of them before READY"))
-    lines = [f"  {key:<10} {value}" for key, value in rows if value]
+    lines = [f"  {key:<10} {wash_line(str(value))}" for key, value in rows if value]
     if detail:
         lines += _timeline(detail, utc=utc)
         lines += _why(deployment, detail)

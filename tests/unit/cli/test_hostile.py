@@ -201,3 +201,9 @@ def test_a_document_holds_washed_text_and_nothing_that_was_compared_is_changed(h
     assert row["owner"] == row["model"] == row["notices"][0].replace(" ::", "\n::").replace("  ##", "\n ##")
     texts = json.loads(hostile.run("generate", "demo", "hi", "--json"))["texts"]
     assert texts == [f"yes {EVIL}"], "an answer in a document is as the server gave it"
+
+
+def test_an_owner_adds_no_line_of_its_own(hostile: Hostile) -> None:
+    hostile.serve("yes")
+    (line,) = [line for line in hostile.run("status", "demo").split("\n") if line.startswith("  owner")]
+    assert line.endswith("::error::evil  ##[error]evil ##vso[task.x]")
