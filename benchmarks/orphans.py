@@ -76,10 +76,11 @@ def main() -> int:
     """Kill, wait, count, and say whether the goal is met."""
     options = parser(__doc__ or "")
     options.add_argument("--results", type=Path, help="append every kill to this file, and go on from what is in it")
+    options.add_argument("--times", type=int, help=f"how often at each of {PHASES} steps; default {TIMES}, quick 1")
     given = options.parse_args()
     kept = given.results.read_text().splitlines() if given.results and given.results.exists() else []
     rows: list[dict[str, object]] = [json.loads(line) for line in kept]
-    times = 1 if given.quick else TIMES
+    times = given.times or (1 if given.quick else TIMES)
     with Sandboxed() as bench:
         _, steps = crash(bench, 0, "whole", str(bench.home / "state"))
         phases = [1 + round(number * (len(steps) - 1) / (PHASES - 1)) for number in range(PHASES)]
