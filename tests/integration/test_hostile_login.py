@@ -67,7 +67,7 @@ def test_a_login_that_defines_our_words_hides_nothing(site: Home, sandbox: Sandb
     assert str(document["job_id"]) in site.run("status", "words").stdout
     down = site.run("down", "words", "--json")
     assert json.loads(down.stdout)["gone"][0]["job_id"] == str(document["job_id"])
-    assert sandbox.exec("/usr/bin/squeue", "--noheader").stdout == ""
+    assert sandbox.exec("env", "squeue", "--noheader").stdout == ""
 
 
 def pending(sandbox: Sandbox) -> Iterator[None]:
@@ -100,11 +100,8 @@ def test_one_wrong_row_of_a_running_job_ends_nothing(site: Home, sandbox: Sandbo
     job = str(site.up("--profile", "cpu", "--name", "wrong")["job_id"])
     (files / ".bashrc").write_text('export PATH="$HOME/shim:$PATH"\n')
     told = "case \"$*\" in *--me*) sed 's/RUNNING  /COMPLETED/' ;; *) cat ;; esac"
-    shim(
-        files,
-        "squeue",
-        f'#!/bin/sh\n/usr/bin/squeue "$@" >/tmp/rows.$$ 2>&1; s=$?\n({told}) </tmp/rows.$$; rm /tmp/rows.$$; exit $s\n',
-    )
+    real = 'PATH=${PATH#*/shim:}; rows=$(mktemp)\nsqueue "$@" >$rows 2>&1; s=$?'
+    shim(files, "squeue", f"#!/bin/sh\n{real}\n({told}) <$rows; rm $rows; exit $s\n")
     (seen,) = json.loads(site.run("status", "--json").stdout)["deployments"]
     assert (seen["state"], seen["job_id"]) == ("UNKNOWN", job)
     assert "COMPLETED" in seen["reason"]
