@@ -81,6 +81,7 @@ def closed_partition(sandbox: Sandbox) -> Iterator[None]:
     yield from pending(sandbox)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("closed_partition")
 def test_a_pending_job_that_was_renamed_is_found_adopted_and_ended(site: Home, sandbox: Sandbox) -> None:
     client = site.start_until("PartitionDown", "up", "--profile", "cpu", "--name", "renamed")

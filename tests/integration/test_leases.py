@@ -29,14 +29,14 @@ def found(site: Home, *words: str, **more: str) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.long
 def test_a_lease_is_kept_changed_and_runs_out(site: Home, sandbox: Sandbox) -> None:
-    assert up(site, "--ttl", "4s")["ttl_s"] == 4
+    assert up(site, "--ttl", "8s")["ttl_s"] == 8
     for _ in range(3):
-        time.sleep(2)
-        assert "stays up for 00:00:04" in site.run("keep", "tiny").stdout
-    time.sleep(2)
+        time.sleep(3)
+        assert "stays up for 00:00:08" in site.run("keep", "tiny").stdout
+    time.sleep(3)
     assert site.run("generate", "tiny", "hello").returncode == 0, "which renews it, too"
     assert "has no lease" in site.run("keep", "tiny", "--no-ttl").stdout
-    time.sleep(6)
+    time.sleep(10)
     assert site.wait_for("READY")["ttl_s"] is None
     assert json.loads(site.run("keep", "tiny", "--ttl", "3s", "--json").stdout)["ttl_s"] == 3
     assert site.wait_for("ENDED", 20)["reason"] == "its lease ran out"

@@ -73,7 +73,7 @@ def test_a_number_without_bounds_hides_no_neighbour(login: Login, bad: Path, fil
     everything_works(login)
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", NUMBERS[:4])
 @pytest.mark.parametrize("key", ["grace_s", "startup_budget_s", "layout", "time_s"])
 def test_a_number_without_bounds_in_a_plan_hides_no_neighbour(login: Login, bad: Path, key: str, number: str) -> None:
     path = bad / "manifest.json"

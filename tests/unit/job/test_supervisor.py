@@ -112,6 +112,11 @@ class Run:
         self.until(lambda: any((self.path / "epochs").glob("*/logs/*.0.log")))
         return self
 
+    def until_running(self) -> Run:
+        """Until a program that says so at first has said it: from then on nothing of ours needs the directory."""
+        self.until(lambda: any("running" in log.read_text() for log in self.path.glob("epochs/*/logs/*.0.log")))
+        return self
+
     def left(self) -> str:
         """Processes that still know the run directory."""
         return subprocess.run(["pgrep", "-f", str(self.path)], capture_output=True, text=True, check=False).stdout
@@ -133,7 +138,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 
 SERVER = (sys.executable, "SERVE")
-SLEEPER = ("sh", "-c", "exec sleep 600")
+SLEEPER = ("sh", "-c", "echo running; exec sleep 600")
 
 
 def test_a_rank_that_was_killed_outright_followed_nobody(make: Callable[..., Run]) -> None:
@@ -267,7 +272,7 @@ def squatter(tmp_path: Path) -> Iterator[Squatter]:
 
 
 def test_a_foreign_server_on_our_port_makes_nothing_ready(make: Callable[..., Run], squatter: Squatter) -> None:
-    run = make(*SLEEPER, port=squatter.port, tempo=IMPATIENT).start().until_started()
+    run = make(*SLEEPER, port=squatter.port, tempo=HASTY).start().until_started()
     squatter.start()
     assert run.wait() == 1
     assert run.read("exit.json")["cause"] == "port_in_use"
@@ -332,7 +337,7 @@ def test_a_secret_that_a_server_prints_stays_in_no_log_and_no_health(make: Calla
 def test_a_run_directory_that_cannot_be_seen_ends_nothing(make: Callable[..., Run]) -> None:
     run = make(*SLEEPER)
     (run.path / "lease").write_text("1 a\n")
-    run.start().until_started()
+    run.start().until_running()
     run.path.rename(run.path.with_name("away"))
     time.sleep(3)
     assert run.process is not None
@@ -349,7 +354,7 @@ def test_a_job_whose_token_is_archived_ends(make: Callable[..., Run], tmp_path: 
     run.path.rename(place)
     run.path = place
     (tmp_path / "root/archive").mkdir()
-    run.start().until_started()
+    run.start().until_running()
     run.path = place.rename(tmp_path / "root/archive" / TOKEN)
     assert run.wait() == 0
 
