@@ -22,7 +22,7 @@ from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.place import Place
 from tests.conftest import Home, add_user, make_home
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.long]
 GUEST = "nemodeploy-guest"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start jobs of other users")
 
@@ -194,7 +194,6 @@ def test_a_job_with_a_grace_time_is_told_before_it_is_preempted(sandbox: Sandbox
     assert said.read_text().split() == ["told", "saved", "over"]
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("cleared")
 def test_a_job_that_outstays_its_grace_time_is_preempted(sandbox: Sandbox) -> None:
     """Slurm looks for those every 30 s, or when it next tries to start the urgent job."""
@@ -252,7 +251,6 @@ def test_sacct_fails_while_accounting_is_down_and_learns_afterwards_what_it_miss
     until(lambda: row(sandbox, job) == "COMPLETED")
 
 
-@pytest.mark.long
 def test_it_works_side_by_side_too_and_leaves_nothing(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     place = Place(tmp_path_factory.mktemp("own") / "box")
     home = make_home(tmp_path, NEMODEPLOY_SANDBOX_DIR=str(place.root))
