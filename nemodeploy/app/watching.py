@@ -26,7 +26,7 @@ from nemodeploy.errors import (
     QueueTimeout,
     StartupTimeout,
 )
-from nemodeploy.schedulers.base import NEVER_HEALS, QueueRow
+from nemodeploy.schedulers.base import QueueRow
 from nemodeploy.values import Endpoint, Token
 
 FIRST_LOOKS_S = (0.0, *itertools.accumulate(SOON_S))
@@ -78,6 +78,7 @@ class Watch:
         self.stopping_since = self.submitted_at
         self.news = ""
         self.said = ""
+        self.limits = ("", "")  # a reason, and what Slurm's figures said of it
 
     def until_ready(self) -> Up:
         """Look, judge, act, pause; returns with an answer or raises why there is none."""
@@ -194,11 +195,12 @@ class Watch:
             self.stopping_since = now
         elif now - self.stopping_since > ending.GIVE_UP_AFTER_S + self.last.directory.grace_s:
             raise unknown_outcome(self.token, self.site.cluster, "it is ending, and Slurm does not confirm the end")
-        if verdict.state is State.QUEUED and row and row.reason in NEVER_HEALS:
+        hopeless = self._hopeless(row) if verdict.state is State.QUEUED and row else None
+        if hopeless:
             self._give_up()
             raise QueueTimeout(
-                f"the job would have waited for ever: {row.plain_reason}; it is cancelled",
-                hint=NEVER_HEALS[row.reason],
+                f"the job would have waited for ever: {hopeless[0]}; it is cancelled",
+                hint=hopeless[1],
                 token=token,
             )
         late = readiness.overdue(self.clocks, verdict, self.budget, now)
@@ -220,6 +222,15 @@ class Watch:
                 detail=answered or found.evidence or self._last_words(),
                 token=token,
             )
+
+    def _hopeless(self, row: QueueRow) -> tuple[str, str] | None:
+        """Why it would wait for ever, and what to ask for instead; for each reason Slurm is asked for figures once."""
+        scheduler = self.site.scheduler
+        script = scheduler.limits_script(row.job_id, row.reason)
+        if script and self.limits[0] != row.reason:
+            with contextlib.suppress(ClusterUnreachable):
+                self.limits = (row.reason, self.site.ask({"limits": script})["limits"].text)
+        return scheduler.hopeless(row.reason, self.limits[1] if self.limits[0] == row.reason else "")
 
     def _bad_answer(self) -> tuple[str, ...]:
         """What a server that listens and is not READY has answered last, as the job kept it."""

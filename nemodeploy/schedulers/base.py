@@ -16,6 +16,7 @@ from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
 from nemodeploy.core.witnesses import Trace
+from nemodeploy.schedulers.reasons import meaning_of
 from nemodeploy.schedulers.survey import Survey
 
 
@@ -42,60 +43,6 @@ LIFE: Mapping[str, Life] = {
     **dict.fromkeys(("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"), Life.ENDED),
     **dict.fromkeys(("BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY"), Life.ENDED),
 }
-
-# Reasons in plain words; a job that waits for one of the last group waits for ever.
-REASONS: Mapping[str, str] = {
-    "None": "just submitted",
-    "Priority": "other jobs come first",
-    "Resources": "waiting for free nodes",
-    "BeginTime": "its begin time has not come",
-    "ReqNodeNotAvail": "a node it needs is not available",
-    "Dependency": "waiting for an earlier job of the same name",
-    "JobHeldUser": "held by the user",
-    "JobHeldAdmin": "held by an administrator",
-    "PartitionDown": "the partition is down",
-    "PartitionTimeLimit": "longer than the partition allows",
-    "PartitionNodeLimit": "more nodes than the partition allows",
-    "BadConstraints": "no node can ever satisfy it",
-    "DependencyNeverSatisfied": "waits for a job that will never end well",
-    "AccountNotAllowed": "the account may not use this partition",
-    "InvalidAccount": "there is no such account",
-    "InvalidQOS": "there is no such QOS",
-    "QOSNotAllowed": "the QOS may not be used with this partition or account",
-    "JobHoldMaxRequeue": "it was requeued too often; Slurm holds it",
-    "launch failed requeued held": "its launch failed; Slurm holds it",
-    "NodeDown": "a node it needs is down",
-    "PartitionInactive": "the partition takes no jobs now",
-    "Licenses": "a licence it needs is in use",
-    "Reservation": "its reservation has not begun",
-    "Prolog": "its nodes are being prepared",
-    "Cleaning": "its nodes are being cleaned up",
-    "InactiveLimit": "a limit of the site was reached",
-    "SystemFailure": "something in Slurm or its file system failed",
-}
-# Beginnings of reasons that come in many forms.
-_KINDS: tuple[tuple[str, str], ...] = (
-    ("Assoc", "a limit of your account is reached; it starts when others of the account end"),
-    ("QOS", "a limit of the QOS is reached; it starts when others end"),
-    ("MaxGRES", "the limit of GPUs for you is reached"),
-    ("ReqNodeNotAvail", "a node it needs is not available"),
-    ("BurstBuffer", "storage is being prepared for it"),
-    ("Nodes required for job are", "nodes it needs are down, drained or reserved"),
-)
-# What never heals by waiting, and what to do instead. PartitionNodeLimit does: nodes that are down for now count, too.
-NEVER_HEALS: Mapping[str, str] = {
-    "PartitionTimeLimit": "ask for less: --set time=01:00:00",
-    "BadConstraints": "check slurm.extra_args and gpus: in the cluster file",
-    "DependencyNeverSatisfied": "leave --dependency out of slurm.extra_args",
-    "AccountNotAllowed": "another slurm.account or slurm.partition in the cluster file",
-    "InvalidAccount": "set slurm.account in the cluster file; sacctmgr show assoc user=$USER lists yours",
-    "InvalidQOS": "set slurm.qos in the cluster file; sacctmgr show assoc user=$USER lists yours",
-    "QOSNotAllowed": "another slurm.qos, or another partition",
-    "JobHeldAdmin": "ask the site why it holds the job",
-    "JobHoldMaxRequeue": "nemodeploy logs shows why it did not start; ask the site",
-    "launch failed requeued held": "nemodeploy logs shows why; ask the site about that node",
-}
-
 
 # Ends that Slurm itself brings about: what they mean, and what to do. They count before any line of a log.
 ENDS: Mapping[str, tuple[str, str]] = {
@@ -142,8 +89,7 @@ class QueueRow:
     def plain_reason(self) -> str:
         """Slurm's reason, with what it means, and when it expects the start (by the cluster's clock)."""
         reason = wash_line(self.reason)
-        of_its_kind = (text for beginning, text in _KINDS if reason.startswith(beginning))
-        meaning = REASONS.get(reason) or next(of_its_kind, "")
+        meaning = meaning_of(reason)
         text = meaning if reason == "None" else f"{reason}: {meaning}" if meaning else reason
         when = re.fullmatch(r"\d{4}-(\d\d-\d\d)T(\d\d:\d\d):\d\d", self.start)
         return f"{text} · expected start {when[1]} {when[2]}" if when and self.kind == "waiting" else text
@@ -237,6 +183,13 @@ class Scheduler(Protocol):
 
     def parse_queue(self, text: str) -> tuple[QueueRow, ...]:
         """The rows of `queue_script`."""
+
+    def limits_script(self, job_id: str, reason: str) -> str:
+        """Ask how a waiting job compares with the limit that its reason names; empty: there is nothing to ask."""
+
+    def hopeless(self, reason: str, limits: str) -> tuple[str, str] | None:
+        """Why a job would wait for ever, and what to ask for instead; None: it may start by itself. `limits` is what
+        `limits_script` printed."""
 
     def trace_script(self, token: str, job_id: str, directory: str) -> str:
         """Ask queue and accounting for one job; its id may be unknown (empty)."""

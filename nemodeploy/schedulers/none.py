@@ -141,6 +141,14 @@ done
             if match
         )
 
+    def limits_script(self, job_id: str, reason: str) -> str:
+        """There are none."""
+        return ""
+
+    def hopeless(self, reason: str, limits: str) -> tuple[str, str] | None:
+        """Nothing waits here."""
+        return None
+
     def trace_script(self, token: str, job_id: str, directory: str) -> str:
         """Whether the very process that the submission started is alive, or what it started."""
         return f"""{_SAME}

@@ -16,13 +16,13 @@ from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
 from nemodeploy.core.witnesses import Trace
-from nemodeploy.schedulers import slurm_preflight, slurm_survey
-from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Findings, Life, QueueRow, kept
+from nemodeploy.schedulers import slurm_limits, slurm_preflight, slurm_survey
+from nemodeploy.schedulers.base import LIFE, Findings, Life, QueueRow, kept
 from nemodeploy.schedulers.slurm_questions import parse_queue, parse_trace, queue_script, trace_script
 from nemodeploy.schedulers.slurm_words import CAUSES, advice_on, is_unreachable, was_refused
 from nemodeploy.schedulers.survey import Survey
 
-__all__ = ["LIFE", "NEVER_HEALS", "REASONS", "Life", "QueueRow", "Slurm", "is_unreachable", "was_refused"]
+__all__ = ["LIFE", "Life", "QueueRow", "Slurm", "is_unreachable", "was_refused"]
 
 # What nemodeploy decides itself: short options, and long ones that sbatch also takes abbreviated.
 _SHORT = "JadoeWtDNnMiHVhG"
@@ -118,6 +118,14 @@ class Slurm:
     def parse_queue(self, text: str) -> tuple[QueueRow, ...]:
         """The rows of `queue_script`."""
         return parse_queue(text)
+
+    def limits_script(self, job_id: str, reason: str) -> str:
+        """Its size, and the limits of its QOS and account."""
+        return slurm_limits.script(job_id, reason)
+
+    def hopeless(self, reason: str, limits: str) -> tuple[str, str] | None:
+        """By the reason itself, or by Slurm's figures."""
+        return slurm_limits.hopeless(reason, limits)
 
     def trace_script(self, token: str, job_id: str, directory: str) -> str:
         """The controller, by id, and accounting, by name."""

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from nemodeploy.core.witnesses import Word
 from nemodeploy.schedulers import slurm, slurm_questions
+from nemodeploy.schedulers.reasons import NEVER_HEALS, REASONS
 from tests.unit.core.test_decode import spec
 
 WIDTHS = [width for _, width in slurm_questions._COLUMNS]
@@ -40,7 +41,7 @@ def test_reasons_with_spaces_stay_whole() -> None:
     text = line("7", "0", "PENDING", "launch failed requeued held", "0:00", "1:00", "N/A", "nd-a-0", "")
     row = slurm_questions.parse_queue(text)[0]
     assert row.reason == "launch failed requeued held"
-    assert row.reason in slurm.NEVER_HEALS
+    assert row.reason in NEVER_HEALS
 
 
 def test_an_unknown_state_is_unknown() -> None:
@@ -241,8 +242,12 @@ def test_options_that_change_what_was_planned_are_ours(word: str) -> None:
     [
         ("None", "N/A", "just submitted"),
         ("Priority", "2026-11-21T14:32:00", "Priority: other jobs come first · expected start 11-21 14:32"),
-        ("AssocGrpGRES", "N/A", "AssocGrpGRES: a limit of your account is reached; it starts when others of the"),
-        ("QOSMaxGRESPerUser", "N/A", "QOSMaxGRESPerUser: a limit of the QOS is reached"),
+        (
+            "AssocGrpGRES",
+            "N/A",
+            "AssocGrpGRES: the limit of GPUs of your account is reached; it starts when others of the",
+        ),
+        ("QOSMaxGRESPerUser", "N/A", "QOSMaxGRESPerUser: the limit of GPUs of the QOS for each user is"),
         ("InvalidQOS", "N/A", "InvalidQOS: there is no such QOS"),
         ("ReqNodeNotAvail, UnavailableNodes:h100-1", "N/A", "ReqNodeNotAvail, UnavailableNodes:h100-1: a node it"),
         ("SomethingNew", "N/A", "SomethingNew"),
@@ -255,8 +260,8 @@ def test_reasons_are_said_in_plain_words_with_the_expected_start(reason: str, st
 
 
 def test_whatever_never_heals_is_said_in_plain_words_with_what_to_do() -> None:
-    assert set(slurm.NEVER_HEALS) <= set(slurm.REASONS)
-    assert all(slurm.NEVER_HEALS.values())
+    assert set(NEVER_HEALS) <= set(REASONS)
+    assert all(NEVER_HEALS.values())
 
 
 @pytest.mark.parametrize(
