@@ -89,14 +89,16 @@ def take_and_submit(
 
 def read_receipt(site: Site, ports: Ports, token: Token, receipt: Receipt) -> Submitted:
     """What sbatch said: accepted, refused, or in doubt and then looked up by name. An id is never a refusal, whatever
-    else was said: a site's wrapper may fail after it has submitted."""
+    else was said: a site's wrapper may fail after it has submitted. Of several ids none is told before the queue was
+    asked: a wrapper may name another job."""
     status, error = receipt.status, receipt.error
-    job_id = site.scheduler.parse_job_id(receipt.out)
-    if status == 0 and job_id:
+    ids = site.scheduler.parse_job_ids(receipt.out)
+    if status == 0 and len(ids) == 1:
+        job_id = ids[0]
         ports.journal.add(token, step="submitted", job_id=job_id, at=ports.wall_clock())
         return Submitted(token=token, job_id=job_id)
-    if job_id or (status != 127 and (status is None or not site.scheduler.was_refused(status, error))):
-        return _look_up(site, ports, token, error or f"{site.scheduler.submitter} gave no answer")
+    if ids or (status != 127 and (status is None or not site.scheduler.was_refused(status, error))):
+        return _look_up(site, ports, token, error or f"{site.scheduler.submitter} gave no clear answer")
     site.archive(token)
     ports.journal.forget(token)
     if site.scheduler.is_unreachable(error):
@@ -111,15 +113,16 @@ def read_receipt(site: Site, ports: Ports, token: Token, receipt: Receipt) -> Su
         )
     lines = tuple(line for line in map(wash_line, error.splitlines()) if line)
     raise SubmissionRefused(
-        f"{site.scheduler.name.capitalize()} refused the job: {_last_words(lines)}",
+        f"{site.scheduler.name.capitalize()} refused the job: {_why(site, error)}",
         detail=lines,
-        hint=site.scheduler.advice_on(error),
+        hint=site.scheduler.advice_on("\n".join(site.scheduler.refusal_words(error)) or error),
         token=str(token),
     )
 
 
-def _last_words(lines: tuple[str, ...]) -> str:
-    return lines[-1].rpartition("error: ")[2] if lines else "no reason given"
+def _why(site: Site, error: str) -> str:
+    """In the words of the scheduler and of the site's plug-ins."""
+    return "; ".join(site.scheduler.refusal_words(error)) or wash_line(error.strip()[-200:]) or "no reason given"
 
 
 def finish(site: Site, ports: Ports, token: Token) -> bool | None:

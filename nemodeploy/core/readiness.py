@@ -192,7 +192,7 @@ def _doubt(seen: Seen) -> str:
     if trace.queue is Word.MAYBE:
         return f"; job {seen.job_id} has another name and another directory now"
     if trace.account is Word.SILENT:
-        return "; its accounting does not answer"
+        return "; its accounting (sacct) does not answer"
     if trace.account is Word.ENDED:
         return f"; its accounting says {trace.state}"
     return "; its files still change" if not trace.silence.is_long else "; nothing else confirms that"

@@ -200,8 +200,14 @@ class Scheduler(Protocol):
     def parse_job_id(self, text: str) -> str:
         """The job id in what submit.sh printed; empty: none."""
 
+    def parse_job_ids(self, text: str) -> tuple[str, ...]:
+        """Every job id that it may be, the likeliest first; only one that stands alone is sure."""
+
     def was_refused(self, status: int, error: str) -> bool:
         """Whether the submitter's end proves that no job was made."""
+
+    def refusal_words(self, error: str) -> tuple[str, ...]:
+        """What the submitter, or a plug-in of the site, said when it refused; the verdict last."""
 
     def advice_on(self, error: str) -> str:
         """What to do about the submitter's refusal; empty: nobody knows."""

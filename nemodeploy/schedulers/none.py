@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from nemodeploy.core.checks import Check, failed, ok
 from nemodeploy.core.diagnosis import Cause
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
@@ -170,9 +171,17 @@ echo "$fate $pid"
         """The last line that is a number."""
         return next((line.strip() for line in reversed(text.splitlines()) if line.strip().isdigit()), "")
 
+    def parse_job_ids(self, text: str) -> tuple[str, ...]:
+        """That one: submit.sh prints nothing behind it."""
+        return tuple(filter(None, (self.parse_job_id(text),)))
+
     def was_refused(self, status: int, error: str) -> bool:
         """submit.sh says itself when it started nothing."""
         return status != 0 and "nothing was started" in error
+
+    def refusal_words(self, error: str) -> tuple[str, ...]:
+        """The last line that a shell said."""
+        return tuple(line.rpartition("error: ")[2] for line in map(wash_line, error.splitlines()) if line)[-1:]
 
     def advice_on(self, error: str) -> str:
         """Its own words say it all."""

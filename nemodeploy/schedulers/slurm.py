@@ -19,7 +19,7 @@ from nemodeploy.core.witnesses import Trace
 from nemodeploy.schedulers import slurm_limits, slurm_preflight, slurm_survey
 from nemodeploy.schedulers.base import LIFE, Findings, Life, QueueRow, kept
 from nemodeploy.schedulers.slurm_questions import parse_queue, parse_trace, queue_script, trace_script
-from nemodeploy.schedulers.slurm_words import CAUSES, advice_on, is_unreachable, was_refused
+from nemodeploy.schedulers.slurm_words import CAUSES, advice_on, is_unreachable, refusal_words, was_refused
 from nemodeploy.schedulers.survey import Survey
 
 __all__ = ["LIFE", "Life", "QueueRow", "Slurm", "is_unreachable", "was_refused"]
@@ -136,12 +136,20 @@ class Slurm:
         return parse_trace(token, job_id, text)
 
     def parse_job_id(self, text: str) -> str:
-        """The job id in what `sbatch --parsable` printed."""
+        """The likeliest one."""
         return parse_job_id(text)
+
+    def parse_job_ids(self, text: str) -> tuple[str, ...]:
+        """The ids in what `sbatch --parsable` printed."""
+        return parse_job_ids(text)
 
     def was_refused(self, status: int, error: str) -> bool:
         """Whether sbatch's end proves that no job was made."""
         return was_refused(status, error)
+
+    def refusal_words(self, error: str) -> tuple[str, ...]:
+        """Every line that sbatch said, the verdict last."""
+        return refusal_words(error)
 
     def advice_on(self, error: str) -> str:
         """What to do about a refusal in sbatch's words."""
@@ -194,13 +202,18 @@ def gpu_words(request: str, count: int, nodes: int) -> str:
     return request
 
 
+def parse_job_ids(text: str) -> tuple[str, ...]:
+    """Every id in what `sbatch --parsable` printed, the likeliest first: its own line is a number, `;cluster` behind it
+    or not; what a site's wrapper says around it may name other jobs."""
+    lines = [line.strip() for line in reversed(text.splitlines())]
+    own = [match[1] for line in lines if (match := re.fullmatch(r"(\d+)(?:;[\w.-]+)?", line))]
+    told = [match[1] for line in lines if (match := re.search(r"Submitted batch job (\d+)\b", line))]
+    return tuple(dict.fromkeys((*own, *told)))
+
+
 def parse_job_id(text: str) -> str:
-    """The job id in what `sbatch --parsable` printed, banners and `;cluster` around it or not; empty: none."""
-    for line in reversed(text.splitlines()):
-        match = re.fullmatch(r"(\d+)(?:;[\w.-]+)?", line.strip()) or re.search(r"Submitted batch job (\d+)\b", line)
-        if match:
-            return match[1]
-    return ""
+    """The likeliest of `parse_job_ids`; empty: none."""
+    return next(iter(parse_job_ids(text)), "")
 
 
 def cancel_script(token: str, *, gently: bool, renamed: str = "") -> str:

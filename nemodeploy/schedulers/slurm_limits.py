@@ -31,7 +31,8 @@ printf 'job %s\n' "$job"
 field() {{ printf ' %s\n' "$job" | sed -n "s/.* $1=\\([^ ]*\\).*/\\1/p"; }}
 timeout 20 scontrol show config 2>/dev/null |
   sed -n 's/^\\(PriorityDecayHalfLife\\|PriorityUsageResetPeriod\\|AccountingStorageEnforce\\) *= */set \\1 /p'
-qos=$(timeout 20 scontrol show partition --oneliner "$(field Partition)" 2>/dev/null | sed -n 's/.* QoS=\\([^ ]*\\).*/\\1/p')
+qos=$(timeout 20 scontrol show partition --oneliner "$(field Partition)" 2>/dev/null |
+  sed -n 's/.* QoS=\\([^ ]*\\).*/\\1/p')
 for name in "$(field QOS)" "$qos"; do
   case $name in ''|N/A) ;; *) echo "record QOS"
     timeout 20 scontrol show assoc_mgr flags=qos qos="$name" 2>/dev/null | grep -e '^QOS=' -e 'TRES' -e 'GrpWall' ;;

@@ -28,7 +28,13 @@ _FOR_NOW = (
     *("node configuration is not available", "partition configuration not available", "not available (down"),
     *("nodes are busy", "accounting/QOS policy", "nodes required for job"),
 )
-_SAID = re.compile(r"allocation failure: |sbatch: error: |sbatch: fatal: |sbatch: unrecognized option")
+
+
+# What a user may name instead, for the advice on a refusal only.
+_CHOICES = (
+    'timeout 5 sacctmgr --noheader --parsable2 show assoc user="$(id -un)" format=Account,QOS 2>/dev/null |'
+    " sed 's/^/nemodeploy-assoc|/'"
+)
 
 
 def parts(files: Mapping[str, str]) -> Mapping[str, str]:
@@ -40,6 +46,7 @@ def parts(files: Mapping[str, str]) -> Mapping[str, str]:
         "test": (
             'd=$(mktemp -d) && cd "$d" || exit 125\n'
             f'{uploads}timeout 60 sh submit.sh "$d" nd-preflight --test-only 2>&1; status=$?\n'
+            f'[ "$status" = 0 ] || {_CHOICES}\n'
             'cd /; rm -rf "$d"; exit "$status"'
         ),
     }
@@ -57,16 +64,27 @@ def judge(plan: Plan, answers: Mapping[str, Section]) -> Findings:
     problems = next((found for found in against if found), []) if against and all(against) else []
     said = refusal(test)
     if said and not problems:
-        problems = [(f"Slurm would refuse the job: {said}", slurm_words.advice_on(test.text))]
+        problems = [
+            (f"Slurm would refuse the job: {said}", slurm_words.advice_on(said, _choices(plan, partitions, test)))
+        ]
     return Findings(problems=tuple(problems), says=_says(plan, wanted, partitions, test))
 
 
 def refusal(test: Section) -> str:
     """The words in which Slurm said that it would never take the job; empty: it did not say that."""
-    lines = [line for line in test.text.splitlines() if _SAID.search(line)]
-    if not lines or test.status in (0, 124) or any(word in test.text for word in (*_NO_ANSWER, *_FOR_NOW)):
+    words = slurm_words.refusal_words(test.text)
+    if not words or test.status in (0, 124) or any(word in test.text for word in (*_NO_ANSWER, *_FOR_NOW)):
         return ""
-    return _SAID.split(lines[-1])[-1].strip()
+    return "; ".join(words)
+
+
+def _choices(plan: Plan, partitions: Mapping[str, object], test: Section) -> Mapping[str, tuple[str, ...]]:
+    """What the site lets this user name, by our key."""
+    rows = re.findall(r"^nemodeploy-assoc\|([^|\n]+)\|([^|\n]*)$", test.text, re.MULTILINE)
+    accounts = tuple(dict.fromkeys(account for account, _ in rows))
+    own = re.findall(r"--account=(\S+)", " ".join(plan.submit_options))[-1:]
+    qos = [name for account, names in rows if not own or account in own for name in names.split(",") if name]
+    return {"slurm.account": accounts, "slurm.qos": tuple(dict.fromkeys(qos)), "slurm.partition": tuple(partitions)}
 
 
 def chosen(plan: Plan, partitions: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:

@@ -86,6 +86,7 @@ def parse_elapsed(text: str) -> int | None:
     return days * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
+ACCOUNTING_WITHIN_S = 10  # sacct itself waits for a slurmdbd that hangs much longer
 # Accounting that does not exist cannot contradict; one that does not answer could.
 _NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting", "not found")
 
@@ -108,11 +109,12 @@ echo "user $(id -u)"
 made=$(stat -c %Y {directory}/manifest.json 2>/dev/null) &&
   since=$(date -d "@$((made - 3600))" +%Y-%m-%dT%H:%M:%S 2>/dev/null) || since=now-7days
 ask() {{
-  sacct --noheader --allocations --parsable2 --starttime="$since" --format=JobIDRaw,State,JobName "$@" 2>&1
+  command -v sacct >/dev/null || {{ echo "sacct: not found"; return 127; }}
+  timeout {ACCOUNTING_WITHIN_S} sacct --noheader --allocations --parsable2 --starttime="$since" --format=JobIDRaw,State,JobName "$@" 2>&1
 }}
 said=$(ask --name={token})
 status=$?
-[ -n "$said" ] || [ -z "$id" ] || said=$(ask --jobs="$id") || status=$?
+[ -n "$said" ] || [ -z "$id" ] || [ "$status" != 0 ] || said=$(ask --jobs="$id") || status=$?
 printf '%s\n' "$said"
 case $said in *"{_NO_ACCOUNTING[0]}"* | *"{_NO_ACCOUNTING[1]}"*)
   sacct --completion --noheader --parsable2 --format=JobID,State,JobName 2>/dev/null | grep -F '|{token}' ;;

@@ -12,13 +12,14 @@ from nemodeploy.core.checks import Check, failed, ok, unanswered, warning
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.rendering import duration
 from nemodeploy.core.sections import Section
+from nemodeploy.schedulers.node_states import Use, use_of, words_of
 from nemodeploy.schedulers.slurm_preflight import GPU, asked_gpus, chosen, partitions_of, seconds_of
 from nemodeploy.schedulers.survey import NodeKind, Partition, Survey
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 OLDEST = (20, 11)
 SHORT_MEMORY_S = 60
-_SETTINGS = "MinJobAge|AccountingStorageType|AccountingStorageEnforce|ClusterName|SelectType"
+_SETTINGS = "MinJobAge|AccountingStorageType|AccountingStorageHost|AccountingStorageEnforce|ClusterName|SelectType"
 
 # A question to a controller that is away takes ten seconds; once one has failed the others are not put. `$$` is the
 # same in all parts.
@@ -36,7 +37,7 @@ def parts() -> Mapping[str, str]:
         "accounts": (
             'timeout 20 sacctmgr --noheader --parsable2 show assoc user="$(id -un)" format=Account,QOS 2>/dev/null'
         ),
-        "accounting": "timeout 20 sacct --noheader -X --starttime=now 2>&1 >/dev/null",
+        "accounting": "timeout 10 sacct --noheader -X --starttime=now 2>&1 >/dev/null",
     }
     return {
         "slurm.programs": f"for p in {' '.join(PROGRAMS)}; do command -v $p >/dev/null 2>&1 || echo $p; done",
@@ -158,14 +159,22 @@ def _memory(survey: Survey) -> Iterator[Check]:
     kept = f"for {age[0]} s" if age else "for some time"
     if survey.accounting:
         yield ok("accounting", "sacct knows what has ended")
+    elif survey.settings.get("AccountingStorageType", "").endswith("slurmdbd"):
+        where = survey.settings.get("AccountingStorageHost", "")
+        yield warning(
+            "accounting",
+            f"the site has accounting, and sacct does not answer; Slurm itself remembers what has ended {kept}",
+            f"ask the site whether slurmdbd runs{f' on {where}' if where else ''}; until then an end that nobody sees "
+            "in time may stay unproven",
+        )
     elif age and 0 < int(age[0]) < SHORT_MEMORY_S:
         yield warning(
             "accounting",
-            f"sacct does not answer, and Slurm forgets what has ended after {age[0]} s",
+            f"the site has no accounting, and Slurm forgets what has ended after {age[0]} s",
             "an end that nobody sees in time is told by the job's own files only; ask for accounting",
         )
     else:
-        yield ok("accounting", f"sacct does not answer; Slurm itself remembers what has ended {kept}")
+        yield ok("accounting", f"the site has none; Slurm itself remembers what has ended {kept}")
 
 
 def _partition(survey: Survey, name: str, plan: Plan | None) -> Iterator[Check]:
@@ -200,7 +209,10 @@ def _up(survey: Survey, name: str, plan: Plan | None) -> Iterator[Check]:
     kinds = survey.of(name)
     total, up = sum(one.nodes for one in kinds), sum(one.nodes for one in kinds if one.is_up)
     wanted = plan.layout.nodes if plan else 1
-    why = "; ".join(f"{nodes}: {reason}" for nodes, reason in list(survey.reasons.items())[:3])
+    away = [f"{one.nodes} {words_of(one.state)}" for one in kinds if use_of(one.state) is not Use.NOW]
+    reasons = [f"{nodes}: {reason}" for nodes, reason in survey.reasons.items()]
+    why = "; ".join((*away[:3], *reasons[:3]))
+    later = f" ({'; '.join(away[:3])})" if away else ""
     if total and up < wanted:
         says = f"{up} of the {total} nodes of {name} are up, and the job needs {wanted}{f' ({why})' if why else ''}"
         yield failed("nodes", says, "ask the site when they are back, or another slurm.partition")
@@ -209,7 +221,7 @@ def _up(survey: Survey, name: str, plan: Plan | None) -> Iterator[Check]:
             "nodes", f"{up} of the {total} nodes of {name} are up{f' ({why})' if why else ''}", "the queue is longer"
         )
     elif total:
-        yield ok("nodes", f"all {total} of {name} are up")
+        yield ok("nodes", f"all {total} of {name} are up{later}")
 
 
 def _gpus(survey: Survey, name: str, plan: Plan | None) -> Iterator[Check]:

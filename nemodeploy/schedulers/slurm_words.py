@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from nemodeploy.core.diagnosis import Cause
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.schedulers.base import ENDS
 
 
@@ -80,10 +83,40 @@ def is_unreachable(error: str) -> bool:
     return "(connect failure)" in error or bool(re.search("(Unable to|Could not) establish", error))
 
 
+_SAID = re.compile(r"(?:allocation failure|sbatch): +(?:(?:error|fatal): +)?(?P<words>.+)")
+_VERDICTS = ("allocation failure: ", "Batch job submission failed: ")
+_NO_NEWS = re.compile(r"Try .*--help|sbatch: (debug|info|verbose)")
+
+
+def refusal_words(text: str) -> tuple[str, ...]:
+    """What sbatch said when it refused a job, and so a plug-in of the site: every line once, the verdict last. Slurm's
+    own `Unspecified error` says nothing beside the words of a plug-in, so it is left out there."""
+    reasons: list[str] = []
+    verdicts: list[str] = []
+    for line in map(wash_line, text.splitlines()):
+        found = _SAID.match(line)
+        if not found or _NO_NEWS.search(line):
+            continue
+        words = found["words"].strip()
+        verdict = line.startswith(_VERDICTS[0]) or words.startswith(_VERDICTS)
+        for beginning in _VERDICTS:
+            words = words.removeprefix(beginning)
+        (verdicts if verdict else reasons).append(words)
+    vague = [one for one in verdicts if reasons and one.startswith("Unspecified error")]
+    return tuple(dict.fromkeys((*reasons, *(one for one in verdicts if one not in vague))))
+
+
 # Words of a refusal, and what to do. The first that matches counts.
+_LISTS = "sacctmgr show assoc user=$USER format=account,qos lists yours"
 _ADVICE = (
-    (r"\baccount\b", "set slurm.account in the cluster file; sacctmgr show assoc user=$USER lists yours"),
-    (r"qos", "fewer --nodes or less --time, or another --qos in slurm.extra_args"),
+    (r"unrecognized option|invalid option|option '.*' (is ambiguous|requires)", "correct slurm.extra_args"),
+    (
+        r"invalid qos|\bqos\b.*(specif|permit|requir|need|must|choose|missing)",
+        f"set slurm.qos in the cluster file; {_LISTS}",
+    ),
+    (r"\baccount\b", f"set slurm.account in the cluster file; {_LISTS}"),
+    (r"qos", "fewer --nodes or less --time, or another slurm.qos in the cluster file"),
+    (r"reservation", "another slurm.reservation in the cluster file, or none; scontrol show reservation lists them"),
     (r"not permitted|permission denied", "ask the site for the right to use it, or name another slurm.partition"),
     (
         r"partition configuration",
@@ -91,12 +124,15 @@ _ADVICE = (
     ),
     (r"partition", "set slurm.partition in the cluster file; sinfo on the login host lists them"),
     (r"gres|generic resource", "set gpus: in the cluster file to how this site asks for GPUs"),
-    (r"time limit", "ask for less: --time 01:00:00"),
+    (r"time limit|--time\b|wall ?time", "ask for less: --time 01:00:00"),
     (r"node configuration", "no node has that many GPUs, CPUs or that much memory; compare with sinfo"),
-    (r"feature", "a constraint in gpus: or slurm.extra_args that no node has"),
+    (r"feature|constraint", "set slurm.constraint in the cluster file; sinfo -o %f lists the features there are"),
 )
 
 
-def advice_on(error: str) -> str:
-    """What to do about sbatch's refusal; empty: its own words must do."""
-    return next((advice for pattern, advice in _ADVICE if re.search(pattern, error, re.IGNORECASE)), "")
+def advice_on(error: str, choices: Mapping[str, Sequence[str]] = MappingProxyType({})) -> str:
+    """What to do about sbatch's refusal; empty: its own words must do. `choices`: what the site has, by our key."""
+    found = next((advice for pattern, advice in _ADVICE if re.search(pattern, error, re.IGNORECASE)), "")
+    key = re.match(r"set (slurm\.\w+) ", found)
+    there = choices.get(key[1], ()) if key else ()
+    return f"{found.partition(';')[0]}: one of {', '.join(there)}" if there else found

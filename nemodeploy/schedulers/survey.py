@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nemodeploy.schedulers.node_states import Use, use_of
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeKind:
@@ -21,8 +23,8 @@ class NodeKind:
 
     @property
     def is_up(self) -> bool:
-        """Whether it runs jobs, now or when others have ended. Suffixes of a state tell power and planning."""
-        return self.state.rstrip("*~#!%$@^+-") in ("idle", "mixed", "allocated", "completing", "reserved", "planned")
+        """Whether it runs jobs, now or when others have ended or it has come back by itself."""
+        return use_of(self.state) is not Use.NO
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

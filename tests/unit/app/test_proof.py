@@ -101,6 +101,16 @@ def test_an_id_is_no_refusal_whatever_else_was_said(login: Login) -> None:
     assert (result.job_id, login.submissions()) == ("77", 1)
 
 
+def test_of_two_ids_the_queue_tells_which_one_is_ours(login: Login) -> None:
+    login.slurm(sbatch="echo 77; echo Submitted batch job 4242")
+    token = Token.make("demo", milliseconds=1, entropy=1)
+    login.row("78", "PENDING", token)
+    result = login.submit()
+    assert isinstance(result, Submitted)
+    assert (result.job_id, login.submissions()) == ("78", 1)
+    assert login.site().look().directory(token).submit_out == "78", "whoever looks later is not misled"
+
+
 def test_logs_of_a_root_that_cannot_be_read_are_not_missing(login: Login) -> None:
     (login.shared / "archive").parent.mkdir(exist_ok=True)
     (login.shared / "archive").symlink_to("archive")

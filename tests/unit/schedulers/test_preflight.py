@@ -101,6 +101,17 @@ def test_no_answer_stands_against_nothing(test: tuple[int, str]) -> None:
     assert found.says == "the site did not answer the questions before the queue; going on"
 
 
+def test_a_plug_ins_words_come_with_the_key_and_what_the_site_has() -> None:
+    said = "sbatch: error: You must specify a QOS\nallocation failure: Unspecified error\nnemodeploy-assoc|lab|normal,long\n"
+    found = preflight.judge(plan(), answers(test=(1, said))).problems
+    assert found == (
+        (
+            "Slurm would refuse the job: You must specify a QOS",
+            "set slurm.qos in the cluster file: one of normal, long",
+        ),
+    )
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemodeploy.core.witnesses import Word
-from nemodeploy.schedulers import slurm, slurm_questions
+from nemodeploy.schedulers import slurm, slurm_questions, slurm_words
 from nemodeploy.schedulers.reasons import NEVER_HEALS, REASONS
 from tests.unit.core.test_decode import spec
 
@@ -268,7 +268,9 @@ def test_whatever_never_heals_is_said_in_plain_words_with_what_to_do() -> None:
     ("said", "advice"),
     [
         ("Invalid account or account/partition combination specified", "set slurm.account"),
-        ("Invalid qos specification", "another --qos"),
+        ("Invalid qos specification", "set slurm.qos"),
+        ("You must specify an account with --account", "set slurm.account"),
+        ("Requested reservation is invalid", "slurm.reservation"),
         ("Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)", "fewer --nodes"),
         ("User's group not permitted to use this partition", "ask the site"),
         ("Access/permission denied", "ask the site"),
@@ -277,7 +279,7 @@ def test_whatever_never_heals_is_said_in_plain_words_with_what_to_do() -> None:
         ("Invalid generic resource (gres) specification", "set gpus:"),
         ("Requested time limit is invalid (missing or exceeds some limit)", "--time 01:00:00"),
         ("Requested node configuration is not available", "no node has"),
-        ("Invalid feature specification", "a constraint"),
+        ("Invalid feature specification", "set slurm.constraint"),
         ("Something else entirely", ""),
     ],
 )
@@ -285,3 +287,51 @@ def test_a_refusal_comes_with_what_to_do(said: str, advice: str) -> None:
     found = slurm.Slurm().advice_on(f"sbatch: error: Batch job submission failed: {said}")
     assert advice in found
     assert bool(found) == bool(advice)
+
+
+NO_ACCOUNT = "You must specify an account with --account"
+FAILED = "sbatch: error: Batch job submission failed: "
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{FAILED}Invalid qos specification\n", ("Invalid qos specification",)),
+        (f"sbatch: error: {NO_ACCOUNT}\n{FAILED}Unspecified error\n", (NO_ACCOUNT,)),
+        (f"sbatch: error: {NO_ACCOUNT}\nallocation failure: Unspecified error\n", (NO_ACCOUNT,)),
+        (f"{FAILED}Unspecified error\n", ("Unspecified error",)),
+        # The verdict is last, whatever the order; a line that is said twice counts once; a banner is none.
+        (f"***\n{FAILED}No\nsbatch: error: one\nsbatch: two\nsbatch: error: one\n", ("one", "two", "No")),
+        ("sbatch: error: lua: no\nsbatch: error: cli_filter plugin terminated with error\n",
+         ("lua: no", "cli_filter plugin terminated with error")),
+        ("sbatch: unrecognized option '--mpi=pmix'\nTry \"sbatch --help\" for more information\n",
+         ("unrecognized option '--mpi=pmix'",)),
+        ("sbatch: fatal: Invalid --mem specification\n", ("Invalid --mem specification",)),
+        ("sbatch: error: \x1b[31mred\x1b[0m\n", ("red",)),
+        ("Welcome\n", ()),
+    ],
+)  # fmt: skip
+def test_every_line_of_a_refusal_is_kept_with_the_verdict_last(text: str, words: tuple[str, ...]) -> None:
+    assert slurm_words.refusal_words(text) == words
+
+
+def test_the_advice_names_what_the_site_has() -> None:
+    choices = {"slurm.qos": ("normal", "long"), "slurm.account": ()}
+    assert slurm_words.advice_on("Invalid qos specification", choices) == (
+        "set slurm.qos in the cluster file: one of normal, long"
+    )
+    assert "sacctmgr" in slurm_words.advice_on("Invalid account or account/partition combination", choices)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("12\nSubmitted batch job 999\n", ("12", "999")),
+        ("Submitted batch job 999\n12;c\n", ("12", "999")),
+        ("12\nSubmitted batch job 12\n", ("12",)),
+        ("7\n12\n", ("12", "7")),
+        ("no number\n", ()),
+    ],
+)
+def test_of_several_ids_sbatchs_own_line_is_the_likeliest(text: str, ids: tuple[str, ...]) -> None:
+    assert slurm.parse_job_ids(text) == ids
