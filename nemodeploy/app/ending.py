@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, replace
 
+from nemodeploy.app.outage import Outage
 from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
@@ -32,6 +33,7 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", 
     Gently first, unless `hard`. Idempotent: the same call after a lost connection goes on where the first one stopped.
     """
     begun, last, pace = ports.clock.now(), "", list(SOON_S)
+    outage = Outage(ports.reporter.say, ports.clock.now)
     heard: float | None = None  # since when every question has been answered
     problem, job_id, patience_s = "Slurm did not confirm the end", "", GIVE_UP_AFTER_S
     while ports.clock.now() - begun < patience_s:
@@ -57,12 +59,20 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", 
         except ClusterUnreachable as error:
             problem, verdict = error.message, Verdict(state=State.UNKNOWN, reason=error.message)
             pace, heard = [], None
-        text = f"{verdict.state.value} {verdict.reason}".strip()
-        if text != last:
-            ports.reporter.say("stopping", f"{why} · {text}")
-            last = text
+        last = _tell(ports, outage, f"{why} · {verdict.state.value} {verdict.reason}".strip(), verdict, last)
         ports.clock.sleep(pace.pop(0) if pace else WATCHER_S)
     raise unknown_outcome(token, site.cluster, problem)
+
+
+def _tell(ports: Ports, outage: Outage, text: str, verdict: Verdict, last: str) -> str:
+    """Say what it is at, where that is new; returns what was said last."""
+    if verdict.state is State.UNKNOWN:
+        outage.broke(text)
+        return last
+    outage.over()
+    if text != last:
+        ports.reporter.say("stopping", text)
+    return text
 
 
 def end_for_user(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False) -> Ended:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nemodeploy.app.outage import Outage
 from nemodeploy.app.pace import WATCHER_S
 from nemodeploy.app.site import Site
 from nemodeploy.core import diagnosis
@@ -62,10 +63,11 @@ def show(
     sleep: Callable[[float], None],
     follow: bool = False,
     wanted: Wanted = EVERYBODY,
+    outage: Outage | None = None,
 ) -> None:
     """Print the logs of the live token of a name, else of its newest archived one, each line after its file's name.
 
-    With `follow` it goes on until the job has ended for good. Raises BadInput when there is no such name.
+    With `follow` it goes on until the job has ended for good, and tells `outage` of what breaks. Raises BadInput when there is no such name.
     """
     reader = _Reader(site, _find(site, name), say, wanted)
     if wanted.since_s is None:
@@ -74,17 +76,20 @@ def show(
         reader.begin_at(wanted.since_s)
         while reader.read():
             pass
-    breaks = 0
+    breaks, outage = 0, outage or Outage(lambda *_: None, lambda: 0.0)
     while follow:
         try:
             over = reader.over
-            news = reader.read()
+            with outage.waiting(f"cluster {site.cluster.name}"):
+                news = reader.read()
             if over and not news and not _will_run_again(site, reader.token):
                 break
             between_runs = over and not news  # Slurm was asked
             sleep(WATCHER_S if between_runs else FOLLOW_EVERY_S if reader.offsets else FIRST_EVERY_S)
             breaks = 0
-        except ClusterUnreachable:
+            outage.over()
+        except ClusterUnreachable as error:
+            outage.broke(error.message)
             breaks += 1
             if breaks > BREAKS_ENDURED:
                 raise

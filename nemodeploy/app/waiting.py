@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nemodeploy.app.explaining import explain
+from nemodeploy.app.outage import Outage
 from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
@@ -22,10 +23,11 @@ def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: f
     it was at then, OutcomeUnknown when that cannot be told.
     """
     begun, pace, said = ports.clock.now(), list(SOON_S), ""
-    last, problem = first, ""
+    last, problem, outage = first, "", Outage(ports.reporter.say, ports.clock.now)
     while True:
         try:
-            found = status(site, first.name)
+            with outage.waiting(f"cluster {site.cluster.name}"):
+                found = status(site, first.name)
             now, problem = only(found, first.name) if found else None, ""
         except ClusterUnreachable as error:  # it leaves everything open
             now, problem = last, error.message
@@ -36,7 +38,12 @@ def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: f
         last = now or last
         if goal == READY and not problem and last.verdict.state is State.READY:
             return last
-        text = f"UNKNOWN {problem}" if problem else f"{last.verdict.state.value} {last.verdict.reason}".strip()
+        if problem or last.verdict.state is State.UNKNOWN:
+            outage.broke(problem or last.verdict.reason)
+            text = said
+        else:
+            outage.over()
+            text = f"{last.verdict.state.value} {last.verdict.reason}".strip()
         if text != said:
             ports.reporter.say("waiting", text)
             said = text

@@ -11,6 +11,7 @@ from nemodeploy.app import asking, ending
 from nemodeploy.app.archive import archived
 from nemodeploy.app.explaining import advise, explain
 from nemodeploy.app.look import Look
+from nemodeploy.app.outage import Outage
 from nemodeploy.app.pace import RENEWALS_A_LEASE, SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
@@ -74,6 +75,7 @@ class Watch:
         self.looks = [self.submitted_at + offset for offset in FIRST_LOOKS_S]
         self.last = Seen(directory=RunDirectory(token=token), answered=False, row=None)
         self.unknown_since: float | None = None
+        self.outage = Outage(ports.reporter.say, ports.clock.now)
         self.ask_again_at = 0.0
         self.stopping_since = self.submitted_at
         self.news = ""
@@ -114,7 +116,8 @@ class Watch:
         """What is there now; None when the cluster did not answer this time."""
         now = self.ports.clock.now()
         try:
-            look = self.site.look(controller=now >= self.looks[0], name=self.token.name)
+            with self.outage.waiting(f"cluster {self.site.cluster.name}"):
+                look = self.site.look(controller=now >= self.looks[0], name=self.token.name)
             seen = self._seen(look)
             if self._brings_news(seen) and look.answered is None:
                 look = self.site.look(name=self.token.name)
@@ -165,7 +168,8 @@ class Watch:
             self.unknown_since = now
         if now - self.unknown_since > UNREACHABLE_FOR_S:
             raise unknown_outcome(self.token, self.site.cluster, why)
-        self._say("unknown", why)
+        self.outage.broke(why)
+        self.ports.reporter.live("unknown", why)
 
     def _act(self, seen: Seen, verdict: Verdict) -> Up | None:
         now = self.ports.clock.now()
@@ -177,11 +181,12 @@ class Watch:
         lost = not seen.directory.manifest and seen.row is None
         if verdict.state is not State.UNKNOWN and not lost:
             self.unknown_since = None
+            self.outage.over()
         elif seen.answered:
             self._endure("its run directory is not there" if lost else verdict.reason, now)
         done = self._ask(seen, now) if verdict.state is State.READY and now >= self.ask_again_at else None
         if done is None:
-            if verdict.state is not State.READY:
+            if verdict.state not in (State.READY, State.UNKNOWN):  # an outage is told of by itself
                 self._say(verdict.state.value.lower(), verdict.reason, self._aside(seen, verdict, now))
                 if before.started is None and self.clocks.started is not None:
                     most = f"this may take up to {in_short(self.budget.startup_s)}, longer while it makes progress"

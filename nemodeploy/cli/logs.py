@@ -37,11 +37,13 @@ def command(
     Followed, they go on through a requeue and a broken connection, without a line lost or shown twice.
     """
     from nemodeploy.app.logs import TAIL_LINES, Wanted, show
+    from nemodeploy.app.outage import Outage
 
     world.require_name(name)
     if lines is not None and since is not None:
         raise BadInput("--tail and --since contradict each other", hint="leave one of them out")
     wanted = Wanted(rank=rank, node=node, lines=TAIL_LINES if lines is None else lines, since_s=since)
+    outage = Outage(lambda phase, text: tell(f"{phase}: {text}"), time.monotonic)
     collected: list[str] = []
     heard = False
 
@@ -56,7 +58,7 @@ def command(
         for one in asked:
             try:
                 site = stack.enter_context(world.site(one))
-                show(site, name, show_line, sleep=time.sleep, follow=follow, wanted=wanted)
+                show(site, name, show_line, sleep=time.sleep, follow=follow, wanted=wanted, outage=outage)
                 failure = None
                 break
             except NemodeployError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -60,6 +61,11 @@ def command(
             view.watch()
 
 
+def _alike(answer: str | dict[str, Any]) -> str | dict[str, Any]:
+    """A text less the words of a cluster's failure, which may change with every look of one outage."""
+    return re.sub(r"^(\S+: UNKNOWN), .*$", r"\1", answer, flags=re.MULTILINE) if isinstance(answer, str) else answer
+
+
 @dataclass(frozen=True, kw_only=True)
 class View:
     """What is asked and how it is shown. `back_s`: with those that have ended so lately; None: without."""
@@ -81,7 +87,7 @@ class View:
             answer = self.once(keep_on=True)
             if drawn:
                 redraw(str(answer))
-            elif answer != before:
+            elif _alike(answer) != _alike(before):
                 self.show(answer)
             before = answer
             time.sleep(WATCHER_S)

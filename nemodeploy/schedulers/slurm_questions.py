@@ -110,7 +110,8 @@ made=$(stat -c %Y {directory}/manifest.json 2>/dev/null) &&
   since=$(date -d "@$((made - 3600))" +%Y-%m-%dT%H:%M:%S 2>/dev/null) || since=now-7days
 ask() {{
   command -v sacct >/dev/null || {{ echo "sacct: not found"; return 127; }}
-  timeout {ACCOUNTING_WITHIN_S} sacct --noheader --allocations --parsable2 --starttime="$since" --format=JobIDRaw,State,JobName "$@" 2>&1
+  timeout {ACCOUNTING_WITHIN_S} \\
+    sacct --noheader --allocations --parsable2 --starttime="$since" --format=JobIDRaw,State,JobName "$@" 2>&1
 }}
 said=$(ask --name={token})
 status=$?

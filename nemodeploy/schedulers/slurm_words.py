@@ -111,7 +111,7 @@ _LISTS = "sacctmgr show assoc user=$USER format=account,qos lists yours"
 _ADVICE = (
     (r"unrecognized option|invalid option|option '.*' (is ambiguous|requires)", "correct slurm.extra_args"),
     (
-        r"invalid qos|\bqos\b.*(specif|permit|requir|need|must|choose|missing)",
+        r"invalid qos|\bqos\b.*(specif|permit|requir|need|must)|(specif|requir|need|must|missing).*\bqos\b",
         f"set slurm.qos in the cluster file; {_LISTS}",
     ),
     (r"\baccount\b", f"set slurm.account in the cluster file; {_LISTS}"),

@@ -78,7 +78,10 @@ def test_one_failed_question_while_it_runs_cancels_nothing(login: Login) -> None
     with pytest.raises(StartupTimeout, match="no answer within 100 s"):
         run_up(login, startup_s=100.0, queue_s=30.0)
     assert login.clock.time > 100, "the queue clock does not run once the job has started"
-    assert any("unknown Slurm does not answer" in line for line in login.listener.lines)
+    assert [line for line in login.listener.lines if line.startswith("unknown")] == [
+        "unknown Slurm does not answer; asking again"
+    ]
+    assert len([line for line in login.listener.lines if line.startswith("known answered again after")]) == 1
 
 
 def test_a_connection_lost_for_good_while_watching_is_50_with_the_token(login: Login) -> None:
@@ -102,6 +105,8 @@ def test_a_controller_that_never_answers_again_is_50(login: Login) -> None:
     scripted_squeue(login, f"cat {login.path}/row", "exit 1")
     with pytest.raises(OutcomeUnknown, match="Slurm does not answer"):
         run_up(login, startup_s=9999.0, queue_s=None)
+    told = [line for line in login.listener.lines if line.startswith("unknown")]
+    assert 8 <= len(told) <= 11, "a line a minute for ten minutes"
 
 
 def test_an_sbatch_that_was_killed_proves_nothing(login: Login) -> None:

@@ -102,7 +102,8 @@ def test_no_answer_stands_against_nothing(test: tuple[int, str]) -> None:
 
 
 def test_a_plug_ins_words_come_with_the_key_and_what_the_site_has() -> None:
-    said = "sbatch: error: You must specify a QOS\nallocation failure: Unspecified error\nnemodeploy-assoc|lab|normal,long\n"
+    said = "sbatch: error: You must specify a QOS\nallocation failure: Unspecified error\n"
+    said += "nemodeploy-assoc|lab|normal,long\n"
     found = preflight.judge(plan(), answers(test=(1, said))).problems
     assert found == (
         (

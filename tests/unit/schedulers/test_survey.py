@@ -50,8 +50,8 @@ def test_every_state_of_a_node_tells_whether_it_runs_jobs(state: str, use: Use) 
 
 def test_every_flag_and_suffix_of_slurms_is_known() -> None:
     flags = """BLOCKED CLOUD COMPLETING DRAIN DYNAMIC_FUTURE DYNAMIC_NORM EXTERNAL INVALID_REG FAIL MAINTENANCE
-        POWER_DOWN POWER_UP POWERED_DOWN REBOOT_REQUESTED REBOOT_ISSUED RESERVED RESUME NOT_RESPONDING PLANNED POWERING_UP
-        POWERING_DOWN DOWN IDLE ALLOCATED ERROR MIXED FUTURE UNKNOWN"""
+        POWER_DOWN POWER_UP POWERED_DOWN REBOOT_REQUESTED REBOOT_ISSUED RESERVED RESUME NOT_RESPONDING PLANNED
+        POWERING_UP POWERING_DOWN DOWN IDLE ALLOCATED ERROR MIXED FUTURE UNKNOWN"""
     assert {flag.lower() for flag in flags.split()} <= set(node_states.WORDS)
     assert set(node_states.SUFFIXES) == set("*~#!%$@^-+")
 
