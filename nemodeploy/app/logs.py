@@ -67,7 +67,8 @@ def show(
 ) -> None:
     """Print the logs of the live token of a name, else of its newest archived one, each line after its file's name.
 
-    With `follow` it goes on until the job has ended for good, and tells `outage` of what breaks. Raises BadInput when there is no such name.
+    With `follow` it goes on until the job has ended for good, and tells `outage` of what breaks. Raises BadInput when
+    there is no such name.
     """
     reader = _Reader(site, _find(site, name), say, wanted)
     if wanted.since_s is None:

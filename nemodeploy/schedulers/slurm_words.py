@@ -89,8 +89,7 @@ _NO_NEWS = re.compile(r"Try .*--help|sbatch: (debug|info|verbose)")
 
 
 def refusal_words(text: str) -> tuple[str, ...]:
-    """What sbatch said when it refused a job, and so a plug-in of the site: every line once, the verdict last. Slurm's
-    own `Unspecified error` says nothing beside the words of a plug-in, so it is left out there."""
+    """What sbatch said when it refused a job, and so a plug-in of the site: every line once, the verdict last."""
     reasons: list[str] = []
     verdicts: list[str] = []
     for line in map(wash_line, text.splitlines()):
@@ -102,16 +101,18 @@ def refusal_words(text: str) -> tuple[str, ...]:
         for beginning in _VERDICTS:
             words = words.removeprefix(beginning)
         (verdicts if verdict else reasons).append(words)
-    vague = [one for one in verdicts if reasons and one.startswith("Unspecified error")]
-    return tuple(dict.fromkeys((*reasons, *(one for one in verdicts if one not in vague))))
+    return tuple(dict.fromkeys((*reasons, *verdicts)))
 
 
 # Words of a refusal, and what to do. The first that matches counts.
 _LISTS = "sacctmgr show assoc user=$USER format=account,qos lists yours"
 _ADVICE = (
-    (r"unrecognized option|invalid option|option '.*' (is ambiguous|requires)", "correct slurm.extra_args"),
     (
-        r"invalid qos|\bqos\b.*(specif|permit|requir|need|must)|(specif|requir|need|must|missing).*\bqos\b",
+        r"unrecognized option|invalid option|option '.*' (is ambiguous|requires)",
+        "correct slurm.extra_args in the cluster file; sbatch --help on the login host lists the options",
+    ),
+    (
+        r"invalid qos|\bqos\b.*(specif|permit|requir|need|must)|(specif|requir|need|want|must|missing).*\bqos\b",
         f"set slurm.qos in the cluster file; {_LISTS}",
     ),
     (r"\baccount\b", f"set slurm.account in the cluster file; {_LISTS}"),

@@ -149,15 +149,47 @@ def test_slurm_refuses_what_the_accounts_do_not_allow(sandbox: Sandbox, words: s
 
 @pytest.mark.usefixtures("cleared")
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("words", "says", "instead"),
     [
-        ("-q small -N2 --gpus-per-node=h100:8", "QOSMaxGRESPerUser"),
-        ("-q short --time=20", "QOSMaxWallDurationPerJobLimit"),
+        (("--set", "slurm.qos=short", "--time", "00:20:00"), "QOSMaxWallDurationPerJobLimit: more time than", "--time"),
+        (("--set", "slurm.qos=small"), "QOSMaxGRESPerUser: 16 gres/gpu are asked for, and 8 allowed", "fewer GPUs"),
     ],
 )
-def test_a_job_over_a_limit_waits_and_squeue_gives_the_reason(sandbox: Sandbox, words: str, reason: str) -> None:
-    job = submit(sandbox, *words.split())
-    until(lambda: queued(sandbox, job) == f"PENDING {reason}")
+def test_a_job_that_a_limit_will_never_let_start_is_31_at_once(
+    sandbox: Sandbox, site: Home, words: tuple[str, ...], says: str, instead: str
+) -> None:
+    done = site.run("up", "--profile", "h100x16", "--name", "limited", *words)
+    assert (done.returncode, says in done.stderr) == (31, True), done.stderr
+    assert instead in done.stderr.partition(" try ")[2]
+    assert sandbox.exec("squeue", "-h").stdout == ""
+
+
+REFUSING = """\
+function slurm_job_submit(job, partitions, uid)
+  if job.account ~= nil then return slurm.SUCCESS end
+  slurm.log_user("You must specify an account")
+  slurm.log_user("see docs.example.org")
+  return slurm.ERROR
+end
+function slurm_job_modify(job, record, partitions, uid) return slurm.SUCCESS end
+return slurm.SUCCESS
+"""
+
+
+def test_the_words_of_a_sites_plug_in_are_shown_with_the_key_and_the_choices(sandbox: Sandbox, site: Home) -> None:
+    conf = sandbox.place.slurm_conf
+    before = conf.read_text()
+    (conf.parent / "job_submit.lua").write_text(REFUSING)
+    try:
+        conf.write_text(f"{before}JobSubmitPlugins=lua\n")
+        assert sandbox.exec("scontrol", "reconfigure").returncode == 0
+        done = site.run("up", "--profile", "cpu", "--name", "refused")
+    finally:
+        conf.write_text(before)
+        sandbox.exec("scontrol", "reconfigure")
+    assert done.returncode == 12
+    assert "You must specify an account; see docs.example.org; Unspecified error" in done.stderr
+    assert "set slurm.account in the cluster file: one of research, other" in done.stderr
 
 
 def occupied(sandbox: Sandbox, qos: str, *words: str, wrap: str = "sleep 60") -> str:
@@ -238,7 +270,9 @@ def test_sacct_hangs_while_slurmdbd_is_stalled_and_squeue_does_not(sandbox: Sand
     until(lambda: row(sandbox, job) == "COMPLETED")
 
 
-def test_sacct_fails_while_accounting_is_down_and_learns_afterwards_what_it_missed(sandbox: Sandbox) -> None:
+def test_sacct_fails_while_accounting_is_down_and_learns_afterwards_what_it_missed(
+    sandbox: Sandbox, site: Home
+) -> None:
     for daemon in ("slurmdbd", "mariadbd"):
         sandbox.signal_daemon(daemon, signal.SIGKILL)
     try:
@@ -246,6 +280,7 @@ def test_sacct_fails_while_accounting_is_down_and_learns_afterwards_what_it_miss
         assert (done.returncode, "Connection refused" in done.stderr) == (1, True), done.stderr
         job = submit(sandbox, wrap="true")
         until(lambda: queued(sandbox, job).startswith("COMPLETED"))
+        assert "the site has accounting, and sacct does not answer" in site.run("doctor").stdout
     finally:
         sandbox.start_dbd()
     until(lambda: row(sandbox, job) == "COMPLETED")

@@ -100,6 +100,22 @@ def test_a_login_that_is_refused_while_watching_is_50_not_10(login: Login) -> No
 
 
 @pytest.mark.long
+def test_an_accounting_that_does_not_answer_is_named_at_once_by_up_and_in_the_end_by_down(login: Login) -> None:
+    login.row("77", "RUNNING", TOKEN)
+    silent = "echo 'sacct: error: slurm_persist_conn_open: Connection refused' >&2; exit 1"
+    scripted_squeue(login, f"cat {login.path}/row", f"cat {login.path}/row", "exit 0")
+    login.slurm(sacct=silent)
+    why = "Slurm does not list job 77; its accounting \\(sacct\\) does not answer"
+    with pytest.raises(OutcomeUnknown, match=why):
+        run_up(login, startup_s=9999.0, queue_s=None)
+    told = [line for line in login.listener.lines if line.startswith("unknown")]
+    assert told[0] == f"unknown {why.replace(chr(92), '')}; asking again"
+    assert len(told) < 12
+    with pytest.raises(OutcomeUnknown, match=why):
+        ending.end(login.site(), login.ports(), TOKEN)
+
+
+@pytest.mark.long
 def test_a_controller_that_never_answers_again_is_50(login: Login) -> None:
     login.row("77", "RUNNING", TOKEN)
     scripted_squeue(login, f"cat {login.path}/row", "exit 1")

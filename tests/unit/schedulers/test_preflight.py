@@ -107,7 +107,7 @@ def test_a_plug_ins_words_come_with_the_key_and_what_the_site_has() -> None:
     found = preflight.judge(plan(), answers(test=(1, said))).problems
     assert found == (
         (
-            "Slurm would refuse the job: You must specify a QOS",
+            "Slurm would refuse the job: You must specify a QOS; Unspecified error",
             "set slurm.qos in the cluster file: one of normal, long",
         ),
     )

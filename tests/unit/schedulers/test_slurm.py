@@ -297,8 +297,8 @@ FAILED = "sbatch: error: Batch job submission failed: "
     ("text", "words"),
     [
         (f"{FAILED}Invalid qos specification\n", ("Invalid qos specification",)),
-        (f"sbatch: error: {NO_ACCOUNT}\n{FAILED}Unspecified error\n", (NO_ACCOUNT,)),
-        (f"sbatch: error: {NO_ACCOUNT}\nallocation failure: Unspecified error\n", (NO_ACCOUNT,)),
+        (f"sbatch: error: {NO_ACCOUNT}\n{FAILED}Unspecified error\n", (NO_ACCOUNT, "Unspecified error")),
+        (f"sbatch: error: {NO_ACCOUNT}\nallocation failure: Unspecified error\n", (NO_ACCOUNT, "Unspecified error")),
         (f"{FAILED}Unspecified error\n", ("Unspecified error",)),
         # The verdict is last, whatever the order; a line that is said twice counts once; a banner is none.
         (f"***\n{FAILED}No\nsbatch: error: one\nsbatch: two\nsbatch: error: one\n", ("one", "two", "No")),
