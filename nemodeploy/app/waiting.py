@@ -51,19 +51,21 @@ def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: f
         if left is not None and left <= 0:
             raise _late(site, last, goal, timeout_s or 0.0, problem)
         pause = pace.pop(0) if pace else WATCHER_S
-        _doze(site, ports, last, pause if left is None else min(pause, left))
+        _doze(site, ports, last, pause if left is None else min(pause, left), outage)
 
 
-def _doze(site: Site, ports: Ports, last: Deployment, pause_s: float) -> None:
+def _doze(site: Site, ports: Ports, last: Deployment, pause_s: float, outage: Outage) -> None:
     """Sleep, but not while the job says something new: to read its directory asks no controller."""
     until, before = ports.clock.now() + pause_s, _words(last.seen.directory)
     while (left := until - ports.clock.now()) > 0:
         ports.clock.sleep(min(PEEK_S, left))
         try:
-            if _words(site.look(controller=False, name=last.name).directory(last.token)) != before:
+            with outage.waiting(f"cluster {site.cluster.name}"):
+                look = site.look(controller=False, name=last.name)
+            if _words(look.directory(last.token)) != before:
                 return
-        except ClusterUnreachable:
-            continue
+        except ClusterUnreachable as error:
+            outage.broke(error.message)
 
 
 def _words(directory: RunDirectory) -> tuple[object, ...]:
