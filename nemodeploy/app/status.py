@@ -39,6 +39,11 @@ class Deployment:
         return self.seen.directory.token
 
     @property
+    def is_told(self) -> bool:
+        """Whether its state could be told; not where the scheduler did not answer."""
+        return self.seen.answered or self.verdict.state is not State.UNKNOWN
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """What its plan said a user must know."""
         kept = self.seen.directory.plan.get("notices")
@@ -124,6 +129,11 @@ def ended(site: Site, *, within_s: float) -> tuple[tuple[Deployment, ...], int]:
 def last_ended(site: Site, name: str) -> tuple[Deployment, ...]:
     """The last one of a name that has ended, however long ago; none when there never was one. Raises as `ended`."""
     return tuple(_archived(site, seen) for seen in archived(site, of=name, most=1).found)
+
+
+def archived_as(site: Site, token: Token) -> tuple[Deployment, ...]:
+    """The same of one submission."""
+    return tuple(_archived(site, seen) for seen in archived(site, of=token).found)
 
 
 def _archived(site: Site, seen: Seen) -> Deployment:

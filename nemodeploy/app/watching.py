@@ -285,9 +285,9 @@ class Watch:
     def _ended(self, seen: Seen) -> JobEnded:
         """The state, the exit code and the log line that shows why."""
         why = explain(self.site, seen)
-        # It has ended, whatever becomes of its files.
-        with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
-            self.site.archive(self.token)
+        if not seen.gone:  # otherwise the look has put it away
+            with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
+                self.site.archive({self.token: ""})
         self.ports.journal.forget(self.token)
         return JobEnded(
             f"job {seen.job_id} ended before the server had answered: {why.text}",

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput, ClusterUnreachable, NemodeployError, PreflightFailed
@@ -73,6 +73,7 @@ def where(sites: Sequence[Site]) -> str:
 
 
 Answers = list[tuple["Site", "Deployment"]]
+T = TypeVar("T")
 
 
 def ask_all(
@@ -81,29 +82,39 @@ def ask_all(
     broken: Sequence[tuple[str, NemodeployError]] = (),
 ) -> tuple[Answers, list[tuple[str, NemodeployError]]]:
     """Ask every cluster at the same time, so that one which does not answer holds nobody up."""
-    answers: list[Answers | Exception] = [[] for _ in sites]
+    found: Answers = []
+    failures = list(broken)
+    for here, answer in zip(sites, at_once(sites, question), strict=True):
+        if isinstance(answer, NemodeployError):
+            failures.append((here.cluster.name, answer))
+        else:
+            found += [(here, deployment) for deployment in answer]
+    return found, failures
+
+
+def at_once(sites: Sequence[Site], deed: Callable[[Site], T]) -> list[T | NemodeployError]:
+    """Do the same at every cluster at the same time: what came of it, or its error, in their order. A single one is not
+    given a thread, so that an interrupt reaches it."""
+    answers: list[T | Exception] = [ClusterUnreachable("it was not asked") for _ in sites]
 
     def ask(number: int, here: Site) -> None:
         try:
-            answers[number] = [(here, deployment) for deployment in question(here)]
+            answers[number] = deed(here)
         except Exception as error:  # a thread has nobody above it
             answers[number] = error
 
     threads = [threading.Thread(target=ask, args=pair, daemon=True) for pair in enumerate(sites)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found: Answers = []
-    failures = list(broken)
-    for here, answer in zip(sites, answers, strict=True):
-        if isinstance(answer, NemodeployError):
-            failures.append((here.cluster.name, answer))
-        elif isinstance(answer, Exception):
-            raise answer
-        else:
-            found += answer
-    return found, failures
+    if len(threads) == 1:
+        ask(0, sites[0])
+    else:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    wrong = next((one for one in answers if isinstance(one, Exception) and not isinstance(one, NemodeployError)), None)
+    if wrong is not None:
+        raise wrong
+    return [one for one in answers if isinstance(one, NemodeployError) or not isinstance(one, Exception)]
 
 
 def last_ended(sites: Sequence[Site], name: str) -> Answers:

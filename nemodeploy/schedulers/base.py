@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -269,3 +269,6 @@ class Scheduler(Protocol):
 
         Gently: TERM to the supervisor alone, which ends everything in order. Otherwise: the whole job, now.
         """
+
+    def cancel_listed_script(self, job_ids: Sequence[str], *, gently: bool) -> str:
+        """The same in one call for several jobs whose names the queue has just listed; empty: there is no such call."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from nemodeploy.core.checks import Check
 from nemodeploy.core.plan import Plan
@@ -160,6 +160,10 @@ class Slurm:
         """scancel by name, so that an id which wrapped around is never hit."""
         return cancel_script(token, gently=gently, renamed=renamed)
 
+    def cancel_listed_script(self, job_ids: Sequence[str], *, gently: bool) -> str:
+        """scancel takes one name only, but many ids."""
+        return f"{_scancel(gently)}{' '.join(job_ids)} 2>&1\n"
+
 
 def _is_ours(word: str) -> bool:
     """Whether an sbatch option would take the job's name, time, place or output away from us."""
@@ -201,10 +205,15 @@ def cancel_script(token: str, *, gently: bool, renamed: str = "") -> str:
 
     Gently, TERM goes to the supervisor alone, which ends everything in order. Slurm 20.11's scancel has no --me.
     """
-    how = "--batch --signal=TERM " if gently else ""
+    scancel = _scancel(gently)
     by_id = f"""\
 case $(squeue --noheader --jobs={renamed} -o %Z 2>/dev/null) in
-  */{token}) scancel --user=$(id -u) --quiet {how}{renamed} 2>&1 || exit ;;
+  */{token}) {scancel}{renamed} 2>&1 || exit ;;
 esac
 """
-    return f"{by_id if renamed.isdigit() else ''}scancel --user=$(id -u) --quiet {how}--name={token} 2>&1\n"
+    return f"{by_id if renamed.isdigit() else ''}{scancel}--name={token} 2>&1\n"
+
+
+def _scancel(gently: bool) -> str:
+    """Only jobs of ours; what has ended meanwhile is no trouble."""
+    return f"scancel --user=$(id -u) --quiet {'--batch --signal=TERM ' if gently else ''}"

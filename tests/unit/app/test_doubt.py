@@ -136,9 +136,9 @@ def test_a_job_without_a_run_directory_is_seen_and_ended(login: Login) -> None:
     (stray,) = look.directories
     assert judge(login.site().see(look, stray)).state is State.UNKNOWN
     gone_when_cancelled(login)
-    gone, failures = down(login.site(), login.ports(), tokens_of(login.site(), "demo"))
-    assert [end.job_id for end in gone] == ["77"]
-    assert failures == []
+    (end,) = down(login.site(), login.ports(), tokens_of(login.site(), ("demo",))).values()
+    assert isinstance(end, ending.Ended)
+    assert end.job_id == "77"
 
 
 def test_a_newer_versions_deployment_is_unknown_and_can_be_ended(login: Login) -> None:
@@ -156,9 +156,8 @@ def test_one_that_cannot_be_ended_does_not_save_the_others(login: Login) -> None
     token = accepted(login)
     login.row("77", "COMPLETING", token)
     other = Token.make("other", milliseconds=5, entropy=5)
-    gone, failures = down(login.site(), login.ports(), [token, other])
-    assert [end.token for end in gone] == [other]
-    assert [type(error) for error in failures] == [OutcomeUnknown]
+    results = down(login.site(), login.ports(), [token, other])
+    assert {one: type(result) for one, result in results.items()} == {token: OutcomeUnknown, other: ending.Ended}
 
 
 def test_a_full_journal_after_the_submission_changes_nothing(login: Login) -> None:
