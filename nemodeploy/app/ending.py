@@ -124,7 +124,7 @@ def _round(site: Site, ports: Ports, cases: Mapping[Token, _Case]) -> dict[Token
             said = site.cancel([_target(seen) for _, seen in due], gently=gently)
             for case, _ in due:
                 unsure = case.verdict.reason if case.verdict.state is State.UNKNOWN else UNCONFIRMED
-                case.problem = " ".join(said.text.split()[-30:]) if said.status else unsure
+                case.problem = (" ".join(said.text.split()[-30:]) if said.status else "") or unsure
     return ended
 
 

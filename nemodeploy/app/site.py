@@ -170,14 +170,14 @@ class Site:
         parts = {"pause": f"sleep {after_s:g}"} if after_s else {}
         for token in (*jobs, *quiet):
             parts[f"silence.{token}"] = run_directory.silence_script(self.directory(token))
-        for token, job in jobs.items():
-            parts[f"job.{token}"] = self.scheduler.trace_script(str(token), job, self.directory(token))
-        answers = self.ask(parts, within_s=LOOK_WITHIN_S + after_s + 20.0 * len(jobs))
+        asked = {str(token): (job, self.directory(token)) for token, job in jobs.items()}
+        if asked:
+            parts["jobs"] = self.scheduler.trace_script(asked)
+        answers = self.ask(parts, within_s=LOOK_WITHIN_S + after_s + 20.0 * bool(jobs))
         silences = {token: run_directory.parse_silence(answers[f"silence.{token}"].text) for token in (*jobs, *quiet)}
         found = {token: Trace(silence=silences[token]) for token in quiet}
-        for token, job in jobs.items():
-            told = self.scheduler.parse_trace(str(token), job, answers[f"job.{token}"].text)
-            found[token] = replace(told, silence=silences[token])
+        told = self.scheduler.parse_trace(asked, answers["jobs"].text) if asked else {}
+        found |= {token: replace(told[str(token)], silence=silences[token]) for token in jobs}
         return found
 
     def preflight(self, plan: Plan, files: Mapping[str, str], *, unless_taken: bool) -> Findings | None:

@@ -238,11 +238,11 @@ class Scheduler(Protocol):
     def parse_queue(self, text: str) -> tuple[QueueRow, ...]:
         """The rows of `queue_script`."""
 
-    def trace_script(self, token: str, job_id: str, directory: str) -> str:
-        """Ask queue and accounting for one job; its id may be unknown (empty)."""
+    def trace_script(self, jobs: Mapping[str, tuple[str, str]]) -> str:
+        """Ask queue and accounting for these jobs: by token the id (empty: not known) and the run directory."""
 
-    def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
-        """What each of them says; an error says nothing."""
+    def parse_trace(self, jobs: Mapping[str, tuple[str, str]], text: str) -> Mapping[str, Trace]:
+        """What each of them says, by token; an error says nothing."""
 
     def parse_job_id(self, text: str) -> str:
         """The job id in what submit.sh printed; empty: none."""

@@ -119,13 +119,13 @@ class Slurm:
         """The rows of `queue_script`."""
         return parse_queue(text)
 
-    def trace_script(self, token: str, job_id: str, directory: str) -> str:
+    def trace_script(self, jobs: Mapping[str, tuple[str, str]]) -> str:
         """The controller, by id, and accounting, by name."""
-        return trace_script(token, job_id, directory)
+        return trace_script(jobs)
 
-    def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
+    def parse_trace(self, jobs: Mapping[str, tuple[str, str]], text: str) -> Mapping[str, Trace]:
         """Queue and accounting, each by itself."""
-        return parse_trace(token, job_id, text)
+        return parse_trace(jobs, text)
 
     def parse_job_id(self, text: str) -> str:
         """The job id in what `sbatch --parsable` printed."""
