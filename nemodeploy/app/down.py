@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from nemodeploy.app import ending
 from nemodeploy.app.ending import Ended
+from nemodeploy.app.look import Look
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core import run_directory
@@ -14,15 +16,23 @@ from nemodeploy.errors import BadInput, NemodeployError, OutcomeUnknown
 from nemodeploy.values import Token
 
 
-def tokens_of(site: Site, names: Collection[str] | None) -> tuple[Token, ...]:
-    """The live tokens of these names, or of all; the newest first, so that no successor starts meanwhile.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Living:
+    """What is up and is to end: its tokens, and the look that showed them."""
+
+    tokens: tuple[Token, ...]
+    look: Look
+
+
+def living(site: Site, names: Collection[str] | None) -> Living:
+    """What is up of these names, or of all; the newest first, so that no successor starts meanwhile.
 
     Raises ClusterUnreachable where it cannot be told whether one of them is up.
     """
     look = site.look(name=next(iter(names)) if names and len(names) == 1 else "")
     wanted = [None] if names is None else names
     found = [directory.token for name in wanted for directory in look.named(name)]
-    return tuple(sorted(found, key=str, reverse=True))
+    return Living(tokens=tuple(sorted(found, key=str, reverse=True)), look=look)
 
 
 def names_seen(site: Site, ports: Ports) -> set[str]:
@@ -46,15 +56,15 @@ def check_names(names: Sequence[str], seen: Collection[str]) -> None:
 
 
 def down(
-    site: Site, ports: Ports, tokens: Sequence[Token], results: dict[Token, Ended | NemodeployError] | None = None
+    site: Site, ports: Ports, live: Living, results: dict[Token, Ended | NemodeployError] | None = None
 ) -> dict[Token, Ended | NemodeployError]:
     """End all tokens of a cluster together: the proof of each, or its error. Interrupted, what is not proven yet is
     unknown. `results` is filled as the proofs come."""
     results = {} if results is None else results
     try:
-        ending.end_all(site, ports, tokens, results=results)
+        ending.end_all(site, ports, live.tokens, look=live.look, results=results)
     except KeyboardInterrupt:
-        give_up(site, tokens, results)
+        give_up(site, live.tokens, results)
     return results
 
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from nemodeploy.app.look import Look
 from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
@@ -18,6 +19,7 @@ from nemodeploy.values import Token
 
 GIVE_UP_AFTER_S = 180.0  # and the time that its server has to end by itself
 NO_SHOW_AFTER_S = 150.0  # sbatch itself tries again for up to 120 s
+PEEK_S = 0.25  # to read a run directory asks no controller
 UNCONFIRMED = "Slurm did not confirm the end"
 
 
@@ -63,15 +65,17 @@ def end_all(
     *,
     why: str = "taking it down",
     hard: bool = False,
+    look: Look | None = None,
     results: dict[Token, Ended | NemodeployError] | None = None,
 ) -> Mapping[Token, Ended | NemodeployError]:
-    """The same for several at once: of each the proof, or the error. `results` gets each as soon as it is known."""
+    """The same for several at once: of each the proof, or the error. `look`: what has just been seen of them; `results`
+    gets each as soon as it is known."""
     results = {} if results is None else results
     now, pace = ports.clock.now(), list(SOON_S)
     cases = {token: _Case(token=token, begun=now, hard=hard) for token in tokens}
     while cases:
         try:
-            results.update(_round(site, ports, cases))
+            results.update(_round(site, ports, cases, look))
         except AuthenticationFailed as error:
             results.update({token: unknown_outcome(token, site.cluster, error.message) for token in cases})
         except ClusterUnreachable as error:
@@ -79,15 +83,27 @@ def end_all(
             for case in cases.values():
                 case.problem, case.heard = error.message, None
                 case.verdict = Verdict(state=State.UNKNOWN, reason=error.message)
-        cases = {token: case for token, case in cases.items() if token not in results}
+        look, cases = None, {token: case for token, case in cases.items() if token not in results}
         _tell(ports, cases, why)
         for case in tuple(cases.values()):
             if ports.clock.now() - case.begun >= case.patience_s:
                 results[case.token] = unknown_outcome(case.token, site.cluster, case.problem)
                 del cases[case.token]
         if cases:
-            ports.clock.sleep(pace.pop(0) if pace else WATCHER_S)
+            _doze(site, ports, tuple(cases), pace.pop(0) if pace else WATCHER_S)
     return results
+
+
+def _doze(site: Site, ports: Ports, tokens: Sequence[Token], pause_s: float) -> None:
+    """Sleep; of a single one only until its job says that it has ended."""
+    until = ports.clock.now() + pause_s
+    with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
+        while len(tokens) == 1 and pause_s < WATCHER_S and (left := until - ports.clock.now()) > PEEK_S:
+            ports.clock.sleep(min(PEEK_S, left))
+            if site.look(controller=False, name=tokens[0].name).directory(tokens[0]).exit:
+                until = min(until, ports.clock.now() + PEEK_S / 2)  # Slurm itself needs a moment
+                break
+    ports.clock.sleep(max(until - ports.clock.now(), 0.0))
 
 
 def end_for_user(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False) -> Ended:
@@ -104,11 +120,11 @@ def end_for_user(site: Site, ports: Ports, token: Token, *, why: str = "taking i
         raise unknown_outcome(token, site.cluster, problem) from None
 
 
-def _round(site: Site, ports: Ports, cases: Mapping[Token, _Case]) -> dict[Token, Ended]:
-    """Look once, conclude what can be concluded, and signal the rest."""
+def _round(site: Site, ports: Ports, cases: Mapping[Token, _Case], look: Look | None) -> dict[Token, Ended]:
+    """Look once, unless that was just done, conclude what can be concluded, and signal the rest."""
     ended: dict[Token, Ended] = {}
     rest: list[tuple[_Case, Seen]] = []
-    for seen in _see(site, cases):
+    for seen in _see(site, cases, look):
         case = cases[seen.directory.token]
         case.job_id, case.verdict = seen.job_id, judge(seen)
         now = ports.clock.now()
@@ -128,10 +144,10 @@ def _round(site: Site, ports: Ports, cases: Mapping[Token, _Case]) -> dict[Token
     return ended
 
 
-def _see(site: Site, cases: Mapping[Token, _Case]) -> tuple[Seen, ...]:
-    """One look; a job id that was seen before is not forgotten here because its files are gone."""
+def _see(site: Site, cases: Mapping[Token, _Case], look: Look | None) -> tuple[Seen, ...]:
+    """A job id that was seen before is not forgotten here because its files are gone."""
     names = {token.name for token in cases}
-    look = site.look(name=names.pop() if len(names) == 1 else "")
+    look = look or site.look(name=names.pop() if len(names) == 1 else "")
     found = (look.directory(token) for token in cases)
     kept = (one if one.submit_out else replace(one, submit_out=cases[one.token].job_id) for one in found)
     return site.see_all(look, tuple(kept))

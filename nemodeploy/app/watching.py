@@ -29,8 +29,9 @@ from nemodeploy.errors import (
 from nemodeploy.schedulers.base import NEVER_HEALS, QueueRow
 from nemodeploy.values import Endpoint, Token
 
-FIRST_LOOKS_S = (0.0, *itertools.accumulate(SOON_S))
+FIRST_LOOKS_S = tuple(itertools.accumulate(SOON_S))  # until then its run directory shows whether it has begun
 DIRECTORY_PACE_S = 0.5
+NO_NEWS = " "
 QUEUE_PACE_S = 5.0
 QUICK_FOR_S = 30.0
 UNREACHABLE_FOR_S = 600.0
@@ -73,10 +74,11 @@ class Watch:
         self.clocks = Clocks(began=self.submitted_at)
         self.looks = [self.submitted_at + offset for offset in FIRST_LOOKS_S]
         self.last = Seen(directory=RunDirectory(token=token), answered=False, row=None)
+        self.asked = False
         self.unknown_since: float | None = None
         self.ask_again_at = 0.0
         self.stopping_since = self.submitted_at
-        self.news = ""
+        self.news = NO_NEWS
         self.said = ""
 
     def until_ready(self) -> Up:
@@ -124,6 +126,9 @@ class Watch:
             return None
         if look.answered is not None:
             self._plan_next_look(now)
+            self.asked = True
+        elif not self.asked:
+            return None  # the controller's word is needed first; the job has not begun
         if not seen.answered:
             self._endure("Slurm does not answer", now)
         return seen
@@ -152,7 +157,7 @@ class Watch:
         if news == self.news:
             return False
         self.news = news
-        self.looks = [self.ports.clock.now() + offset for offset in FIRST_LOOKS_S[1:]]
+        self.looks = [self.ports.clock.now() + offset for offset in FIRST_LOOKS_S]
         return True
 
     def _plan_next_look(self, now: float) -> None:

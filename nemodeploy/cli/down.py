@@ -14,12 +14,13 @@ from nemodeploy.cli.words import confirm, put_json, say, somebody_is_there
 from nemodeploy.errors import BadInput, NemodeployError
 
 if TYPE_CHECKING:
+    from nemodeploy.app.down import Living
     from nemodeploy.app.ending import Ended
     from nemodeploy.app.ports import Ports
     from nemodeploy.app.site import Site
     from nemodeploy.values import Token
 
-    Found = list[tuple[Site, tuple[Token, ...]]]
+    Found = list[tuple[Site, Living]]
 
 
 @click.command("down", short_help="Give the GPUs back; returns when Slurm says gone.")
@@ -57,24 +58,24 @@ def command(names: tuple[str, ...], cluster: str | None, as_json: bool, everythi
 
 def _find(sites: Sequence[Site], names: tuple[str, ...]) -> tuple[Found, list[NemodeployError]]:
     """The live tokens by cluster. Raises BadInput for a name that is on two."""
-    from nemodeploy.app.down import tokens_of
+    from nemodeploy.app.down import living
 
     found: Found = []
     failures: list[NemodeployError] = []
-    for site, answer in zip(sites, world.at_once(sites, lambda here: tokens_of(here, names or None)), strict=True):
+    for site, answer in zip(sites, world.at_once(sites, lambda here: living(here, names or None)), strict=True):
         if isinstance(answer, NemodeployError):
             failures.append(answer)
         else:
             found.append((site, answer))
     for name in names:
-        holders = [site.cluster.name for site, tokens in found if name in {token.name for token in tokens}]
+        holders = [site.cluster.name for site, live in found if name in {token.name for token in live.tokens}]
         if len(holders) > 1:
             raise BadInput(f"{name} is on {' and '.join(holders)}", hint=f"--cluster {holders[0]}")
     return found, failures
 
 
 def _missing(names: tuple[str, ...], found: Found) -> tuple[str, ...]:
-    up = {token.name for _, tokens in found for token in tokens}
+    up = {token.name for _, live in found for token in live.tokens}
     return tuple(dict.fromkeys(name for name in names if name not in up))
 
 
@@ -94,15 +95,15 @@ def _end(found: Found, ports: Ports) -> tuple[list[Ended], list[NemodeployError]
     """All clusters at the same time; what an interrupt leaves unproven is unknown."""
     from nemodeploy.app.down import down, give_up
 
-    tokens = {site: ours for site, ours in found if ours}
+    up = {site: live for site, live in found if live.tokens}
     results: dict[Token, Ended | NemodeployError] = {}
     try:
-        for answer in world.at_once(list(tokens), lambda here: down(here, ports, tokens[here], results)):
+        for answer in world.at_once(list(up), lambda here: down(here, ports, up[here], results)):
             if isinstance(answer, NemodeployError):
                 raise answer
     except KeyboardInterrupt:
-        for site, ours in tokens.items():
-            give_up(site, ours, results)
+        for site, live in up.items():
+            give_up(site, live.tokens, results)
     gone = [one for one in results.values() if not isinstance(one, NemodeployError)]
     return gone, [one for one in results.values() if isinstance(one, NemodeployError)]
 

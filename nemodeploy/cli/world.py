@@ -156,7 +156,7 @@ def serving(stack: contextlib.ExitStack, chosen: str | None, name: str) -> tuple
     """
     from nemodeploy.core.readiness import State
 
-    found, deployment = the_one(stack, chosen, name)
+    found, deployment = the_one(stack, chosen, name, ended_too=True)
     verdict, endpoint = deployment.verdict, deployment.endpoint
     if verdict.state not in (State.READY, State.DEGRADED) or endpoint is None:
         state = f"{verdict.state.value} {verdict.reason}".strip()
