@@ -49,4 +49,4 @@ def _in_words() -> Iterator[None]:
         evidence = [f"  │ {wash_line(line)}" for line in error.detail if line != error.message]
         hint = [f"  try  {wash_line(error.hint)}"] if error.hint else []
         said = "\n".join((f"nemodeploy_server: {wash_line(error.message)}", *evidence, *hint))
-        pytest.fail(said, pytrace=False)
+        raise pytest.fail.Exception(said, pytrace=False) from None

@@ -12,7 +12,13 @@ from nemodeploy.errors import OutcomeUnknown
 from tests.conftest import Home
 from tests.integration.test_api import entry_points
 
-CLOSED = "ssh: {host: 127.0.0.1, port: 1, reconnect_wait_s: 0}\nroot: /x\nruntime: none\nprograms: {llamacpp: x}\ncheckpoints: {tiny: /x}\n"
+CLOSED = """
+ssh: {host: 127.0.0.1, port: 1, reconnect_wait_s: 0}
+root: /x
+runtime: none
+programs: {llamacpp: [x]}
+checkpoints: {tiny: /x}
+"""
 TESTS = "def test_one(nemodeploy_server): pass\n\ndef test_two(nemodeploy_server): pass\n"
 
 
@@ -35,8 +41,9 @@ def test_a_server_that_cannot_be_had_is_one_message(home: Home, words: tuple[str
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "2 errors" in done.stdout
-    assert said in done.stdout
+    assert said in done.stdout, done.stdout
     assert ".py:" not in done.stdout.replace("test_it.py:", ""), "a place in our code"
+    assert "During handling" not in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert len(done.stdout.splitlines()) < 20
 
