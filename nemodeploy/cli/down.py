@@ -10,6 +10,7 @@ import click
 from nemodeploy.cli import options, world
 from nemodeploy.cli.reporters import reporter
 from nemodeploy.cli.words import confirm, put_json, say, somebody_is_there
+from nemodeploy.core.listing import natural
 from nemodeploy.errors import BadInput, NemodeployError, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def command(name: str | None, cluster: str | None, as_json: bool, everything: bo
             gone += ended
             failures += failed
     if not as_json:
-        for end in gone:
+        for end in sorted(gone, key=lambda end: natural(end.token.name)):
             say(f"{end.token.name} is gone{f' (job {end.job_id})' if end.job_id else ''}")
     _raise_the_worst(failures, settled=bool(name and gone))
     if as_json:
