@@ -218,7 +218,9 @@ def test_a_host_without_gpus_is_told_of_its_memory(home: Home, profile: str, has
     from nemodeploy.cli.plan import gives_back
     from nemodeploy.cli.up import _budget_line
 
-    plan = resolve(Wish(profile=profile), dict(home.environment), needs_site=False).plan
+    plan = resolve(
+        Wish(profile=profile, name=None, cluster=None, settings=()), dict(home.environment), needs_site=False
+    ).plan
     said = _budget_line(plan), gives_back(plan), home.run("plan", "--profile", profile).stdout.partition("from")[0]
     assert [bool(re.search("GPU", one)) for one in said] == [has_gpus] * 3
     assert "the host's memory" in said[0] + said[2] or has_gpus
