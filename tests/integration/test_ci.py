@@ -85,7 +85,7 @@ class Runner:
             "HOME": str(self.home),
             "PYTHONPATH": f"{self.missing}:{ROOT}",
             "CI": "true",
-            "PROFILE": "cpu",
+            "PROFILE": "h100x16",
         }
 
     def script(self, text: str, **more: str) -> str:
@@ -133,10 +133,10 @@ def test_the_github_example_runs(site: Home, sandbox: Sandbox, tmp_path: Path) -
 
     said = steps("evals")
     runner.check(sandbox)
-    assert re.search(r"::group::nemodeploy up tiny-4711-\w+\n", said)
+    assert re.search(r"::group::nemodeploy up nemotron-4-340b-instruct-4711-\w+\n", said)
     assert said.count("::group::") == said.count("::endgroup::") == 2
     assert "| exit_code | 0 |" in summary.read_text()
-    assert re.search(r"^name=tiny-4711-\w+$", outputs.read_text(), re.MULTILINE)
+    assert re.search(r"^name=nemotron-4-340b-instruct-4711-\w+$", outputs.read_text(), re.MULTILINE)
     assert runner.secrets["CLUSTER_SSH_KEY"].splitlines()[1] not in said
     assert "nothing" in steps("nightly").splitlines()[-1]
 
