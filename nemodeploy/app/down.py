@@ -12,6 +12,7 @@ from nemodeploy.app.look import Look
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core import run_directory
+from nemodeploy.core.listing import counted
 from nemodeploy.errors import BadInput, NemodeployError, OutcomeUnknown
 from nemodeploy.values import Token
 
@@ -83,7 +84,7 @@ def worst(failures: Sequence[NemodeployError]) -> NemodeployError | None:
         return first[0] if first else None
     names = [Token(error.token).name for error in alive if error.token]
     return OutcomeUnknown(
-        f"{len(alive)} deployments are not proven gone: {', '.join(names)}",
+        f"{len(alive)} deployments are not proven gone: {counted(names)}",
         detail=tuple(error.message for error in (*alive, *rest)),
         hint=f"nemodeploy down {' '.join(names)}   goes on where this stopped",
         token=alive[0].token,

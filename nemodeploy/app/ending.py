@@ -12,6 +12,7 @@ from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.app.targets import Target
+from nemodeploy.core.listing import counted
 from nemodeploy.core.readiness import Seen, State, Verdict, judge
 from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, NemodeployError
 from nemodeploy.schedulers.base import QueueRow
@@ -179,7 +180,7 @@ def _tell(ports: Ports, cases: Mapping[Token, _Case], why: str) -> None:
             news.setdefault(text, []).append(case.token.name)
             case.said = text
     for text, names in news.items():
-        which = "" if len(cases) == 1 else f"{', '.join(names)}: " if len(names) <= 3 else f"{len(names)} deployments: "
+        which = "" if len(cases) == 1 else f"{counted(names)}: "
         ports.reporter.say("stopping", f"{why} · {which}{text}")
 
 

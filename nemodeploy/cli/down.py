@@ -11,6 +11,7 @@ import click
 from nemodeploy.cli import options, world
 from nemodeploy.cli.reporters import reporter
 from nemodeploy.cli.words import confirm, put_json, say, somebody_is_there
+from nemodeploy.core.listing import natural
 from nemodeploy.errors import BadInput, NemodeployError
 
 if TYPE_CHECKING:
@@ -104,7 +105,10 @@ def _end(found: Found, ports: Ports) -> tuple[list[Ended], list[NemodeployError]
     except KeyboardInterrupt:
         for site, live in up.items():
             give_up(site, live.tokens, results)
-    gone = [one for one in results.values() if not isinstance(one, NemodeployError)]
+    gone = sorted(
+        (one for one in results.values() if not isinstance(one, NemodeployError)),
+        key=lambda one: natural(one.token.name),
+    )
     return gone, [one for one in results.values() if isinstance(one, NemodeployError)]
 
 

@@ -14,6 +14,7 @@ import click
 from nemodeploy.cli import options, world
 from nemodeploy.cli.words import clock, put_json, redraw, say, table, tell
 from nemodeploy.core.foreign import wash_line
+from nemodeploy.core.listing import counted
 from nemodeploy.errors import ClusterUnreachable, NemodeployError
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def _notes(deployments: list[Deployment]) -> list[str]:
     for deployment in deployments:
         for notice in deployment.notices if not deployment.verdict.gone else ():
             holders.setdefault(notice, []).append(deployment.name)
-    return [f"note  {', '.join(names)}: {notice}" for notice, names in holders.items()]
+    return [f"note  {counted(names)}: {notice}" for notice, names in holders.items()]
 
 
 def _detail(deployment: Deployment, detail: Detail | None, *, utc: bool) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nemodeploy.cli.words import tell
+from nemodeploy.core.listing import counted
 from nemodeploy.errors import BadInput, ClusterUnreachable, NemodeployError, PreflightFailed
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def unreachable(failures: list[tuple[str, NemodeployError]]) -> NemodeployError:
     """One error for several clusters that did not answer; a single one's own."""
     if len(failures) == 1:
         return failures[0][1]
-    names = ", ".join(name for name, _ in failures)
+    names = counted([name for name, _ in failures])
     return ClusterUnreachable(f"none of the clusters answered: {names}", detail=tuple(e.message for _, e in failures))
 
 

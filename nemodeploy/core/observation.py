@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nemodeploy.core.foreign import mend_json, wash, wash_line
+from nemodeploy.core.listing import natural
 from nemodeploy.values import Endpoint, Epoch, Token
 
 MANIFEST_VERSION = 1
@@ -145,7 +146,7 @@ def parse_list(text: str) -> tuple[RunDirectory, ...]:
         made = {mark for name, mark in marks if name == str(token)}
         if files or made:
             found[str(token)] = _directory(token, files, made)
-    return tuple(found[key] for key in sorted(found))
+    return tuple(found[key] for key in sorted(found, key=lambda key: (natural(found[key].token.name), key)))
 
 
 def _split(text: str, base: str) -> dict[str, dict[str, str]]:
