@@ -74,7 +74,8 @@ find_python() {
   return 1
 }
 
-# EXTRAS: the virtual environment with this checkout in it; made afresh only when pyproject.toml has changed.
+# EXTRAS: the virtual environment with this checkout in it; installed into again only when pyproject.toml has changed.
+# What is there stays usable meanwhile: somebody may have it in their PATH since the demo.
 need_environment() {
   if ! find_python; then
     say "installing Python"
@@ -92,8 +93,8 @@ need_environment() {
         exit 1
       fi
       say "installing nemodeploy[$1] into $venv"
-      rm -rf "$venv"
-      "$python" -m venv "$venv"
+      "$venv/bin/python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 ||
+        "$python" -m venv --clear "$venv"
       : >"$venv/nemodeploy.stamp"
       "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[$1]"
       printf '%s\n' "$stamp $1" >"$venv/nemodeploy.stamp"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,10 +23,18 @@ import yaml
 from nemodeploy.adapters.resources import slurm_directory
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.place import Place
+from tests.environment import clean
 
 # On a machine that others use, too, no example is wrong because it is slow.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+# Before anything else of a test runs, here and in what it starts.
+_THEIRS, _NOBODYS = dict(os.environ), tempfile.mkdtemp(prefix="nemodeploy-tests-")
+atexit.register(shutil.rmtree, _NOBODYS, ignore_errors=True)
+os.environ |= (_CLEAN := clean(_THEIRS, _NOBODYS))
+for _name in _THEIRS.keys() - _CLEAN.keys():
+    del os.environ[_name]
 
 ROOT = Path(__file__).parents[1]
 NAME = "nemotron-4-340b-instruct"

@@ -12,6 +12,7 @@ import platformdirs
 
 from nemodeploy.adapters import yaml_files
 from nemodeploy.core.documents import Document
+from nemodeploy.core.listing import natural
 from nemodeploy.core.reading import near
 from nemodeploy.errors import BadInput
 
@@ -63,7 +64,7 @@ def templates() -> Mapping[str, str]:
 
 def names(kind: str) -> tuple[str, ...]:
     """What there is of a kind: the user's own and the shipped; of clusters only the user's own."""
-    return tuple(sorted(_files(kind)))
+    return tuple(sorted(_files(kind), key=natural))
 
 
 def read_text(path: str) -> str:

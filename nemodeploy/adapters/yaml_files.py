@@ -14,12 +14,15 @@ from typing import Any
 
 import yaml
 
+from nemodeploy.adapters.yaml_words import not_yaml
 from nemodeploy.core.documents import Document, Origin, Path
 from nemodeploy.errors import BadInput
 
 LARGEST_BYTES = 1_000_000
 DEEPEST = 20
 MOST_PROBLEMS = 30
+# The last two: escapes and versions with numbers that Python cannot hold.
+_UNREADABLE = (yaml.YAMLError, RecursionError, ValueError, OverflowError)
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)?\.[0-9]+([eE][-+]?[0-9]+)?|[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?[eE][-+]?[0-9]+")
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -67,8 +70,8 @@ def parse(text: str, name: str) -> Document:
     """A document from text; it must be a mapping at the top."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BadInput(f"{name} is not YAML: {_where(error, name)}") from error
+    except _UNREADABLE as error:
+        raise not_yaml(error, text, name) from error
     if node is None:
         return Document({}, {}, name)
     if not isinstance(node, yaml.MappingNode):
@@ -86,7 +89,7 @@ def parse_scalar(text: str, name: str = "--set") -> Any:
     """A value as written after `--set key=`: a scalar, or a list or mapping in flow style. Ambiguous words are text."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError):
+    except _UNREADABLE:
         node = None
     builder = _Builder(name, typed=True)
     value = builder.build(node, (), 0) if node is not None else builder.checked(text, Origin(name), ())
@@ -178,9 +181,3 @@ def _begins_with(node: yaml.Node, sign: str) -> bool:
     """Whether the text itself has a tag or an anchor there: `node.tag` holds what PyYAML guessed as well."""
     mark = node.start_mark
     return isinstance(mark.buffer, str) and mark.buffer[mark.pointer : mark.pointer + 1] == sign
-
-
-def _where(error: Exception, name: str) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"{name}:{mark.line + 1}:{mark.column + 1}: {problem}" if mark else problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nemodeploy.app.look import row_of
 from nemodeploy.app.site import Site
 from nemodeploy.core import observation, run_directory
 from nemodeploy.core.masking import hide_in
@@ -35,8 +36,8 @@ def archived(site: Site, *, of: Token | str = "", within_s: float | None = None,
         Seen(
             directory=hide_in(one, site.hidden),
             answered=True,
-            row=None,
-            job_id=site.scheduler.parse_job_id(one.submit_out),
+            row=row_of(one.final),
+            job_id=one.final.job_id if one.final else site.scheduler.parse_job_id(one.submit_out),
             refused=site.was_refused(one),
             gone=True,
         )

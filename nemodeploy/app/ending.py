@@ -1,14 +1,19 @@
-"""Ending a deployment and proving it: gently, then not, and gone only when Slurm says gone."""
+"""Ending deployments and proving it: gently, then not, and gone only when Slurm says gone. One question and one signal
+a round for all of them."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from nemodeploy.app.look import Look
 from nemodeploy.app.outage import Outage
 from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
+from nemodeploy.app.targets import Target
+from nemodeploy.core.listing import counted
 from nemodeploy.core.readiness import Seen, State, Verdict, judge
 from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, NemodeployError
 from nemodeploy.schedulers.base import QueueRow
@@ -16,6 +21,8 @@ from nemodeploy.values import Token
 
 GIVE_UP_AFTER_S = 180.0  # and the time that its server has to end by itself
 NO_SHOW_AFTER_S = 150.0  # sbatch itself tries again for up to 120 s
+PEEK_S = 0.25  # to read a run directory asks no controller
+UNCONFIRMED = "Slurm did not confirm the end"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,52 +34,79 @@ class Ended:
     submitted: bool
 
 
+@dataclass(kw_only=True, slots=True)
+class _Case:
+    """One of those that are being ended. `heard`: since when every question has been answered."""
+
+    token: Token
+    begun: float
+    hard: bool
+    said: str = ""
+    heard: float | None = None
+    problem: str = UNCONFIRMED
+    job_id: str = ""
+    patience_s: float = GIVE_UP_AFTER_S
+    verdict: Verdict = field(default_factory=lambda: Verdict(state=State.UNKNOWN))
+
+
 def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False) -> Ended:
     """Return when nothing of the token is held any more. Raises OutcomeUnknown when that cannot be shown in time.
 
     Gently first, unless `hard`. Idempotent: the same call after a lost connection goes on where the first one stopped.
     """
-    begun, last, pace = ports.clock.now(), "", list(SOON_S)
+    result = end_all(site, ports, (token,), why=why, hard=hard)[token]
+    if isinstance(result, NemodeployError):
+        raise result
+    return result
+
+
+def end_all(
+    site: Site,
+    ports: Ports,
+    tokens: Sequence[Token],
+    *,
+    why: str = "taking it down",
+    hard: bool = False,
+    look: Look | None = None,
+    results: dict[Token, Ended | NemodeployError] | None = None,
+) -> Mapping[Token, Ended | NemodeployError]:
+    """The same for several at once: of each the proof, or the error. `look`: what has just been seen of them; `results`
+    gets each as soon as it is known."""
+    results = {} if results is None else results
+    now, pace = ports.clock.now(), list(SOON_S)
     outage = Outage(ports.reporter.say, ports.clock.now)
-    heard: float | None = None  # since when every question has been answered
-    problem, job_id, patience_s = "Slurm did not confirm the end", "", GIVE_UP_AFTER_S
-    while ports.clock.now() - begun < patience_s:
+    cases = {token: _Case(token=token, begun=now, hard=hard) for token in tokens}
+    while cases:
         try:
-            seen = _see(site, token, job_id)
-            job_id = seen.job_id
-            verdict = judge(seen)
-            now = ports.clock.now()
-            heard = None if not seen.answered else now if heard is None else heard
-            ended = _conclude(site, ports, seen, verdict, heard_for_s=0.0 if heard is None else now - heard)
-            if ended:
-                return ended
-            grace_s = seen.directory.grace_s + 15.0
-            patience_s = GIVE_UP_AFTER_S + seen.directory.grace_s
-            asleep = verdict.state is State.QUEUED or (seen.row is not None and seen.row.kind == "paused")
-            hard = hard or asleep or ports.clock.now() - begun > grace_s
-            if seen.job_id and (hard or verdict.state is not State.STOPPING):
-                said = site.cancel(token, gently=not hard, renamed=_renamed(seen))
-                unsure = verdict.reason if verdict.state is State.UNKNOWN else "Slurm did not confirm the end"
-                problem = " ".join(said.text.split()[-30:]) if said.status else unsure
+            results.update(_round(site, ports, cases, look))
         except AuthenticationFailed as error:
-            raise unknown_outcome(token, site.cluster, error.message) from error
+            results.update({token: unknown_outcome(token, site.cluster, error.message) for token in cases})
         except ClusterUnreachable as error:
-            problem, verdict = error.message, Verdict(state=State.UNKNOWN, reason=error.message)
-            pace, heard = [], None
-        last = _tell(ports, outage, f"{why} · {verdict.state.value} {verdict.reason}".strip(), verdict, last)
-        ports.clock.sleep(pace.pop(0) if pace else WATCHER_S)
-    raise unknown_outcome(token, site.cluster, problem)
+            pace = []
+            for case in cases.values():
+                case.problem, case.heard = error.message, None
+                case.verdict = Verdict(state=State.UNKNOWN, reason=error.message)
+        look, cases = None, {token: case for token, case in cases.items() if token not in results}
+        _tell(ports, outage, cases, why)
+        for case in tuple(cases.values()):
+            if ports.clock.now() - case.begun >= case.patience_s:
+                results[case.token] = unknown_outcome(case.token, site.cluster, case.problem)
+                del cases[case.token]
+        if cases:
+            _doze(site, ports, tuple(cases), pace.pop(0) if pace else WATCHER_S)
+    return results
 
 
-def _tell(ports: Ports, outage: Outage, text: str, verdict: Verdict, last: str) -> str:
-    """Say what it is at, where that is new; returns what was said last."""
-    if verdict.state is State.UNKNOWN:
-        outage.broke(text)
-        return last
-    outage.over()
-    if text != last:
-        ports.reporter.say("stopping", text)
-    return text
+def _doze(site: Site, ports: Ports, tokens: Sequence[Token], pause_s: float) -> None:
+    """Sleep; of a single one only until its job says that it has ended."""
+    until = ports.clock.now() + pause_s
+    with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
+        while len(tokens) == 1 and pause_s < WATCHER_S and (left := until - ports.clock.now()) > PEEK_S:
+            ports.clock.sleep(min(PEEK_S, left))
+            if site.look(controller=False, name=tokens[0].name).directory(tokens[0]).exit:
+                until = min(until, ports.clock.now() + PEEK_S / 2)  # Slurm itself needs a moment
+                break
+    ports.clock.sleep(max(until - ports.clock.now(), 0.0))
 
 
 def end_for_user(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False) -> Ended:
@@ -84,30 +118,86 @@ def end_for_user(site: Site, ports: Ports, token: Token, *, why: str = "taking i
             return end(site, ports, token, why=why, hard=True)
     except KeyboardInterrupt:
         with contextlib.suppress(NemodeployError, KeyboardInterrupt):
-            site.cancel(token, gently=False)
+            site.cancel((Target(token=token),), gently=False)
         problem = "interrupted again and again before that was verified"
         raise unknown_outcome(token, site.cluster, problem) from None
 
 
-def _see(site: Site, token: Token, job_id: str) -> Seen:
-    """One look; a job id that was seen before is not forgotten here because its files are gone."""
-    look = site.look(name=token.name)
-    directory = look.directory(token)
-    return site.see(look, directory if directory.submit_out else replace(directory, submit_out=job_id))
+def _round(site: Site, ports: Ports, cases: Mapping[Token, _Case], look: Look | None) -> dict[Token, Ended]:
+    """Look once, unless that was just done, conclude what can be concluded, and signal the rest."""
+    ended: dict[Token, Ended] = {}
+    rest: list[tuple[_Case, Seen]] = []
+    for seen in _see(site, cases, look):
+        case = cases[seen.directory.token]
+        case.job_id, case.verdict = seen.job_id, judge(seen)
+        now = ports.clock.now()
+        case.heard = None if not seen.answered else now if case.heard is None else case.heard
+        proof = _conclude(site, ports, seen, case.verdict, heard_for_s=0.0 if case.heard is None else now - case.heard)
+        if proof:
+            ended[case.token] = proof
+        else:
+            rest.append((case, seen))
+    for gently in (True, False):
+        due = [(case, seen) for case, seen in rest if _is_due(case, seen, ports.clock.now()) and case.hard != gently]
+        if due:
+            said = site.cancel([_target(seen) for _, seen in due], gently=gently)
+            for case, _ in due:
+                unsure = case.verdict.reason if case.verdict.state is State.UNKNOWN else UNCONFIRMED
+                case.problem = (" ".join(said.text.split()[-30:]) if said.status else "") or unsure
+    return ended
 
 
-def _renamed(seen: Seen) -> str:
-    """The id of its job where that has another name by now: scancel by name would miss it."""
-    row = seen.row
-    return row.job_id if isinstance(row, QueueRow) and row.name != str(seen.directory.token) else ""
+def _see(site: Site, cases: Mapping[Token, _Case], look: Look | None) -> tuple[Seen, ...]:
+    """A job id that was seen before is not forgotten here because its files are gone."""
+    names = {token.name for token in cases}
+    look = look or site.look(name=names.pop() if len(names) == 1 else "")
+    found = (look.directory(token) for token in cases)
+    kept = (one if one.submit_out else replace(one, submit_out=cases[one.token].job_id) for one in found)
+    return site.see_all(look, tuple(kept))
+
+
+def _is_due(case: _Case, seen: Seen, now: float) -> bool:
+    """Whether it is to be signalled now, and in `case.hard` how."""
+    grace_s = seen.directory.grace_s
+    case.patience_s = GIVE_UP_AFTER_S + grace_s
+    asleep = case.verdict.state is State.QUEUED or (seen.row is not None and seen.row.kind == "paused")
+    case.hard = case.hard or asleep or now - case.begun > grace_s + 15.0
+    return bool(seen.job_id) and (case.hard or case.verdict.state is not State.STOPPING)
+
+
+def _target(seen: Seen) -> Target:
+    """Its job as the queue lists it; one that has another name by now is missed by a signal by name."""
+    row, token = seen.row, seen.directory.token
+    if not isinstance(row, QueueRow):
+        return Target(token=token)
+    return Target(token=token, job_id=row.job_id, renamed=row.name != str(token))
+
+
+def _tell(ports: Ports, outage: Outage, cases: Mapping[Token, _Case], why: str) -> None:
+    """Each change, once; of several all that changed alike in one line. What is UNKNOWN is told as an outage is."""
+    news: dict[str, list[str]] = {}
+    unknown = [case for case in cases.values() if case.verdict.state is State.UNKNOWN]
+    if unknown:
+        outage.broke(f"{why} · UNKNOWN {unknown[0].verdict.reason}".rstrip())
+    else:
+        outage.over()
+    for case in cases.values():
+        text = f"{case.verdict.state.value} {case.verdict.reason}".strip()
+        if text != case.said and case.verdict.state is not State.UNKNOWN:
+            news.setdefault(text, []).append(case.token.name)
+            case.said = text
+    for text, names in news.items():
+        which = "" if len(cases) == 1 else f"{counted(names)}: "
+        ports.reporter.say("stopping", f"{why} · {which}{text}")
 
 
 def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, heard_for_s: float) -> Ended | None:
     """The proof, if this look gives one."""
     token = seen.directory.token
     if verdict.gone:
-        with contextlib.suppress(KeyboardInterrupt):  # it is gone, whatever becomes of its files
-            site.archive(token)
+        if not seen.gone:  # otherwise the look has put it away
+            with contextlib.suppress(KeyboardInterrupt):  # it is gone, whatever becomes of its files
+                site.archive({token: ""})
         ports.journal.forget(token)
         return Ended(token=token, job_id=seen.job_id, submitted=bool(seen.job_id))
     if verdict.state is not State.SUBMITTING or seen.job_id:
@@ -117,6 +207,6 @@ def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, heard_f
         site.revoke(token)
         if heard_for_s < NO_SHOW_AFTER_S:
             return None
-    site.archive(token)
+    site.archive({token: ""})
     ports.journal.forget(token)
     return Ended(token=token, job_id="", submitted=False)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nemodeploy.core import observation
-from nemodeploy.core.observation import RunDirectory
+from nemodeploy.core.observation import Final, RunDirectory
+from nemodeploy.core.readiness import Seen
 from nemodeploy.core.sections import Section
 from nemodeploy.errors import ClusterUnreachable
 from nemodeploy.schedulers.base import QueueRow
@@ -65,6 +66,44 @@ def current_row(rows: tuple[QueueRow, ...]) -> QueueRow | None:
     """Of several jobs with one token the one that holds or will hold something, else the latest."""
     alive = [row for row in rows if row.kind != "ended"]
     return max(alive or list(rows), key=lambda row: int(row.job_id), default=None)
+
+
+def last_word(seen: Seen) -> str:
+    """What the scheduler last said of a job that has ended, as final.json keeps it; empty: nothing."""
+    row, trace = seen.row, seen.trace
+    if isinstance(row, QueueRow):
+        final = Final(
+            job_id=row.job_id,
+            restart=row.restart,
+            told_by=row.told_by,
+            state=row.state,
+            nodes=row.nodes,
+            elapsed_s=row.elapsed_s,
+        )
+    elif trace.state and seen.job_id:
+        last = seen.directory.exit.epoch.restart if seen.directory.exit else 0
+        final = Final(job_id=seen.job_id, restart=last, told_by="Slurm", state=trace.state, nodes="", elapsed_s=None)
+    else:
+        return ""
+    return final.as_text()
+
+
+def row_of(final: Final | None) -> QueueRow | None:
+    """That word as a row of the queue."""
+    if final is None:
+        return None
+    return QueueRow(
+        job_id=final.job_id,
+        restart=final.restart,
+        state=final.state,
+        reason="None",
+        elapsed_s=final.elapsed_s,
+        left_s=None,
+        start="",
+        name="",
+        nodes=final.nodes,
+        told_by=final.told_by,
+    )
 
 
 def base_of(files: Section) -> str:

@@ -105,10 +105,10 @@ def act(site: Site, ports: Ports, found: list[Found], owner: str, *, older_than_
     failures = []
     for one in found:
         try:
-            if one.action in (END, ARCHIVE):
-                if one.action == END and one.token not in _still_to_end(site, ports, owner, older_than_s):
-                    continue
+            if one.action == END and one.token in _still_to_end(site, ports, owner, older_than_s):
                 ending.end(site, ports, one.token, why="reaping")
+            elif one.action == ARCHIVE:
+                ports.journal.forget(one.token)  # the look that proved its end has archived it
             elif one.action == REMOVE:
                 site.remove(one.token)
         except NemodeployError as error:

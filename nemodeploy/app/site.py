@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nemodeploy.adapters.transports.base import OUTPUT_CAP, Transport
-from nemodeploy.app.look import Look, base_of, current_row, strays_of, tokens_of_row, with_strays
+from nemodeploy.app.look import Look, base_of, current_row, last_word, strays_of, tokens_of_row, with_strays
 from nemodeploy.app.proof import proven
+from nemodeploy.app.targets import Target, cancel_script
 from nemodeploy.core import images, observation, run_directory, sections, submission
 from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.history import HISTORY_SCRIPT, History, parse_history
 from nemodeploy.core.login_host import quoted
-from nemodeploy.core.masking import FORGET_SECRETS, MASK_FUNCTION, hide, hide_in
+from nemodeploy.core.masking import MASK_FUNCTION, hide, hide_in
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.readiness import Seen
@@ -118,18 +119,14 @@ class Site:
         return self.see_all(look, (directory,))[0]
 
     def see_all(self, look: Look, directories: Sequence[RunDirectory]) -> tuple[Seen, ...]:
-        """Deployments out of a look, with what the witnesses of an end say where one seems to have come."""
+        """Deployments out of a look, with what the witnesses of an end say where one seems to have come. What is proven
+        to have ended is archived here, so that no later look has to prove it again."""
         found = proven({one.token: self._seen(look, one) for one in directories}, self.trace)
-        self._forget_secrets([token for token, seen in found.items() if seen.gone and seen.directory.has_secrets])
+        ended = {token: last_word(seen) for token, seen in found.items() if seen.gone and seen.directory.manifest}
+        if ended:
+            with contextlib.suppress(ClusterUnreachable):  # the next look does it
+                self.archive(ended)
         return tuple(found[directory.token] for directory in directories)
-
-    def _forget_secrets(self, tokens: Sequence[Token]) -> None:
-        """What has ended needs them no more; a supervisor that was killed outright has left them. What cannot be done
-        now is left to the next look."""
-        parts = {f"forget.{token}": f"cd {self.directory(token)} || exit 0\n{FORGET_SECRETS}" for token in tokens}
-        if parts:
-            with contextlib.suppress(ClusterUnreachable):
-                self.ask(parts)
 
     def _seen(self, look: Look, directory: RunDirectory) -> Seen:
         """What the look itself shows of one deployment."""
@@ -173,14 +170,14 @@ class Site:
         parts = {"pause": f"sleep {after_s:g}"} if after_s else {}
         for token in (*jobs, *quiet):
             parts[f"silence.{token}"] = run_directory.silence_script(self.directory(token))
-        for token, job in jobs.items():
-            parts[f"job.{token}"] = self.scheduler.trace_script(str(token), job, self.directory(token))
-        answers = self.ask(parts, within_s=LOOK_WITHIN_S + after_s + 20.0 * len(jobs))
+        asked = {str(token): (job, self.directory(token)) for token, job in jobs.items()}
+        if asked:
+            parts["jobs"] = self.scheduler.trace_script(asked)
+        answers = self.ask(parts, within_s=LOOK_WITHIN_S + after_s + 20.0 * bool(jobs))
         silences = {token: run_directory.parse_silence(answers[f"silence.{token}"].text) for token in (*jobs, *quiet)}
         found = {token: Trace(silence=silences[token]) for token in quiet}
-        for token, job in jobs.items():
-            told = self.scheduler.parse_trace(str(token), job, answers[f"job.{token}"].text)
-            found[token] = replace(told, silence=silences[token])
+        told = self.scheduler.parse_trace(asked, answers["jobs"].text) if asked else {}
+        found |= {token: replace(told[str(token)], silence=silences[token]) for token in jobs}
         return found
 
     def preflight(self, plan: Plan, files: Mapping[str, str], *, unless_taken: bool) -> Findings | None:
@@ -274,12 +271,10 @@ class Site:
             token=str(token),
         )
 
-    def cancel(self, token: Token, *, gently: bool, renamed: str = "") -> Section:
-        """Take back whatever has the token: the mark that keeps a late start from serving, then the signal. `renamed`:
-        the id of its job, where that has another name by now."""
-        mark = f"touch {self.directory(token)}/revoked 2>/dev/null"
-        script = self.scheduler.cancel_script(str(token), self.root, gently=gently, renamed=renamed)
-        return self.ask({"cancel": f"{mark}\n{script}"})["cancel"]
+    def cancel(self, targets: Sequence[Target], *, gently: bool) -> Section:
+        """Take back everything that has these tokens, in one call."""
+        script = cancel_script(self.scheduler, self.root, targets, self.directory, gently=gently)
+        return self.ask({"cancel": script})["cancel"]
 
     def revoke(self, token: Token) -> None:
         """Leave the mark by which a job that starts later ends at once."""
@@ -289,14 +284,14 @@ class Site:
         """Take `submit/go` so that nobody can submit any more. True is proof that nothing was submitted."""
         return self.ask({"go": submission.withhold_script(self.directory(token))})["go"].status == 0
 
-    def archive(self, token: Token) -> None:
-        """Move a verified-ended token out of sight; its logs stay readable, its secrets do not stay."""
-        directory = self.directory(token)
-        script = (
-            f"cd {directory} && {{\n{FORGET_SECRETS}}}; cd / && mkdir -p {self.root}/archive &&\n"
-            f"touch -c {directory} && mv {directory} {self.root}/archive/"  # its age counts from here
-        )
-        self.ask({"archive": f"{{ {script}\n}} 2>/dev/null; exit 0"})
+    def archive(self, ended: Mapping[Token, str]) -> None:
+        """Move verified-ended tokens out of sight, each with the scheduler's last word on it (the text of final.json;
+        empty: there is none). Their logs stay readable, their secrets do not stay."""
+        parts = {
+            f"archive.{token}": run_directory.put_away_script(self.root, self.directory(token), final)
+            for token, final in ended.items()
+        }
+        self.ask(parts)
 
     def remains(self) -> Remains:
         """What lies here besides what is up."""

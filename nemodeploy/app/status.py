@@ -12,6 +12,7 @@ from nemodeploy.app.explaining import Why, explain
 from nemodeploy.app.site import Site
 from nemodeploy.core.foreign import wash_json, wash_line
 from nemodeploy.core.history import Event, spent
+from nemodeploy.core.listing import natural
 from nemodeploy.core.readiness import Seen, State, Verdict, current, judge
 from nemodeploy.errors import BadInput, NemodeployError
 from nemodeploy.schedulers.base import QueueRow
@@ -37,6 +38,11 @@ class Deployment:
     def token(self) -> Token:
         """The submission it is."""
         return self.seen.directory.token
+
+    @property
+    def is_told(self) -> bool:
+        """Whether its state could be told; not where the scheduler did not answer."""
+        return self.seen.answered or self.verdict.state is not State.UNKNOWN
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -126,6 +132,11 @@ def last_ended(site: Site, name: str) -> tuple[Deployment, ...]:
     return tuple(_archived(site, seen) for seen in archived(site, of=name, most=1).found)
 
 
+def archived_as(site: Site, token: Token) -> tuple[Deployment, ...]:
+    """The same of one submission."""
+    return tuple(_archived(site, seen) for seen in archived(site, of=token).found)
+
+
 def _archived(site: Site, seen: Seen) -> Deployment:
     return Deployment(cluster=site.cluster.name, seen=seen, verdict=_ended(seen))
 
@@ -193,7 +204,7 @@ def only(deployments: Sequence[Deployment], name: str, where: str = "") -> Deplo
     found = [deployment for deployment in deployments if deployment.name == name]
     if not found:
         raise BadInput(f"no deployment named {name!r} is up", hint=f"nemodeploy status{where}")
-    clusters = sorted({deployment.cluster for deployment in found})
+    clusters = sorted({deployment.cluster for deployment in found}, key=natural)
     if len(clusters) > 1:
         raise BadInput(f"{name} is on {' and '.join(clusters)}", hint=f"--cluster {clusters[0]}")
     return ([deployment for deployment in found if deployment.seen.directory.manifest] or found)[-1]

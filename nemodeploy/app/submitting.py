@@ -99,7 +99,7 @@ def read_receipt(site: Site, ports: Ports, token: Token, receipt: Receipt) -> Su
         return Submitted(token=token, job_id=job_id)
     if ids or (status != 127 and (status is None or not site.scheduler.was_refused(status, error))):
         return _look_up(site, ports, token, error or f"{site.scheduler.submitter} gave no clear answer")
-    site.archive(token)
+    site.archive({token: ""})
     ports.journal.forget(token)
     if site.scheduler.is_unreachable(error):
         raise ClusterUnreachable(

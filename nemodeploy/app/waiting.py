@@ -7,7 +7,7 @@ from nemodeploy.app.outage import Outage
 from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
-from nemodeploy.app.status import Deployment, only, status
+from nemodeploy.app.status import Deployment, archived_as, only, status
 from nemodeploy.core.observation import RunDirectory
 from nemodeploy.core.readiness import State
 from nemodeploy.errors import ClusterUnreachable, JobEnded, NemodeployError, QueueTimeout, StartupTimeout
@@ -27,7 +27,7 @@ def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: f
     while True:
         try:
             with outage.waiting(f"cluster {site.cluster.name}"):
-                found = status(site, first.name)
+                found = status(site, first.name) or archived_as(site, last.token)
             now, problem = only(found, first.name) if found else None, ""
         except ClusterUnreachable as error:  # it leaves everything open
             now, problem = last, error.message

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from nemodeploy.app import asking, ending
 from nemodeploy.app.archive import archived
 from nemodeploy.app.explaining import advise, explain
+from nemodeploy.app.hopeless import Hopeless
 from nemodeploy.app.look import Look
 from nemodeploy.app.outage import Outage
 from nemodeploy.app.pace import RENEWALS_A_LEASE, SOON_S, WATCHER_S
@@ -30,8 +31,9 @@ from nemodeploy.errors import (
 from nemodeploy.schedulers.base import QueueRow
 from nemodeploy.values import Endpoint, Token
 
-FIRST_LOOKS_S = (0.0, *itertools.accumulate(SOON_S))
+FIRST_LOOKS_S = tuple(itertools.accumulate(SOON_S))  # until then its run directory shows whether it has begun
 DIRECTORY_PACE_S = 0.5
+NO_NEWS = " "
 QUEUE_PACE_S = 5.0
 QUICK_FOR_S = 30.0
 UNREACHABLE_FOR_S = 600.0
@@ -74,13 +76,14 @@ class Watch:
         self.clocks = Clocks(began=self.submitted_at)
         self.looks = [self.submitted_at + offset for offset in FIRST_LOOKS_S]
         self.last = Seen(directory=RunDirectory(token=token), answered=False, row=None)
+        self.asked = False
         self.unknown_since: float | None = None
         self.outage = Outage(ports.reporter.say, ports.clock.now)
         self.ask_again_at = 0.0
         self.stopping_since = self.submitted_at
-        self.news = ""
+        self.news = NO_NEWS
         self.said = ""
-        self.limits = ("", "")  # a reason, and what Slurm's figures said of it
+        self.hopeless = Hopeless(site)
 
     def until_ready(self) -> Up:
         """Look, judge, act, pause; returns with an answer or raises why there is none."""
@@ -128,6 +131,9 @@ class Watch:
             return None
         if look.answered is not None:
             self._plan_next_look(now)
+            self.asked = True
+        elif not self.asked:
+            return None  # the controller's word is needed first; the job has not begun
         if not seen.answered:
             self._endure("Slurm does not answer", now)
         return seen
@@ -156,7 +162,7 @@ class Watch:
         if news == self.news:
             return False
         self.news = news
-        self.looks = [self.ports.clock.now() + offset for offset in FIRST_LOOKS_S[1:]]
+        self.looks = [self.ports.clock.now() + offset for offset in FIRST_LOOKS_S]
         return True
 
     def _plan_next_look(self, now: float) -> None:
@@ -200,7 +206,7 @@ class Watch:
             self.stopping_since = now
         elif now - self.stopping_since > ending.GIVE_UP_AFTER_S + self.last.directory.grace_s:
             raise unknown_outcome(self.token, self.site.cluster, "it is ending, and Slurm does not confirm the end")
-        hopeless = self._hopeless(row) if verdict.state is State.QUEUED and row else None
+        hopeless = self.hopeless.why(row) if verdict.state is State.QUEUED and row else None
         if hopeless:
             self._give_up()
             raise QueueTimeout(
@@ -227,15 +233,6 @@ class Watch:
                 detail=answered or found.evidence or self._last_words(),
                 token=token,
             )
-
-    def _hopeless(self, row: QueueRow) -> tuple[str, str] | None:
-        """Why it would wait for ever, and what to ask for instead; for each reason Slurm is asked for figures once."""
-        scheduler = self.site.scheduler
-        script = scheduler.limits_script(row.job_id, row.reason)
-        if script and self.limits[0] != row.reason:
-            with contextlib.suppress(ClusterUnreachable):
-                self.limits = (row.reason, self.site.ask({"limits": script})["limits"].text)
-        return scheduler.hopeless(row.reason, self.limits[1] if self.limits[0] == row.reason else "")
 
     def _bad_answer(self) -> tuple[str, ...]:
         """What a server that listens and is not READY has answered last, as the job kept it."""
@@ -301,9 +298,9 @@ class Watch:
     def _ended(self, seen: Seen) -> JobEnded:
         """The state, the exit code and the log line that shows why."""
         why = explain(self.site, seen)
-        # It has ended, whatever becomes of its files.
-        with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
-            self.site.archive(self.token)
+        if not seen.gone:  # otherwise the look has put it away
+            with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
+                self.site.archive({self.token: ""})
         self.ports.journal.forget(self.token)
         return JobEnded(
             f"job {seen.job_id} ended before the server had answered: {why.text}",

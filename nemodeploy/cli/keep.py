@@ -19,7 +19,7 @@ def command(name: str, cluster: str | None, as_json: bool, ttl: float | None, no
     """Renew the lease of a deployment for as long as before, or change it; without one it needs no renewal."""
     world.require_name(name)
     with contextlib.ExitStack() as stack:
-        site, deployment = world.the_one(stack, cluster, name)
+        site, deployment = world.the_one(stack, cluster, name, ended_too=True)
         wanted_s = options.ttl_seconds(ttl, no_ttl, site.cluster)
         if deployment.verdict.gone:
             hint = site.cluster.command("logs", name)

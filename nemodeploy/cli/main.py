@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from nemodeploy import interrupts
 from nemodeploy.cli.failing import BUG_EXIT_CODE, report_bug, show_error
 from nemodeploy.cli.words import tell
 from nemodeploy.errors import BadInput, InterruptedBeforeSubmission, NemodeployError
@@ -38,6 +39,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         found: click.Command = importlib.import_module(f"nemodeploy.cli.{cmd_name}").command
+        interrupts.release()
         return found
 
 
@@ -66,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.errno != errno.EPIPE:
             tell(f"error: the answer could not be written: {error.strerror}")
         _silence(1)
+    except KeyboardInterrupt:  # a second one, while the first was told
+        code = InterruptedBeforeSubmission.exit_code
+    interrupts.let_it_end()
     try:
         sys.stderr.flush()
     except OSError:  # nobody watches any more; Python's own attempt at its exit would change our code to 120

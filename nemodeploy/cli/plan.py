@@ -51,6 +51,11 @@ def headline(plan: Plan) -> list[str]:
     return lines + [f"  note       {notice}" for notice in plan.notices]
 
 
+def gives_back(plan: Plan) -> str:
+    """What `down` does, in the words of a next step."""
+    return "gives the GPUs back" if plan.layout.gpus else "ends it"
+
+
 def _memory(plan: Plan) -> list[str]:
     memory = plan.memory
     free = max(memory.usable_gib_per_gpu - memory.need_gib, 0.0)
@@ -61,7 +66,7 @@ def _memory(plan: Plan) -> list[str]:
         ("left", free, "·", ""),
     )
     bar = "".join(mark * round(size / memory.total_gib_per_gpu * BAR_WIDTH) for _, size, mark, _ in parts)
-    whose = "the fullest GPU" if plan.layout.gpus else "the host"
+    whose = "the fullest GPU" if plan.layout.gpus else "the host's memory"
     return [
         f"  memory     {bar[:BAR_WIDTH].ljust(BAR_WIDTH, '·')}  {memory.total_gib_per_gpu:.1f} GiB of {whose}",
         *(f"             {mark} {name:<10}{size:>6.1f} GiB   {about}".rstrip() for name, size, mark, about in parts),

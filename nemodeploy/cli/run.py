@@ -14,6 +14,7 @@ import click
 
 from nemodeploy.cli import options, workflow, world
 from nemodeploy.cli.failing import error_document, show_error
+from nemodeploy.cli.plan import gives_back
 from nemodeploy.cli.reporters import PlainReporter, reporter
 from nemodeploy.cli.up import patience, prepare
 from nemodeploy.cli.words import tell
@@ -193,7 +194,7 @@ def _conclude(wanted: Wanted, ran: Ran, report: Path | None, failure: Nemodeploy
         show_error(ran.unproven, as_json=False)
     elif ran.left_up and ran.token:
         down = wanted.cluster.command("down", ran.token.name)
-        tell(f"  {ran.token.name} stays up; {down}      gives the GPUs back")
+        tell(f"  {ran.token.name} stays up; {down}      {gives_back(wanted.plan)}")
     document = _document(wanted, ran, failure or ran.unproven, code)
     if report:
         _write(report, document)

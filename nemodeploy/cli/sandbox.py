@@ -252,10 +252,11 @@ def shell() -> None:
 @command.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(words: tuple[str, ...]) -> None:
-    """Run a command on its login node: `nemodeploy sandbox exec -- squeue`."""
-    import shlex
+    """Run a command on its login node as `ssh HOST COMMAND` does: `nemodeploy sandbox exec -- 'sinfo; pwd'`.
 
-    argv = [*_running().ssh_words(), "--", shlex.join(words)]
+    The words are joined with blanks and given to the login shell there; stdin and the exit code are passed on.
+    """
+    argv = [*_running().ssh_words(), "--", *words]
     os.execvp(argv[0], argv)
 
 

@@ -15,7 +15,8 @@ import click
 from nemodeploy.cli import options, world
 from nemodeploy.cli.words import clock, put_json, redraw, say, table, tell
 from nemodeploy.core.foreign import wash_line
-from nemodeploy.errors import NemodeployError
+from nemodeploy.core.listing import counted
+from nemodeploy.errors import ClusterUnreachable, NemodeployError
 
 if TYPE_CHECKING:
     from nemodeploy.app.site import Site
@@ -41,21 +42,32 @@ ENDED_DAYS = 7.0
 )
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes; four questions a minute.")
 @click.option("--utc", is_flag=True, help="Times in UTC instead of this machine's own.")
+@click.pass_context
 def command(
-    name: str | None, cluster: str | None, as_json: bool, everything: bool, days: float, watch: bool, utc: bool
+    ctx: click.Context,
+    name: str | None,
+    cluster: str | None,
+    as_json: bool,
+    everything: bool,
+    days: float,
+    watch: bool,
+    utc: bool,
 ) -> None:
     """Show every deployment, or one in detail: its history, its cost, and why it ended if it has.
 
     One question per cluster, all clusters at once; nothing local is needed.
     """
-    if name:
+    if name is not None:
         world.require_name(name)
     back_s = days * DAY_S if everything else None
     with contextlib.ExitStack() as stack:
         sites, broken = world.sites(stack, cluster)
         view = View(sites=sites, broken=broken, name=name, back_s=back_s, as_json=as_json, utc=utc)
         if not watch:
-            view.show(view.once())
+            answer = view.once()
+            view.show(answer)
+            if view.untold:
+                ctx.exit(ClusterUnreachable.exit_code)
             return
         with contextlib.suppress(KeyboardInterrupt):
             view.watch()
@@ -66,9 +78,10 @@ def _alike(answer: str | dict[str, Any]) -> str | dict[str, Any]:
     return re.sub(r"^(\S+: UNKNOWN), .*$", r"\1", answer, flags=re.MULTILINE) if isinstance(answer, str) else answer
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class View:
-    """What is asked and how it is shown. `back_s`: with those that have ended so lately; None: without."""
+    """What is asked and how it is shown. `back_s`: with those that have ended so lately; None: without. `untold`: no
+    state of those that were asked for could be told, since no controller answered."""
 
     sites: Sequence[Site]
     broken: Sequence[tuple[str, NemodeployError]]
@@ -76,6 +89,7 @@ class View:
     back_s: float | None
     as_json: bool
     utc: bool
+    untold: bool = False
 
     def watch(self) -> None:
         """On a terminal the screen is drawn again; elsewhere a text is printed when it differs from the one before."""
@@ -115,6 +129,7 @@ class View:
             found = [*found, *ended]
             failures += [failure for failure in unknown if failure[0] not in dict(failures)]
         deployments = [deployment for _, deployment in found]
+        self.untold = bool(deployments) and not any(one.is_told for one in deployments)
         details: dict[Token, Detail] = {}
         if self.name and (deployments or not failures):
             one = only(deployments, self.name, world.where(self.sites))
@@ -175,7 +190,7 @@ def _notes(deployments: list[Deployment]) -> list[str]:
     for deployment in deployments:
         for notice in deployment.notices if not deployment.verdict.gone else ():
             holders.setdefault(notice, []).append(deployment.name)
-    return [f"note  {', '.join(names)}: {notice}" for notice, names in holders.items()]
+    return [f"note  {counted(names)}: {notice}" for notice, names in holders.items()]
 
 
 def _detail(deployment: Deployment, detail: Detail | None, *, utc: bool) -> list[str]:

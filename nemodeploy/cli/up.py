@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nemodeploy.cli import options, world
-from nemodeploy.cli.plan import headline
+from nemodeploy.cli.plan import gives_back, headline
 from nemodeploy.cli.reporters import reporter
 from nemodeploy.cli.words import clock, put_json, tell
 from nemodeploy.errors import BadInput
@@ -78,7 +78,7 @@ def command(
     if as_json:
         put_json(_document(done, wanted.cluster.name))
     else:
-        _next_steps(f"{wanted.plan.name}{wanted.cluster.option}")
+        _next_steps(f"{wanted.plan.name}{wanted.cluster.option}", gives_back(wanted.plan))
 
 
 def prepare(wanted: Wanted, queue_timeout: float | None, startup_timeout: float | None, lease: Lease) -> Request:
@@ -111,10 +111,10 @@ def _lease(wanted: Wanted, ttl: float | None, no_ttl: bool) -> Lease:
 
 
 def _budget_line(plan: Plan) -> str:
-    memory = plan.memory
+    memory, whose = plan.memory, "per GPU" if plan.layout.gpus else "of the host's memory"
     return (
         f"  plan       weights {memory.weights_gib_per_gpu:.1f} GiB + KV cache {memory.kv_cache_gib_per_gpu:.1f} GiB "
-        f"of {memory.total_gib_per_gpu:.1f} GiB per GPU, at most {clock(plan.time_s)}"
+        f"of {memory.total_gib_per_gpu:.1f} GiB {whose}, at most {clock(plan.time_s)}"
     )
 
 
@@ -144,13 +144,13 @@ def _document(done: Up, cluster: str) -> dict[str, Any]:
     }
 
 
-def _next_steps(found: str) -> None:
+def _next_steps(found: str, gives_back: str) -> None:
     for line in (
         "",
         f'  nemodeploy generate {found} "your question"',
         f"  nemodeploy chat {found}      talk to it",
         f"  nemodeploy connect {found}      OpenAI's API on this machine",
         f"  nemodeploy status {found}",
-        f"  nemodeploy down {found}      gives the GPUs back",
+        f"  nemodeploy down {found}      {gives_back}",
     ):
         tell(line)

@@ -7,9 +7,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nemodeploy.cli.words import tell
+from nemodeploy.core.listing import counted
 from nemodeploy.errors import BadInput, ClusterUnreachable, NemodeployError, PreflightFailed
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def where(sites: Sequence[Site]) -> str:
 
 
 Answers = list[tuple["Site", "Deployment"]]
+T = TypeVar("T")
 
 
 def ask_all(
@@ -81,29 +83,39 @@ def ask_all(
     broken: Sequence[tuple[str, NemodeployError]] = (),
 ) -> tuple[Answers, list[tuple[str, NemodeployError]]]:
     """Ask every cluster at the same time, so that one which does not answer holds nobody up."""
-    answers: list[Answers | Exception] = [[] for _ in sites]
+    found: Answers = []
+    failures = list(broken)
+    for here, answer in zip(sites, at_once(sites, question), strict=True):
+        if isinstance(answer, NemodeployError):
+            failures.append((here.cluster.name, answer))
+        else:
+            found += [(here, deployment) for deployment in answer]
+    return found, failures
+
+
+def at_once(sites: Sequence[Site], deed: Callable[[Site], T]) -> list[T | NemodeployError]:
+    """Do the same at every cluster at the same time: what came of it, or its error, in their order. A single one is not
+    given a thread, so that an interrupt reaches it."""
+    answers: list[T | Exception] = [ClusterUnreachable("it was not asked") for _ in sites]
 
     def ask(number: int, here: Site) -> None:
         try:
-            answers[number] = [(here, deployment) for deployment in question(here)]
+            answers[number] = deed(here)
         except Exception as error:  # a thread has nobody above it
             answers[number] = error
 
     threads = [threading.Thread(target=ask, args=pair, daemon=True) for pair in enumerate(sites)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found: Answers = []
-    failures = list(broken)
-    for here, answer in zip(sites, answers, strict=True):
-        if isinstance(answer, NemodeployError):
-            failures.append((here.cluster.name, answer))
-        elif isinstance(answer, Exception):
-            raise answer
-        else:
-            found += answer
-    return found, failures
+    if len(threads) == 1:
+        ask(0, sites[0])
+    else:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    wrong = next((one for one in answers if isinstance(one, Exception) and not isinstance(one, NemodeployError)), None)
+    if wrong is not None:
+        raise wrong
+    return [one for one in answers if isinstance(one, NemodeployError) or not isinstance(one, Exception)]
 
 
 def last_ended(sites: Sequence[Site], name: str) -> Answers:
@@ -145,7 +157,7 @@ def serving(stack: contextlib.ExitStack, chosen: str | None, name: str) -> tuple
     """
     from nemodeploy.core.readiness import State
 
-    found, deployment = the_one(stack, chosen, name)
+    found, deployment = the_one(stack, chosen, name, ended_too=True)
     verdict, endpoint = deployment.verdict, deployment.endpoint
     if verdict.state not in (State.READY, State.DEGRADED) or endpoint is None:
         state = f"{verdict.state.value} {verdict.reason}".strip()
@@ -159,7 +171,7 @@ def unreachable(failures: list[tuple[str, NemodeployError]]) -> NemodeployError:
     """One error for several clusters that did not answer; a single one's own."""
     if len(failures) == 1:
         return failures[0][1]
-    names = ", ".join(name for name, _ in failures)
+    names = counted([name for name, _ in failures])
     return ClusterUnreachable(f"none of the clusters answered: {names}", detail=tuple(e.message for _, e in failures))
 
 

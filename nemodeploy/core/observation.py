@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nemodeploy.core.foreign import mend_json, wash, wash_line
+from nemodeploy.core.listing import natural
 from nemodeploy.values import Endpoint, Epoch, Token
 
 MANIFEST_VERSION = 1
@@ -53,6 +54,23 @@ class Exit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Final:
+    """final.json: the scheduler's last word on the job, kept when the run directory was archived. `elapsed_s` None: it
+    did not say."""
+
+    job_id: str
+    restart: int
+    told_by: str
+    state: str
+    nodes: str
+    elapsed_s: int | None
+
+    def as_text(self) -> str:
+        """The file."""
+        return json.dumps({"schema": "nemodeploy/final@1", **asdict(self)}) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunDirectory:
     """The small files of one token. Missing, torn or foreign ones are None, never an error.
 
@@ -71,6 +89,7 @@ class RunDirectory:
     health: Health | None = None
     endpoint: Endpoint | None = None
     exit: Exit | None = None
+    final: Final | None = None
     answer: str = ""
     ttl_s: int | None = None
     revoked: bool = False
@@ -127,7 +146,7 @@ def parse_list(text: str) -> tuple[RunDirectory, ...]:
         made = {mark for name, mark in marks if name == str(token)}
         if files or made:
             found[str(token)] = _directory(token, files, made)
-    return tuple(found[key] for key in sorted(found))
+    return tuple(found[key] for key in sorted(found, key=lambda key: (natural(found[key].token.name), key)))
 
 
 def _split(text: str, base: str) -> dict[str, dict[str, str]]:
@@ -164,6 +183,7 @@ def _directory(token: Token, files: Mapping[str, str], made: Collection[str]) ->
         answer=files.get("current/probe.body", ""),
         endpoint=read_endpoint(files.get("current/endpoint.json", "")),
         exit=read_exit(files.get("current/exit.json", "")),
+        final=read_final(files.get("final.json", "")),
         ttl_s=read_ttl(files.get("lease", "")),
     )
 
@@ -226,6 +246,15 @@ def read_exit(text: str) -> Exit | None:
         port=_number(data, "port"),
         elapsed_s=_number(data, "elapsed_s") or 0,
     )
+
+
+def read_final(text: str) -> Final | None:
+    """final.json, or None when it is not one."""
+    data = _mapping(text)
+    words = {key: wash_line(str(data.get(key, "")))[:400] for key in ("job_id", "told_by", "state", "nodes")}
+    if not words["job_id"].isdigit() or not words["state"]:
+        return None
+    return Final(restart=_number(data, "restart") or 0, elapsed_s=_number(data, "elapsed_s"), **words)
 
 
 def _mapping(text: str) -> Mapping[str, Any]:

@@ -267,8 +267,9 @@ def _does_not_fit(spec: Spec, memory: Memory, elsewhere: str) -> BadInput:
     less = "a smaller serving.max_batch or serving.max_length, or more GPUs"
     if memory.weights_gib_per_gpu > memory.usable_gib_per_gpu:
         less = "more or larger GPUs: the weights alone are too much"
+    holder = "each GPU" if spec.gpus_per_node else "the host"
     return BadInput(
-        f"{spec.model.name} does not fit on {spec.profile}: each GPU would have to hold {memory.need_gib:.1f} GiB, "
+        f"{spec.model.name} does not fit on {spec.profile}: {holder} would have to hold {memory.need_gib:.1f} GiB, "
         f"and {memory.usable_gib_per_gpu:.1f} GiB are usable",
         detail=(
             f"need  weights {memory.weights_gib_per_gpu} GiB + KV cache {memory.kv_cache_gib_per_gpu} GiB for "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemodeploy.core.documents import Document, Origin, Path
+from nemodeploy.core.listing import natural
 from nemodeploy.errors import BadInput
 
 REQUIRED: Any = object()
@@ -193,7 +194,7 @@ class Reader:
 
 def near(word: str, known: Iterable[str]) -> str:
     """`did you mean …?` for a misspelt word, or what there is."""
-    known = sorted(known)
+    known = sorted(known, key=natural)
     close = difflib.get_close_matches(word, known, n=5, cutoff=0.65)
     if close:
         return f"did you mean {' or '.join(close)}?"

@@ -9,10 +9,10 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import DictLoader, StrictUndefined
-from jinja2.sandbox import SandboxedEnvironment
+if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
 
 
 def quote_for_shell(value: object) -> str:
@@ -76,6 +76,9 @@ def environment(templates: Mapping[str, str]) -> SandboxedEnvironment:
 
 @lru_cache(maxsize=4)  # compiling the templates takes longer than rendering them
 def _environment(templates: tuple[tuple[str, str], ...]) -> SandboxedEnvironment:
+    from jinja2 import DictLoader, StrictUndefined  # slow to import, and most commands render nothing
+    from jinja2.sandbox import SandboxedEnvironment
+
     made = SandboxedEnvironment(
         loader=DictLoader(dict(templates)),
         undefined=StrictUndefined,

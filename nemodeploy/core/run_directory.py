@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 
+from nemodeploy.core import sections
+from nemodeploy.core.masking import FORGET_SECRETS
 from nemodeploy.core.witnesses import Silence
+from nemodeploy.values import NAME
 
 ANSWER = "current/probe.body"  # the last: it may hold anything
 FILES = (
     *("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "submit/sbatch.err", "lease"),
-    *("current/health.json", "current/endpoint.json", "current/exit.json", ANSWER),
+    *("current/health.json", "current/endpoint.json", "current/exit.json", "final.json", ANSWER),
 )
 CAP_BYTES = 65536
 _MARKS = '"$one"/submit/go "$one"/submit/withheld "$one"/revoked "$one"/secrets.env'
@@ -91,6 +94,20 @@ def list_script(root: str, name: str = "") -> str:
     )
 
 
+def put_away_script(root: str, directory: str, final: str) -> str:
+    """POSIX shell: move the run directory of a verified-ended token to the archive, without its secrets, and with the
+    scheduler's last word on it (`final.json`; the first one that was kept stays)."""
+    keep = f"[ -e final.json ] || {{\n{sections.here_document('final.json', final)}}}" if final else ":"
+    return f"""\
+{{ umask 077; cd {directory} && {{
+{FORGET_SECRETS}
+{keep}
+}}; cd / && mkdir -p {root}/archive &&
+touch -c {directory} && mv {directory} {root}/archive/ # its age counts from here
+}} 2>/dev/null; exit 0
+"""
+
+
 def archive_script(root: str, pattern: str, *, minutes: int | None, most: int) -> str:
     """POSIX shell: the same of archived tokens, the newest ones of those whose names match a pattern of the shell's and
     that were archived so many minutes ago or later; and how many there are in all. Only what is shown is read: there
@@ -110,6 +127,20 @@ for one; do one=$d/$one; for mark in {_MARKS}; do {SHOW_MARK}; done; done
 for name in {names}; do for one; do one=$d/$one; {each}; done; done | {read_files("head")}
 exit 0
 """
+
+
+def names_script(root: str) -> str:
+    """POSIX shell: every name that has or had a deployment, a line each, of the live ones and of those archived."""
+    return f"""\
+cd {root}/deployments 2>/dev/null && ls
+cd {root}/archive 2>/dev/null && ls | sed -n 's/^nd-\\(.*\\)-[0-9a-z]\\{{26\\}}$/\\1/p' | sort -u
+exit 0
+"""
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """What `names_script` printed."""
+    return tuple(line for line in text.splitlines() if NAME.fullmatch(line))
 
 
 def parse_count(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class Settings:
     plugins, empty where Slurm knows it by itself. `ports` is empty in a namespaced sandbox, where every daemon has its
     own host; in a plain one it holds slurmctld's port and then one for each node. `hostname` is this machine's, and
     `address` what it resolves to, if it does. `dbd` is where slurmdbd is, if there is accounting, and `guest` a second
-    account that may log in, or empty.
+    account that may log in, or empty. `sftp_server` is that program, where each login has to be led to its home.
     """
 
     place: Place
@@ -38,6 +38,7 @@ class Settings:
     resolves: bool = True
     dbd: Daemon | None = None
     guest: str = ""
+    sftp_server: str = ""
 
     @property
     def plain(self) -> bool:
@@ -138,10 +139,21 @@ def hosts(settings: Settings) -> str:
     return "\n".join(rows) + "\n"
 
 
+def passwd(lines: Sequence[str], place: Place, user: str, guest: str) -> str:
+    """The /etc/passwd that login and compute nodes see: this machine's, where those who log in have another home."""
+    homes = {user: place.home} | ({guest: place.home_of(guest)} if guest else {})
+    rows = [line.split(":") for line in lines]
+    for row in rows:
+        if len(row) == 7 and row[0] in homes:
+            row[5] = str(homes[row[0]])
+    return "".join(f"{':'.join(row)}\n" for row in rows)
+
+
 def sshd_config(settings: Settings) -> str:
     """The login node's SSH server: one account and perhaps a guest, one key, no passwords."""
     ssh = settings.place.root / "ssh"
-    return textwrap.dedent(f"""\
+    return (
+        textwrap.dedent(f"""\
         HostKey {ssh}/host_key
         PidFile none
         AuthorizedKeysFile {ssh}/authorized_keys
@@ -156,9 +168,25 @@ def sshd_config(settings: Settings) -> str:
         AllowTcpForwarding yes
         MaxSessions 64
         MaxStartups 100
-        Subsystem sftp internal-sftp
         {_environment(settings, settings.place.home)}
-        """) + _guest(settings)
+        """)
+        + _begin_at_home(settings)
+        + _guest(settings)
+    )
+
+
+# Without namespaces sshd begins where the real /etc/passwd says. The login shell itself goes on from there, so that
+# what its own files define is there; a word that they redefine is passed by.
+_AT_HOME = (
+    'command cd "$HOME" || exit; nd=$SSH_ORIGINAL_COMMAND; unset SSH_ORIGINAL_COMMAND; '
+    '[ -n "$nd" ] || exec "$SHELL" -l; eval "$nd"'
+)
+
+
+def _begin_at_home(settings: Settings) -> str:
+    if not settings.sftp_server:
+        return "Subsystem sftp internal-sftp\n"
+    return f"Subsystem sftp {settings.sftp_server}\nForceCommand {_AT_HOME}\n"
 
 
 def _environment(settings: Settings, home: Path) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import pwd
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from nemodeploy.sandbox import configuration
 from nemodeploy.sandbox.accounting import Daemon, slurmdbd_conf
@@ -20,6 +22,8 @@ from nemodeploy.sandbox.software import stand_ins
 from nemodeploy.sandbox.state import State
 
 GPU_FILES = 8
+POSIX_SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "ash")
+SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server")
 
 
 def write_files(place: Place, wanted: State, slurm: Slurm) -> None:
@@ -69,17 +73,19 @@ def _write_configuration(place: Place, wanted: State, slurm: Slurm) -> None:
         resolves=bool(address),
         dbd=daemon if wanted.accounting else None,
         guest=wanted.guest,
+        sftp_server=_sftp_server() if plain else "",
     )
     _write_keys(place, wanted.port, slurm)
     texts = {
         "etc/slurm.conf": configuration.slurm_conf(settings),
         "etc/gres.conf": configuration.gres_conf(settings),
         "etc/hosts": configuration.hosts(settings),
+        "etc/passwd": configuration.passwd(_accounts(), place, settings.user, settings.guest),
         "ssh/sshd_config": configuration.sshd_config(settings),
         "ssh/config": configuration.ssh_config(settings, wanted.port),
     }
     for name, text in texts.items():
-        (root / name).write_text(text)
+        (root / name).write_text(text, errors="surrogateescape")
     (root / "etc/slurmdbd.conf").unlink(missing_ok=True)
     if wanted.accounting:
         conf = root / "etc/slurmdbd.conf"
@@ -91,6 +97,27 @@ def _write_configuration(place: Place, wanted: State, slurm: Slurm) -> None:
     (root / "cluster.yaml").write_text(
         configuration.cluster_file(place, stand_ins(), plain=plain, libraries=slurm.libraries)
     )
+
+
+def _sftp_server() -> str:
+    """The program for scp and sftp; empty where there is none, or where the login shell speaks another language."""
+    with contextlib.suppress(KeyError):
+        if Path(pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh").name in POSIX_SHELLS:
+            return next((path for path in SFTP_SERVERS if os.access(path, os.X_OK)), "")
+    return ""
+
+
+def _accounts() -> list[str]:
+    """The lines of /etc/passwd; whoever comes from a directory service instead has one here all the same."""
+    try:
+        lines = Path("/etc/passwd").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        lines = []
+    with contextlib.suppress(KeyError):
+        own = pwd.getpwuid(os.getuid())
+        if not any(line.startswith(f"{own.pw_name}:") for line in lines):
+            lines.append(":".join(map(str, own)))
+    return lines
 
 
 def _write_keys(place: Place, port: int, slurm: Slurm) -> None:

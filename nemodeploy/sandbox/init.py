@@ -86,6 +86,7 @@ class Init:
         with contextlib.suppress(PermissionError):
             Path("/etc/hosts").touch()  # a minimal installation has none, and a mount needs something to lie on
         self._run("mount", "--bind", str(self.place.root / "etc/hosts"), "/etc/hosts")
+        self._run("mount", "--bind", str(self.place.root / "etc/passwd"), "/etc/passwd")
         if os.geteuid() == 0 and not self._mapped():
             self._run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -191,11 +191,11 @@ class Scheduler(Protocol):
         """Why a job would wait for ever, and what to ask for instead; None: it may start by itself. `limits` is what
         `limits_script` printed."""
 
-    def trace_script(self, token: str, job_id: str, directory: str) -> str:
-        """Ask queue and accounting for one job; its id may be unknown (empty)."""
+    def trace_script(self, jobs: Mapping[str, tuple[str, str]]) -> str:
+        """Ask queue and accounting for these jobs: by token the id (empty: not known) and the run directory."""
 
-    def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
-        """What each of them says; an error says nothing."""
+    def parse_trace(self, jobs: Mapping[str, tuple[str, str]], text: str) -> Mapping[str, Trace]:
+        """What each of them says, by token; an error says nothing."""
 
     def parse_job_id(self, text: str) -> str:
         """The job id in what submit.sh printed; empty: none."""
@@ -228,3 +228,6 @@ class Scheduler(Protocol):
 
         Gently: TERM to the supervisor alone, which ends everything in order. Otherwise: the whole job, now.
         """
+
+    def cancel_listed_script(self, job_ids: Sequence[str], *, gently: bool) -> str:
+        """The same in one call for several jobs whose names the queue has just listed; empty: there is no such call."""

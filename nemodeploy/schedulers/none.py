@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from nemodeploy.core.checks import Check, failed, ok
 from nemodeploy.core.diagnosis import Cause
@@ -150,22 +150,36 @@ done
         """Nothing waits here."""
         return None
 
-    def trace_script(self, token: str, job_id: str, directory: str) -> str:
+    def trace_script(self, jobs: Mapping[str, tuple[str, str]]) -> str:
         """Whether the very process that the submission started is alive, or what it started."""
+        each = "\n".join(f"one {token} {directory}" for token, (_, directory) in jobs.items())
         return f"""{_SAME}
-read -r pid start born limit where <{directory}/host.job || exit 0
-here "$born" "$where" || exit 0
-fate=gone
-if same "$pid" "$start" "$born" || [ -n "$(left {shlex.quote(token)})" ]; then fate=alive; fi
-echo "$fate $pid"
+one() {{
+  read -r pid start born limit where <"$2/host.job" || return
+  here "$born" "$where" || return
+  fate=gone
+  if same "$pid" "$start" "$born" || [ -n "$(left "$1")" ]; then fate=alive; fi
+  echo "$1 $fate $pid"
+}}
+{{
+{each}
+}} 2>/dev/null
+exit 0
 """
 
-    def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
+    def parse_trace(self, jobs: Mapping[str, tuple[str, str]], text: str) -> Mapping[str, Trace]:
         """Its clear no, or yes; without the file there is neither. The kernel does not forget a process that lives, as
         a controller may forget a job."""
-        said, _, pid = text.strip().partition(" ")
-        word = {"alive": Word.ALIVE, "gone": Word.ENDED}.get(said, Word.SILENT)
-        return Trace(job_id=pid or job_id, queue=word, account=Word.MISSING)
+        said = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.count(" ") == 2}
+        words = {"alive": Word.ALIVE, "gone": Word.ENDED}
+        return {
+            token: Trace(
+                job_id=said[token][1] if token in said else job_id,
+                queue=words.get(said[token][0], Word.SILENT) if token in said else Word.SILENT,
+                account=Word.MISSING,
+            )
+            for token, (job_id, _) in jobs.items()
+        }
 
     def parse_job_id(self, text: str) -> str:
         """The last line that is a number."""
@@ -221,3 +235,7 @@ for file in {root}/deployments/*/{token}/host.job; do
 done
 exit 0
 """
+
+    def cancel_listed_script(self, job_ids: Sequence[str], *, gently: bool) -> str:
+        """Each by its own file."""
+        return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from nemodeploy.core.checks import Check
 from nemodeploy.core.plan import Plan
@@ -127,13 +127,13 @@ class Slurm:
         """By the reason itself, or by Slurm's figures."""
         return slurm_limits.hopeless(reason, limits)
 
-    def trace_script(self, token: str, job_id: str, directory: str) -> str:
+    def trace_script(self, jobs: Mapping[str, tuple[str, str]]) -> str:
         """The controller, by id, and accounting, by name."""
-        return trace_script(token, job_id, directory)
+        return trace_script(jobs)
 
-    def parse_trace(self, token: str, job_id: str, text: str) -> Trace:
+    def parse_trace(self, jobs: Mapping[str, tuple[str, str]], text: str) -> Mapping[str, Trace]:
         """Queue and accounting, each by itself."""
-        return parse_trace(token, job_id, text)
+        return parse_trace(jobs, text)
 
     def parse_job_id(self, text: str) -> str:
         """The likeliest one."""
@@ -175,6 +175,10 @@ class Slurm:
     def cancel_script(self, token: str, root: str, *, gently: bool, renamed: str = "") -> str:
         """scancel by name, so that an id which wrapped around is never hit."""
         return cancel_script(token, gently=gently, renamed=renamed)
+
+    def cancel_listed_script(self, job_ids: Sequence[str], *, gently: bool) -> str:
+        """scancel takes one name only, but many ids."""
+        return f"{_scancel(gently)}{' '.join(job_ids)} 2>&1\n"
 
 
 def _is_ours(word: str) -> bool:
@@ -222,10 +226,15 @@ def cancel_script(token: str, *, gently: bool, renamed: str = "") -> str:
 
     Gently, TERM goes to the supervisor alone, which ends everything in order. Slurm 20.11's scancel has no --me.
     """
-    how = "--batch --signal=TERM " if gently else ""
+    scancel = _scancel(gently)
     by_id = f"""\
 case $(squeue --noheader --jobs={renamed} -o %Z 2>/dev/null) in
-  */{token}) scancel --user=$(id -u) --quiet {how}{renamed} 2>&1 || exit ;;
+  */{token}) {scancel}{renamed} 2>&1 || exit ;;
 esac
 """
-    return f"{by_id if renamed.isdigit() else ''}scancel --user=$(id -u) --quiet {how}--name={token} 2>&1\n"
+    return f"{by_id if renamed.isdigit() else ''}{scancel}--name={token} 2>&1\n"
+
+
+def _scancel(gently: bool) -> str:
+    """Only jobs of ours; what has ended meanwhile is no trouble."""
+    return f"scancel --user=$(id -u) --quiet {'--batch --signal=TERM ' if gently else ''}"

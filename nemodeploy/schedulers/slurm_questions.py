@@ -6,6 +6,7 @@ Tried on Slurm 20.11.4, 22.05.8, 24.11.5 and 26.05.5; the formats are the same.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 from nemodeploy.core.witnesses import Trace, Word
@@ -91,55 +92,79 @@ ACCOUNTING_WITHIN_S = 10  # sacct itself waits for a slurmdbd that hangs much lo
 _NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting", "not found")
 
 
-def trace_script(token: str, job_id: str, directory: str) -> str:
-    """POSIX shell. squeue says a purged id is invalid, so it is asked for one id at a time; where the receipt has none,
-    the job's claim may. sacct looks back from an hour before the run directory was made, by the cluster's own clock
-    (without --starttime: since midnight), by name, and by id where that finds nothing. Where there is no accounting,
-    there may be a list of completed jobs, which knows no such filters."""
-    known = int(job_id) if job_id else ""
+def trace_script(jobs: Mapping[str, tuple[str, str]]) -> str:
+    """POSIX shell: one question to squeue and one to sacct for all jobs (id and run directory by token).
+
+    Where the receipt has no id, the job's claim may. squeue says that a single id which was purged is invalid, and
+    leaves it out of the answer for several. sacct looks back from an hour before the oldest run directory was made, by
+    the cluster's own clock (without --starttime: since midnight), by name, and by id for those it does not find. Where
+    there is no accounting, there may be a list of completed jobs, which knows no such filters.
+    """
+    each = "\n".join(f"one {token} '{int(job) if job else ''}' {where}" for token, (job, where) in jobs.items())
     return f"""\
-id={known}
-[ -n "$id" ] || id=$(readlink {directory}/claim) || id=
-case $id in *[!0-9]*) id= ;; esac
-echo "id $id"
-if [ -n "$id" ]; then
-  squeue --noheader --states=all --jobs="$id" -o 'job|%i|%T|%U|%Z|%j' 2>&1; echo "squeue $?"
+ids=; pairs=; oldest=; week=
+one() {{
+  id=$2
+  [ -n "$id" ] || id=$(readlink "$3/claim") || id=
+  case $id in *[!0-9]*) id= ;; esac
+  echo "id $1 $id"; pairs="$pairs $1:$id"
+  [ -z "$id" ] || ids=$ids${{ids:+,}}$id
+  made=$(stat -c %Y "$3/manifest.json" 2>/dev/null) || {{ week=now-7days; return; }}
+  [ -n "$oldest" ] && [ "$oldest" -le "$made" ] || oldest=$made
+}}
+{each}
+if [ -n "$ids" ]; then
+  squeue --noheader --states=all --jobs="$ids" -o 'job|%i|%T|%U|%Z|%j' 2>&1; echo "squeue $?"
 fi
 echo "user $(id -u)"
-made=$(stat -c %Y {directory}/manifest.json 2>/dev/null) &&
-  since=$(date -d "@$((made - 3600))" +%Y-%m-%dT%H:%M:%S 2>/dev/null) || since=now-7days
+since=$week
+[ -n "$since" ] || since=$(date -d "@$((oldest - 3600))" +%Y-%m-%dT%H:%M:%S 2>/dev/null) || since=now-7days
 ask() {{
   command -v sacct >/dev/null || {{ echo "sacct: not found"; return 127; }}
   timeout {ACCOUNTING_WITHIN_S} \\
     sacct --noheader --allocations --parsable2 --starttime="$since" --format=JobIDRaw,State,JobName "$@" 2>&1
 }}
-said=$(ask --name={token})
+said=$(ask --name={",".join(jobs)})
 status=$?
-[ -n "$said" ] || [ -z "$id" ] || [ "$status" != 0 ] || said=$(ask --jobs="$id") || status=$?
+rest=
+for pair in $pairs; do
+  case $said in *"|${{pair%%:*}}"*) ;; *) rest=$rest${{pair#*:}}, ;; esac
+done
+rest=$(printf '%s' "$rest" | tr -s , | sed 's/^,//; s/,$//')
+if [ "$status" = 0 ] && [ -n "$rest" ]; then
+  said="$said
+$(ask --jobs="$rest")" || status=$?
+fi
 printf '%s\n' "$said"
 case $said in *"{_NO_ACCOUNTING[0]}"* | *"{_NO_ACCOUNTING[1]}"*)
-  sacct --completion --noheader --parsable2 --format=JobID,State,JobName 2>/dev/null | grep -F '|{token}' ;;
+  sacct --completion --noheader --parsable2 --format=JobID,State,JobName 2>/dev/null | grep '|nd-' ;;
 esac
 echo "sacct $status"
 """
 
 
-def parse_trace(token: str, job_id: str, text: str) -> Trace:
-    """What `trace_script` found out. Every line is one witness's; whatever is no row of ours is noise."""
-    asked = re.search(r"^id (\d+)$", text, re.MULTILINE)
-    known = job_id or (asked[1] if asked else "")
-    account, state, other = _account(token, known, text)
-    return Trace(
-        job_id=known or other,
-        queue=_queue(token, known, text) if known else Word.SILENT,
-        account=account,
-        state=state,
-    )
+def parse_trace(jobs: Mapping[str, tuple[str, str]], text: str) -> Mapping[str, Trace]:
+    """What `trace_script` found out, by token. Every line is one witness's; whatever is no row of ours is noise."""
+    asked = dict(re.findall(r"^id (\S+) (\d+)$", text, re.MULTILINE))
+    found = {}
+    for token, (job_id, _) in jobs.items():
+        known = job_id or asked.get(token, "")
+        account, state, other = _account(token, known, text)
+        found[token] = Trace(
+            job_id=known or other,
+            queue=_queue(token, known, text, several=len(asked) > 1) if known else Word.SILENT,
+            account=account,
+            state=state,
+        )
+    return found
 
 
-def _queue(token: str, job_id: str, text: str) -> Word:
-    """The controller's word on an id. One that was given away belongs to another user, or to a job of another name and
-    another place; a job whose name and place were both changed looks the same, so that is not believed alone."""
+def _queue(token: str, job_id: str, text: str, *, several: bool) -> Word:
+    """The controller's word on an id, out of an answer for one or for several.
+
+    One that was given away belongs to another user, or to a job of another name and another place; a job whose name and
+    place were both changed looks the same, so that is not believed alone.
+    """
     status = re.search(r"^squeue (\d+)$", text, re.MULTILINE)
     if status is None or status[1] != "0":
         return Word.ABSENT if status and "Invalid job id specified" in text[: status.start()] else Word.SILENT
@@ -152,7 +177,7 @@ def _queue(token: str, job_id: str, text: str) -> Word:
         if token not in (found[5].strip(), found[4].rstrip("/").rpartition("/")[2]):
             return Word.MAYBE
         return Word.ENDED if LIFE.get(found[2], Life.UNKNOWN) is Life.ENDED else Word.ALIVE
-    return Word.SILENT
+    return Word.ABSENT if several else Word.SILENT
 
 
 def _account(token: str, job_id: str, text: str) -> tuple[Word, str, str]:

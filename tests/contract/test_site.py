@@ -13,6 +13,7 @@ import yaml
 from nemodeploy.adapters import clock
 from nemodeploy.adapters.transports import connect
 from nemodeploy.app.site import Site
+from nemodeploy.app.targets import Target
 from nemodeploy.app.wanted import Wanted, Wish, resolve
 from nemodeploy.core.plan import manifest
 from nemodeploy.core.readiness import State, judge
@@ -86,9 +87,9 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     found = Case(Site(wanted.cluster, transport, clock.nonce), wanted, time.sleep)
     yield found
     for token in found.live():
-        found.site.cancel(Token(token), gently=False)
+        found.site.cancel((Target(token=Token(token)),), gently=False)
         found.await_state(Token(token), State.ENDED, State.SUBMITTING)
-        found.site.archive(Token(token))
+        found.site.archive({Token(token): ""})
     transport.close()
 
 
@@ -102,7 +103,7 @@ def test_a_name_is_taken_once(case: Case) -> None:
 def test_a_token_that_is_proven_gone_has_exactly_one_successor(case: Case) -> None:
     old, new, late = case.token(), case.token(), case.token()
     case.take(old)
-    case.site.cancel(old, gently=False)
+    case.site.cancel((Target(token=old),), gently=False)
     case.await_state(old, State.ENDED)
     assert case.take(new, after=old) == "submitted"
     assert case.take(late, after=old) == str(new)
@@ -150,11 +151,9 @@ def test_a_job_is_followed_to_its_end_and_out_of_sight(case: Case) -> None:
     token = case.token()
     case.take(token)
     case.await_state(token, State.STARTING, State.READY)
-    case.site.cancel(token, gently=True)
+    case.site.cancel((Target(token=token),), gently=True)
     case.await_state(token, State.ENDED)
-    assert case.live() == [str(token)]
-    case.site.archive(token)
-    assert case.live() == []
+    assert case.live() == [], "the look that proved the end has archived it"
 
 
 def test_what_was_revoked_ends_by_itself(case: Case) -> None:
@@ -163,4 +162,4 @@ def test_what_was_revoked_ends_by_itself(case: Case) -> None:
     case.await_state(token, State.STARTING, State.READY)
     case.site.revoke(token)
     case.await_state(token, State.ENDED)
-    assert case.live() == [str(token)]
+    assert case.live() == []

@@ -83,8 +83,8 @@ def test_other_jobs_are_not_listed(sandbox: Sandbox) -> None:
 
 
 def trace(sandbox: Sandbox, job_id: str, token: str = TOKEN) -> Word:
-    script = slurm_questions.trace_script(token, job_id, "/nowhere")
-    return slurm_questions.parse_trace(token, job_id, ask(sandbox, script).stdout).queue
+    jobs = {token: (job_id, "/nowhere")}
+    return slurm_questions.parse_trace(jobs, ask(sandbox, slurm_questions.trace_script(jobs)).stdout)[token].queue
 
 
 def test_an_id_that_slurm_never_had_is_forgotten(sandbox: Sandbox) -> None:
@@ -92,6 +92,9 @@ def test_an_id_that_slurm_never_had_is_forgotten(sandbox: Sandbox) -> None:
     job_id = submit(sandbox, "--hold")
     assert trace(sandbox, job_id) is Word.ALIVE
     assert trace(sandbox, job_id, TOKEN[:-1] + "x") is Word.MAYBE, "a job of another name and place has it"
+    jobs = {TOKEN: (job_id, "/nowhere"), TOKEN[:-1] + "x": ("1", "/nowhere")}
+    both = slurm_questions.parse_trace(jobs, ask(sandbox, slurm_questions.trace_script(jobs)).stdout)
+    assert [one.queue for one in both.values()] == [Word.ALIVE, Word.ABSENT], "asked for both at once"
     ask(sandbox, slurm.cancel_script(TOKEN, gently=False))
 
 

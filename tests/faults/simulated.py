@@ -11,6 +11,7 @@ from typing import Any
 
 from nemodeploy.app.look import Look
 from nemodeploy.app.site import Site, Taking
+from nemodeploy.app.targets import Target
 from nemodeploy.core.observation import Exit, Health, RunDirectory
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.readiness import Seen
@@ -370,12 +371,13 @@ class SimulatedSite(Site):
 
         self.happen("drop", deed)
 
-    def cancel(self, token: Token, *, gently: bool, renamed: str = "") -> Section:
+    def cancel(self, targets: Sequence[Target], *, gently: bool) -> Section:
         def deed() -> Section:
-            self._mark(token)
+            for target in targets:
+                self._mark(target.token)
             if not self.world.controller:
                 return Section(1, "scancel: error: Unable to contact slurm controller (connect failure)")
-            for job in self.world.of(token):
+            for job in (job for target in targets for job in self.world.of(target.token)):
                 if job.state == "RUNNING" or (job.state == "PENDING" and not gently):
                     self.world.end(job, "CANCELLED", "cancelled" if job.state == "RUNNING" else "")
             return Section(0, "")
@@ -402,11 +404,12 @@ class SimulatedSite(Site):
 
         return self.happen("withhold", deed)  # type: ignore[no-any-return]
 
-    def archive(self, token: Token) -> None:
+    def archive(self, ended: Mapping[Token, str]) -> None:
         def deed() -> None:
-            directory = self.world.directories.get(str(token))
-            if directory:
-                directory.where = "archive"
+            for token in ended:
+                directory = self.world.directories.get(str(token))
+                if directory:
+                    directory.where = "archive"
 
         self.happen("archive", deed)
 

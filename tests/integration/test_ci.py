@@ -18,6 +18,17 @@ from tests.integration.test_run import RUN, jobs
 
 pytestmark = pytest.mark.sandbox
 EXAMPLES = ROOT / "examples/ci"
+# What becomes importable by a word of `pip install`.
+INSTALLED = {"[gateway]": ("starlette", "uvicorn"), "pytest": ("pytest",)}
+# All of it is here: what was asked for is let out.
+PIP = """
+[ "$1" = install ] || exit 2
+for word; do case $word in
+  nemodeploy) chmod 755 {bin}/nemodeploy ;;
+  nemodeploy[[]gateway]) chmod 755 {bin}/nemodeploy; rm -f {missing}/starlette.py {missing}/uvicorn.py ;;
+  pytest) rm -f {missing}/pytest.py ;;
+esac; done
+"""
 EVAL = """
 import json, os, urllib.request
 
@@ -57,20 +68,24 @@ class Runner:
         }
         bin_directory = path / "bin"
         bin_directory.mkdir()
+        self.missing = path / "missing"  # what pip has not installed yet cannot be imported
+        self.missing.mkdir()
+        for name in (name for names in INSTALLED.values() for name in names):
+            (self.missing / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module {name}', name='{name}')\n")
         programs = {
             "nemodeploy": f'exec {sys.executable} -m nemodeploy "$@"',
             "python": f'exec {sys.executable} "$@"',
-            "pip": "exit 0",  # what it would install is here
+            "pip": PIP.format(missing=self.missing, bin=bin_directory),
         }
         for name, text in programs.items():
             (bin_directory / name).write_text(f"#!/bin/sh\n{text}\n")
-            (bin_directory / name).chmod(0o755)
+            (bin_directory / name).chmod(0o644 if name == "nemodeploy" else 0o755)  # until it is installed
         self.environment = {
             "PATH": f"{bin_directory}:/usr/bin:/bin:/usr/sbin",
             "HOME": str(self.home),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{self.missing}:{ROOT}",
             "CI": "true",
-            "PROFILE": "cpu",
+            "PROFILE": "h100x16",
         }
 
     def script(self, text: str, **more: str) -> str:
@@ -118,10 +133,10 @@ def test_the_github_example_runs(site: Home, sandbox: Sandbox, tmp_path: Path) -
 
     said = steps("evals")
     runner.check(sandbox)
-    assert re.search(r"::group::nemodeploy up tiny-4711-\w+\n", said)
+    assert re.search(r"::group::nemodeploy up nemotron-4-340b-instruct-4711-\w+\n", said)
     assert said.count("::group::") == said.count("::endgroup::") == 2
     assert "| exit_code | 0 |" in summary.read_text()
-    assert re.search(r"^name=tiny-4711-\w+$", outputs.read_text(), re.MULTILINE)
+    assert re.search(r"^name=nemotron-4-340b-instruct-4711-\w+$", outputs.read_text(), re.MULTILINE)
     assert runner.secrets["CLUSTER_SSH_KEY"].splitlines()[1] not in said
     assert "nothing" in steps("nightly").splitlines()[-1]
 
@@ -129,7 +144,10 @@ def test_the_github_example_runs(site: Home, sandbox: Sandbox, tmp_path: Path) -
 @pytest.mark.long
 def test_the_gitlab_example_runs(site: Home, sandbox: Sandbox, tmp_path: Path) -> None:
     runner, pipeline = Runner(site, tmp_path), yaml.safe_load((EXAMPLES / "gitlab-ci.yml").read_text())
-    files: dict[str, Any] = {"CI_PROJECT_URL": "https://git.example.org/team/evals", "NEMODEPLOY": "nemodeploy"}
+    files: dict[str, Any] = {
+        "CI_PROJECT_URL": "https://git.example.org/team/evals",
+        "NEMODEPLOY": pipeline["variables"]["NEMODEPLOY"],
+    }
     for name, text in runner.secrets.items():  # variables of the type "file"
         (tmp_path / name).write_text(text)
         files[name] = str(tmp_path / name)

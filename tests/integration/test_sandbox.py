@@ -43,6 +43,23 @@ def nothing_left(home: Home) -> None:
     assert "nsb0" not in links
 
 
+def its_home_is_its_own(own: Home) -> None:
+    """Not the machine's user's, whose ~/.bashrc may be slow, or break; and a command runs as `ssh HOST` runs it."""
+    login, words = str(place(own).home), Sandbox(place(own)).ssh_words()
+    done = own.run("sandbox", "exec", "--", "pwd; echo ~;", "echo", "a  b; exit 7")
+    assert (done.returncode, done.stdout.splitlines()) == (7, [login, login, "a b"])
+    shell = subprocess.run([*words, "-T"], input="pwd\n", capture_output=True, text=True, check=True)
+    assert shell.stdout.splitlines()[-1] == login
+    piped = subprocess.run([*words, "cat"], input="through\n", capture_output=True, text=True, check=True)
+    assert piped.stdout == "through\n"
+    assert "SSH_ORIGINAL_COMMAND" not in own.run("sandbox", "exec", "env").stdout
+    for name, way in (("new", ()), ("old", ("-O",))):
+        subprocess.run(["scp", *way, "-qF", words[2], __file__, f"{words[-1]}:{name}"], check=True)
+        assert (Path(login) / name).is_file()
+    assert own.run("sandbox", "exec", "sbatch -W --wrap=true").returncode == 0
+    assert list(Path(login).glob("slurm-*.out"))
+
+
 @pytest.mark.parametrize("mode", ["auto", "plain"])
 def test_it_comes_up_idle_serves_the_walk_and_leaves_nothing(own: Home, mode: str) -> None:
     done = own.run("sandbox", "up", "--mode", mode)
@@ -52,9 +69,7 @@ def test_it_comes_up_idle_serves_the_walk_and_leaves_nothing(own: Home, mode: st
     assert own.run("sandbox", "exec", "--", "scontrol", "--version").stdout.split()[-1:] == [version]
     assert f"Slurm {version}\n" in own.run("sandbox", "status").stdout
     assert nodes == {node.name: "idle" for node in NODES}
-    assert own.run("sandbox", "exec", "--", "printf", "%s", "a  b").stdout == "a  b"
-    login = place(own).home  # not the machine's user's, whose ~/.bashrc may be slow, or break
-    assert own.run("sandbox", "exec", "--", "sh", "-c", "echo ~").stdout == f"{login}\n"
+    its_home_is_its_own(own)
     assert own.run("up", "--profile", "h100x16").returncode == 0
     assert own.run("generate", NAME, "hello").stdout == "Hello! I am a tiny model on your cluster.\n"
     assert own.run("sandbox", "down").returncode == 0

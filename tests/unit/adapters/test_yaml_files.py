@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,79 @@ def test_what_is_not_plain_data_is_refused_with_its_place(text: str, word: str) 
     assert word in "\n".join((caught.value.message, *caught.value.detail))
 
 
+# Every way in which PyYAML refuses a text: its place, and a part of what we say and advise.
+NOT_YAML = [
+    ("a:\n\tb: 1\n", "2:1", "a tab indents this line", "spaces instead"),
+    ("a:\n  \tb: 1\n", "2:3", "a tab indents this line", "spaces instead"),
+    ("a: 1\n\tb: 2\n", "2:1", "a tab indents this line", "spaces instead"),
+    ("a:\n\t- b\n", "2:1", "a tab indents this line", "spaces instead"),
+    ("a:\r\n\tb: 1\r\n", "2:1", "a tab indents this line", "spaces instead"),
+    ("a: @x\n", "1:4", "cannot begin with @", "quote"),
+    ("a: `x`\n", "1:4", "cannot begin with `", "quote"),
+    ("a: %x\n", "1:4", "cannot begin with %", "quote"),
+    ("a: \tb: 1\n", "1:4", "a tab stands before", "a space instead"),
+    ("a: b: c\n", "1:5", "a colon where no key can be", "quote"),
+    ("a: - b\n", "1:4", "a list item where none", "below its key"),
+    ("a: ? b\n", "1:4", "a key where none", "of its own"),
+    ("a: 1\nbc\nd: 2\n", "2:1", "a key without a colon", "KEY: VALUE"),
+    ("a: 1\nb: [1, 2\nc: 3\n", "2:4", "[ is not closed", "[ITEM"),
+    ("a: {b: 1\n", "1:4", "{ is not closed", "{KEY"),
+    ("a: 1\n  b: 2\n", "2:4", "a colon where no key", "one key a line"),
+    ("a:\n    b: 1\n  c: 2\n", "3:3", "indented unlike", "same number of spaces"),
+    ("a:\n- 1\n  - 2\n- 3\nb\n", "5:1", "a key without a colon", "KEY: VALUE"),
+    ("a: 'x' y\n", "1:8", "more text after the value", "quote the whole value"),
+    ("a: [1]]\n", "1:7", "more text after the value", "quote the whole value"),
+    ("a: 'x\nb: 1\n", "1:4", "quote that begins here is not closed", "close it"),
+    ('a: "x\n---\n', "1:4", "quote that begins here is not closed", "close it"),
+    ('a: "C:\\dir"\n', "1:8", "\\d means nothing in double quotes", "single quotes"),
+    ('a: "\\xZZ"\n', "1:7", "wants 2 hexadecimal digits", "single quotes"),
+    ("a: *\n", "1:5", "* and & begin aliases", "quote"),
+    ("a: *.nemo\n", "1:5", "* and & begin aliases", "quote"),
+    ("a: *x\n", "1:4", "* and & begin aliases", "quote"),
+    ("a: & b\n", "1:5", "* and & begin aliases", "quote"),
+    ("a: |0\n x\n", "1:5", "behind | or >", "next line"),
+    ("a: >text\n", "1:5", "behind | or >", "next line"),
+    ("a: ,\n", "1:4", ", where a value must be", "a value"),
+    ("a: 1\n---\nb: 2\n", "2:1", "a second document", "one document a file"),
+    ("a: 1\n...\nb: 2\n", "3:1", "a second document", "one document a file"),
+    ("a: !<x y\n", "1:7", "tags (words that begin with !)", "quote"),
+    ("a: !no!x y\n", "1:4", "tags (words that begin with !)", "quote"),
+    ("%YAML x\n---\na: 1\n", "1:7", "a line cannot begin with %", "quote"),
+    ("a: 1\nb: \x07\n", "2:4", "U+0007", "without it"),
+]
+
+
+@pytest.mark.parametrize(("text", "place", "what", "instead"), NOT_YAML)
+def test_what_is_no_yaml_is_told_in_our_words(text: str, place: str, what: str, instead: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse(text, "f.yaml")
+    assert caught.value.message.startswith(f"f.yaml:{place}: not YAML: ")
+    assert what in caught.value.message
+    assert instead in caught.value.hint
+    theirs = "token|node|scalar|block|simple key|sequence|stream|expected|found"
+    assert not re.search(theirs, caught.value.message + caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "text", ['a: "\\UFFFFFFFF"', 'a: "\\U00110000"', f"%YAML 1.{'9' * 5000}\n---\na: 1", "a: " + "[" * 500]
+)
+def test_numbers_and_depths_that_python_cannot_hold_are_bad_input(text: str) -> None:
+    with pytest.raises(BadInput, match="not YAML: "):
+        parse(text, "f.yaml")
+    assert isinstance(parse_scalar(text), str)
+
+
+@settings(max_examples=60)
+@given(st.text(alphabet="ab:-?[]{},&*!|>'\"%@` \t\n#0\\\x85\x07", max_size=30))
+def test_no_text_is_answered_in_the_words_of_the_reader(text: str) -> None:
+    said = ""
+    try:
+        parse(text, "f.yaml")
+    except BadInput as error:
+        said = error.message
+    assert not re.search("while |expected|cannot be read", said)
+
+
 def test_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_bytes(b"\xef\xbb\xbfa: 1\r\nb: x\r\n")
     assert load(tmp_path / "f.yaml").data == {"a": 1, "b": "x"}
@@ -113,7 +187,7 @@ def test_values_of_set_are_scalars_or_flow(text: str, value: object) -> None:
     assert parse_scalar(text) == value
 
 
-@settings(max_examples=300)
+@settings(max_examples=60)
 @given(st.text(max_size=60))
 def test_no_text_makes_the_loader_raise_anything_else(text: str) -> None:
     try:

@@ -11,7 +11,7 @@ import pytest
 
 from nemodeploy.adapters.transports.local import LocalTransport
 from nemodeploy.app import ending
-from nemodeploy.app.down import down, tokens_of
+from nemodeploy.app.down import Living, down, living
 from nemodeploy.app.site import Site
 from nemodeploy.app.status import status
 from nemodeploy.app.up import up
@@ -157,9 +157,9 @@ def test_a_job_without_a_run_directory_is_seen_and_ended(login: Login) -> None:
     (stray,) = look.directories
     assert judge(login.site().see(look, stray)).state is State.UNKNOWN
     gone_when_cancelled(login)
-    gone, failures = down(login.site(), login.ports(), tokens_of(login.site(), "demo"))
-    assert [end.job_id for end in gone] == ["77"]
-    assert failures == []
+    (end,) = down(login.site(), login.ports(), living(login.site(), ("demo",))).values()
+    assert isinstance(end, ending.Ended)
+    assert end.job_id == "77"
 
 
 def test_a_newer_versions_deployment_is_unknown_and_can_be_ended(login: Login) -> None:
@@ -177,9 +177,8 @@ def test_one_that_cannot_be_ended_does_not_save_the_others(login: Login) -> None
     token = accepted(login)
     login.row("77", "COMPLETING", token)
     other = Token.make("other", milliseconds=5, entropy=5)
-    gone, failures = down(login.site(), login.ports(), [token, other])
-    assert [end.token for end in gone] == [other]
-    assert [type(error) for error in failures] == [OutcomeUnknown]
+    results = down(login.site(), login.ports(), Living(tokens=(token, other), look=login.site().look()))
+    assert {one: type(result) for one, result in results.items()} == {token: OutcomeUnknown, other: ending.Ended}
 
 
 def test_a_full_journal_after_the_submission_changes_nothing(login: Login) -> None:
@@ -264,9 +263,10 @@ def test_a_run_directory_that_is_lost_is_not_watched_for_ever(
 
 def test_nothing_found_while_slurm_is_silent_is_no_answer(login: Login) -> None:
     login.slurm(squeue="exit 1")
-    for ask in (tokens_of, status):
-        with pytest.raises(ClusterUnreachable, match="nobody can say that nothing is up"):
-            ask(login.site(), "demo")
+    with pytest.raises(ClusterUnreachable, match="nobody can say that nothing is up"):
+        status(login.site(), "demo")
+    with pytest.raises(ClusterUnreachable, match="nobody can say that nothing is up"):
+        living(login.site(), ("demo",))
 
 
 def test_who_watches_is_not_told_of_an_older_end_when_nobody_answered() -> None:

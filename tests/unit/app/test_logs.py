@@ -167,7 +167,7 @@ def test_an_endless_line_and_a_bar_do_no_harm(job: Job) -> None:
 
 def test_what_has_ended_is_still_read_and_what_never_was_is_not(job: Job) -> None:
     job.write("one\n")
-    job.login.site().archive(job.token)
+    job.login.site().archive({job.token: ""})
     job.show()
     assert job.said == ["a.0 | one"]
     with pytest.raises(BadInput, match="no deployment named 'other'"):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemodeploy.app import reap, status
-from nemodeploy.app.down import tokens_of
+from nemodeploy.app.down import living
 from nemodeploy.cli.status import _detail, _row
 from nemodeploy.core import observation
 from nemodeploy.core.observation import parse_list
@@ -50,6 +50,7 @@ def bad(login: Login) -> Path:
 
 def everything_works(login: Login) -> None:
     """Each command that looks at all deployments sees the good one, and shows both."""
+    assert len(living(login.site(), None).tokens) == 2
     found = status.status(login.site())
     assert [one.name for one in found] == ["bad", "demo"]
     for one in found:
@@ -58,7 +59,9 @@ def everything_works(login: Login) -> None:
         told = status.detail(login.site(), one)
         json.dumps(told.as_json())
         assert _detail(one, told, utc=True)
-    assert len(tokens_of(login.site(), None)) == 2
+    put_away = login.shared / "archive" / str(BAD)
+    if put_away.exists():  # its end was proven
+        put_away.rename(login.shared / "deployments/bad" / str(BAD))
     reap.survey(login.site(), login.ports(), "me@here", older_than_s=9.0)
 
 

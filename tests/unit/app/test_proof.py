@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nemodeploy.app import ending, status
-from nemodeploy.app.down import tokens_of
+from nemodeploy.app.down import living
 from nemodeploy.app.logs import show
 from nemodeploy.app.submitting import Submitted
 from nemodeploy.app.up import up
@@ -69,7 +69,7 @@ def test_a_renamed_job_whose_run_directory_is_lost_keeps_its_name(login: Login) 
     token = accepted(login)
     slurm_lists(login, name="another", directory=place(login, token))
     (login.shared / "deployments").rename(login.shared / "lost")
-    assert [str(one) for one in tokens_of(login.site(), "demo")] == [str(token)]
+    assert [str(one) for one in living(login.site(), ("demo",)).tokens] == [str(token)]
     with pytest.raises(PreflightFailed, match="alive without its run directory"):
         up(login.site(), login.ports(), login.request(Budget(queue_s=1.0, startup_s=1.0)))
 
@@ -86,7 +86,7 @@ def test_a_job_with_our_id_alone_may_be_ours_and_is_not_cancelled(login: Login) 
     found = state(login).verdict
     assert (found.state, found.gone) == (State.UNKNOWN, False)
     assert "another name and another directory" in found.reason
-    assert [str(one) for one in tokens_of(login.site(), "demo")] == [str(token)]
+    assert [str(one) for one in living(login.site(), ("demo",)).tokens] == [str(token)]
     login.slurm(scancel="exit 0")
     with pytest.raises(OutcomeUnknown, match="77"):
         ending.end(login.site(), login.ports(), token)

@@ -252,8 +252,10 @@ def test_a_look_takes_away_the_secrets_of_what_has_ended(login: Login) -> None:
     login.row("77", "FAILED", token)
     (found,) = status.status(login.site())
     assert found.verdict.gone
-    assert not (directory / "secrets.env").exists()
-    assert log.read_text() == "dying with ******** \n"
+    assert not directory.exists()
+    put_away = login.shared / "archive" / str(token)
+    assert not (put_away / "secrets.env").exists()
+    assert (put_away / "epochs/77.0/logs/h100-1.0.log").read_text() == "dying with ******** \n"
 
 
 def test_secrets_that_are_known_here_are_hidden_in_whatever_a_server_wrote(login: Login) -> None:
@@ -351,10 +353,17 @@ def test_an_absent_row_is_unknown_until_slurm_says_it_holds_nothing(login: Login
     manifest = login.shared / "deployments/demo" / str(token) / "manifest.json"
     os.utime(manifest, (1, 1))
     assert judge(site.see(look, look.directory(token))).gone
-    os.utime(manifest)
-    login.slurm(sacct=CANCELLED)
-    verdict = judge(site.see(look, look.directory(token)))
-    assert (verdict.gone, verdict.reason) == (True, "Slurm says CANCELLED")
+
+
+def test_what_a_look_has_proven_is_archived_with_slurms_word_and_never_proven_again(login: Login) -> None:
+    token = accepted(login)
+    login.slurm(squeue=f'case "$*" in *--jobs*) {FORGOTTEN} ;; esac', sacct=CANCELLED)
+    (found,) = status.status(login.site())
+    assert (found.verdict.gone, found.verdict.reason) == (True, "Slurm says CANCELLED")
+    login.slurm(squeue="exit 0", sacct="echo 'sacct: error: not asked again' >&2; exit 1")
+    assert status.status(login.site()) == ()
+    (kept,) = status.last_ended(login.site(), "demo")
+    assert (kept.token, kept.verdict, kept.as_json()["job_id"]) == (token, found.verdict, "77")
 
 
 def test_accounting_that_does_not_answer_leaves_it_unknown(login: Login) -> None:
@@ -439,7 +448,7 @@ def test_a_queue_reason_that_never_heals_ends_the_wait_at_once(login: Login) -> 
 def test_a_take_that_was_held_up_until_its_token_was_withheld_submits_nothing(login: Login) -> None:
     token = login.token("demo")
     assert login.site().withhold(token)
-    login.site().archive(token)
+    login.site().archive({token: ""})
     late = login.site().take(token, dict(login.wanted.bundle.files), None)
     assert "was taken back" in late.problem
     assert login.submissions() == 0
@@ -495,7 +504,7 @@ def test_a_renewal_that_cannot_be_written_is_told(login: Login) -> None:
 def test_an_archived_directory_is_as_old_as_its_archiving(login: Login) -> None:
     token = accepted(login)
     os.utime(login.shared / "deployments/demo" / str(token), (1, 1))
-    login.site().archive(token)
+    login.site().archive({token: ""})
     assert login.site().remains().archived[token] < 60
 
 
@@ -570,7 +579,7 @@ def archived(login: Login) -> Token:
     (epoch / "exit.json").write_text(json.dumps(record))
     (epoch / "events.jsonl").write_text('{"at": 1000, "elapsed_s": 0, "phase": "starting", "cause": ""}\n')
     (directory / "current").symlink_to("epochs/77.0")
-    login.site().archive(token)
+    login.site().archive({token: ""})
     return token
 
 
@@ -593,7 +602,7 @@ def test_what_has_ended_is_still_told_with_its_cost_and_its_cause(login: Login) 
 
 
 def waited(login: Login, goal: str, timeout_s: float | None = 60.0) -> status.Deployment | None:
-    (first,) = status.status(login.site())
+    (first,) = status.status(login.site()) or status.last_ended(login.site(), "demo")
     return waiting.wait(login.site(), login.ports(), first, goal, timeout_s=timeout_s)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -209,3 +210,22 @@ def test_a_sandbox_that_cannot_live_there_is_bad_input(home: Home, tmp_path: Pat
         done = home.run("sandbox", "up", NEMODEPLOY_SANDBOX_DIR=directory)
         assert done.returncode == 2, done.stderr
         assert "NEMODEPLOY_SANDBOX_DIR" in done.stderr
+
+
+@pytest.mark.parametrize(("profile", "has_gpus"), [("cpu", False), ("h100x16", True)])
+def test_a_host_without_gpus_is_told_of_its_memory(home: Home, profile: str, has_gpus: bool) -> None:
+    from nemodeploy.app.wanted import Wish, resolve
+    from nemodeploy.cli.plan import gives_back
+    from nemodeploy.cli.up import _budget_line
+
+    plan = resolve(
+        Wish(profile=profile, name=None, cluster=None, settings=()), dict(home.environment), needs_site=False
+    ).plan
+    said = _budget_line(plan), gives_back(plan), home.run("plan", "--profile", profile).stdout.partition("from")[0]
+    assert [bool(re.search("per GPU|GPUs back|fullest GPU", one)) for one in said] == [has_gpus] * 3
+    assert "the host's memory" in said[0] + said[2] or has_gpus
+
+
+def test_profiles_are_listed_as_people_count(home: Home) -> None:
+    rows = [line.split()[0] for line in home.run("profiles").stdout.splitlines()[1:]]
+    assert rows.index("a100x2") < rows.index("a100x16")

@@ -102,8 +102,8 @@ def test_lines_that_are_no_rows_are_passed_over() -> None:
 
 
 def trace(root: Path) -> tuple[str, str]:
-    done = ask(HOST.trace_script(TOKEN, "", str(root / "deployments/demo" / TOKEN)))
-    found = HOST.parse_trace(TOKEN, "", done.stdout)
+    jobs = {TOKEN: ("", str(root / "deployments/demo" / TOKEN))}
+    found = HOST.parse_trace(jobs, ask(HOST.trace_script(jobs)).stdout)[TOKEN]
     assert found.account is Word.MISSING
     return found.queue.value, found.job_id
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemodeploy.core.witnesses import Word
+from nemodeploy.core.witnesses import Trace, Word
 from nemodeploy.schedulers import slurm, slurm_questions, slurm_words
 from nemodeploy.schedulers.reasons import NEVER_HEALS, REASONS
 from tests.unit.core.test_decode import spec
@@ -81,6 +81,10 @@ UNREACHABLE = "slurm_load_jobs error: Unable to contact slurm controller\nsqueue
 PLACE = f"/home/me/x/deployments/demo/{TOKEN}"
 
 
+def parse_trace(job_id: str, text: str) -> Trace:
+    return slurm_questions.parse_trace({TOKEN: (job_id, "/nowhere")}, text)[TOKEN]
+
+
 def listed(
     state: str = "RUNNING", *, user: str = "1000", place: str = PLACE, name: str = TOKEN, number: str = "7"
 ) -> str:
@@ -121,29 +125,42 @@ def accounted(row: str) -> str:
     ],
 )
 def test_each_witness_is_heard_by_itself(text: str, queue: Word, account: Word) -> None:
-    trace = slurm_questions.parse_trace(TOKEN, "7", text)
+    trace = parse_trace("7", text)
     assert (trace.queue, trace.account, trace.job_id) == (queue, account, "7")
 
 
 @pytest.mark.parametrize(
     ("text", "job_id", "account"),
     [
-        ("id \n" + NO_ROW, "", Word.ABSENT),
-        ("id \n" + OFF, "", Word.MISSING),
-        ("id \n" + accounted(f"9|COMPLETED|{TOKEN}"), "9", Word.ENDED),
-        ("id \n" + accounted(f"9|PENDING|{TOKEN}"), "9", Word.ALIVE),
-        ("id \n" + accounted("9|PENDING|another"), "", Word.ABSENT),
-        ("id 8\n" + listed(number="8") + OFF, "8", Word.MISSING),
+        (f"id {TOKEN} \n" + NO_ROW, "", Word.ABSENT),
+        (f"id {TOKEN} \n" + OFF, "", Word.MISSING),
+        (f"id {TOKEN} \n" + accounted(f"9|COMPLETED|{TOKEN}"), "9", Word.ENDED),
+        (f"id {TOKEN} \n" + accounted(f"9|PENDING|{TOKEN}"), "9", Word.ALIVE),
+        (f"id {TOKEN} \n" + accounted("9|PENDING|another"), "", Word.ABSENT),
+        (f"id {TOKEN} 8\n" + listed(number="8") + OFF, "8", Word.MISSING),
     ],
 )
 def test_an_id_that_is_not_known_comes_from_the_claim_or_the_accounting(text: str, job_id: str, account: Word) -> None:
-    trace = slurm_questions.parse_trace(TOKEN, "", text)
+    trace = parse_trace("", text)
     assert (trace.job_id, trace.account) == (job_id, account)
+
+
+def test_of_several_jobs_each_has_its_own_words() -> None:
+    other, third = f"{TOKEN[:-1]}b", f"{TOKEN[:-1]}c"
+    jobs = {TOKEN: ("7", "/a"), other: ("8", "/b"), third: ("", "/c")}
+    asked = f"id {TOKEN} 7\nid {other} 8\nid {third} 9\n"
+    text = asked + listed() + accounted(f"8|FAILED|{other}\n9|RUNNING|renamed")
+    found = slurm_questions.parse_trace(jobs, text)
+    assert [(one.job_id, one.queue, one.account) for one in found.values()] == [
+        ("7", Word.ALIVE, Word.ABSENT),
+        ("8", Word.ABSENT, Word.ENDED),
+        ("9", Word.ABSENT, Word.ALIVE),
+    ]
 
 
 @given(st.text(max_size=200), st.sampled_from(["", "7"]))
 def test_no_noise_proves_an_end(text: str, job_id: str) -> None:
-    trace = slurm_questions.parse_trace(TOKEN, job_id, text)
+    trace = parse_trace(job_id, text)
     assert (trace.queue, trace.account) == (Word.SILENT, Word.SILENT)
 
 
