@@ -1,4 +1,4 @@
-"""Whether a job in the queue would wait for ever: by Slurm's reason, and by its figures where the reason names a limit."""
+"""Whether a job in the queue would wait for ever: by Slurm's reason, and by its figures where that names a limit."""
 
 from __future__ import annotations
 
