@@ -125,7 +125,7 @@ _TEXT: Mapping[str, Field] = {
         {"anyOf": [_STRING, {"type": "array", "items": _STRING, "minItems": 1, "maxItems": MOST_CHOICES}]},
         "one text or several; token ids are refused, since the gateway has no tokenizer",
     ),
-    "best_of": _same({"enum": [1]}, "the engines cannot rank answers; the value of `n` is taken too"),
+    "best_of": _same({"enum": [1]}, "or the value of `n`; the engines cannot rank answers"),
     "echo": _same({"enum": [False]}, "the answer comes without its prompt"),
     "suffix": _same({"enum": [""]}, "the models go on with a text and do not fill gaps"),
     "logprobs": _refused(_NO_LIKELIHOODS),

@@ -12,14 +12,14 @@ import sys
 from typing import Any
 
 URL, KEY, MODEL = (os.environ[f"OPENAI_{name}"] for name in ("BASE_URL", "API_KEY", "MODEL"))
-HI = [{"role": "user", "content": "hi"}]
+HI: Any = [{"role": "user", "content": "hi"}]
 
 
 def of_openai() -> list[Any]:
     import openai
 
     client = openai.OpenAI()
-    options = {"include_usage": True}
+    options: Any = {"include_usage": True}
     pieces = client.chat.completions.create(model=MODEL, messages=HI, stream=True, stream_options=options)
     with client.chat.completions.stream(model=MODEL, messages=HI) as stream:
         final = stream.get_final_completion()

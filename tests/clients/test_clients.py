@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from nemodeploy.app import gateway
+from nemodeploy.core.openai_requests import read_request
 from nemodeploy.core.openai_table import CHAT, FIELDS, TEXT
 from tests.unit.app.test_gateway import Nemo, Rig
 
@@ -50,11 +51,10 @@ def run(*words: str, **variables: str) -> Any:
 @pytest.mark.parametrize("client", CLIENTS)
 def test_it_is_answered_and_sends_what_is_recorded(rig: Rig, client: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, Any]] = []
-    read = gateway.read_request
 
     def noted(kind: str, raw: bytes, can: Any) -> Any:
         sent.append({"kind": kind, "body": json.loads(raw)})
-        return read(kind, raw, can)
+        return read_request(kind, raw, can)
 
     monkeypatch.setattr(gateway, "read_request", noted)
     address = f"http://127.0.0.1:{rig.port}/v1"
