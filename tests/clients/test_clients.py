@@ -16,7 +16,8 @@ from nemodeploy.core.openai_requests import read_request
 from nemodeploy.core.openai_table import CHAT, FIELDS, TEXT
 from tests.unit.app.test_gateway import Nemo, Rig
 
-pytestmark = pytest.mark.clients
+PYTHON = os.environ.get("NEMODEPLOY_CLIENTS_PYTHON", "")
+pytestmark = [pytest.mark.clients, pytest.mark.skipif(not PYTHON, reason="make test-clients installs the clients")]
 HERE = Path(__file__).parent
 CLIENTS = ("openai", "langchain", "llama_index", "litellm", "autogen", "ag2", "lm_eval")
 NAMES = """
@@ -39,11 +40,10 @@ def rig() -> Iterator[Rig]:
 
 
 def run(*words: str, **variables: str) -> Any:
-    python = os.environ["NEMODEPLOY_CLIENTS_PYTHON"]
     # What would be fetched from elsewhere is not: prices of models, and data sets.
     quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HF_HUB_OFFLINE": "1", "OTEL_SDK_DISABLED": "true"}
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **quiet, **variables}
-    done = subprocess.run([python, *words], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([PYTHON, *words], env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
