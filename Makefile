@@ -1,4 +1,4 @@
-.PHONY: demo demo-real test test-ci test-engines test-slurms card faults golden bench
+.PHONY: demo demo-real test test-ci test-clients test-engines test-slurms card faults golden bench
 
 demo: ## a cluster on this machine, a deployment on it, an answer
 	@sh scripts/demo
@@ -12,7 +12,11 @@ test: ## format, lint, types, tests; 8 minutes at most
 test-ci: ## what is longer: faults, another Slurm, the engines' own software
 	@sh scripts/test -m "long and not minutes and not engines" -n 3 --dist loadscope
 	@sh scripts/test-slurms 24.11
+	@sh scripts/test-clients
 	@$(MAKE) --no-print-directory test-engines
+
+test-clients: ## real clients of OpenAI's API at the gateway; 40 s
+	@sh scripts/test-clients
 
 test-engines: ## real NeMo, Triton, vLLM and transformers servers (packs of 4 GB, then ten minutes)
 	@sh scripts/test-engines

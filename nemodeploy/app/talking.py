@@ -15,7 +15,8 @@ from nemodeploy.app.asking import NoAnswer
 from nemodeploy.app.backend import Backend
 from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.openai_answers import refusal
-from nemodeploy.core.openai_requests import CHAT, TEXT, Asked, Refused, read_request
+from nemodeploy.core.openai_requests import Asked, Refused, read_request
+from nemodeploy.core.openai_table import CHAT, TEXT
 from nemodeploy.engines.answers import END_OF_TEXT, cut
 from nemodeploy.errors import BadInput, ClusterUnreachable
 from nemodeploy.values import Reply

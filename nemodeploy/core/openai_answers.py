@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nemodeploy.core.openai_requests import CHAT, NEUTRAL, PARAMETERS, PATHS, TEXT, Asked, Refused
+from nemodeploy.core.openai_requests import PATHS, Asked, Refused
+from nemodeploy.core.openai_table import CHAT, FIELDS, TEXT
 from nemodeploy.values import Reply
 
+# LangChain's class for completions looks into the usage unasked, and OpenAI's client makes null of what is not there.
+UNCOUNTED = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 OBJECTS = {CHAT: ("chatcmpl-", "chat.completion"), TEXT: ("cmpl-", "text_completion")}
 DONE = "[DONE]"
 
@@ -29,25 +32,34 @@ class Answering:
             said = {"message": {"role": "assistant", "content": self.text(reply)}}
             said = said if self.asked.kind == CHAT else {"text": self.text(reply)}  # type: ignore[dict-item]
             choices.append({"index": index, **said, "logprobs": None, "finish_reason": self.finish(reply)})
-        return {**self._head(), "choices": choices, "usage": self.usage(replies)}
+        return {**self._head(), "choices": choices, **(self._usage(replies) or self._uncounted())}
 
     def text(self, reply: Reply) -> str:
         """A talk's answer comes without the white space around it, a continuation exactly as it is."""
         return reply.text.strip() if self.asked.kind == CHAT else reply.text
 
-    def finish(self, reply: Reply) -> str | None:
-        """Why it ended, as far as the server tells."""
-        if reply.tokens is not None and reply.tokens >= self.asked.sampling.max_tokens:
-            return "length"
-        return "stop" if reply.stopped else None
+    def finish(self, reply: Reply) -> str:
+        """Why it ended: never nothing, which clients do not expect. Where neither a stop string came nor the server
+        counts, it is taken for cut: who then reads on loses less than who takes a half for the whole."""
+        if reply.tokens is None:
+            return "stop" if reply.stopped else "length"
+        return "length" if reply.tokens >= self.asked.sampling.max_tokens else "stop"
 
     def usage(self, replies: Sequence[Reply]) -> dict[str, int] | None:
-        """As the server counted, or nothing."""
+        """As the server counted; None: it did not."""
         asked, made = [one.prompt_tokens for one in replies[:: self.asked.n]], [one.tokens for one in replies]
         if None in asked or None in made:
             return None
         before, after = sum(filter(None, asked)), sum(filter(None, made))
         return {"prompt_tokens": before, "completion_tokens": after, "total_tokens": before + after}
+
+    def _usage(self, replies: Sequence[Reply]) -> dict[str, object]:
+        """Clients read into it where it is there, so it is never null."""
+        usage = self.usage(replies)
+        return {"usage": usage} if usage else {}
+
+    def _uncounted(self) -> dict[str, object]:
+        return {"usage": UNCOUNTED} if self.asked.kind == TEXT else {}
 
     def opening(self) -> list[dict[str, object]]:
         """The pieces before any text: whose turn it is."""
@@ -64,17 +76,16 @@ class Answering:
         return [said, self._piece(index, {"delta": {}}, self.finish(reply), reply)]
 
     def closing(self, replies: Sequence[Reply]) -> list[dict[str, object]]:
-        """The usage, where it was asked for."""
-        return [{**self._head(chunk=True), "choices": [], "usage": self.usage(replies)}]
+        """The usage, where it was asked for and the server counted."""
+        usage = self._usage(replies)
+        return [{**self._head(chunk=True), "choices": [], **usage}] if usage else []
 
     def _piece(
         self, index: int, said: Mapping[str, object], finish: str | None, reply: Reply | None = None
     ) -> dict[str, object]:
         choice = {"index": index, **said, "logprobs": None, "finish_reason": finish}
-        document = {**self._head(chunk=True), "choices": [choice]}
-        if self.asked.include_usage or self.asked.running_usage:
-            document["usage"] = self.usage([reply]) if reply and self.asked.running_usage else None
-        return document
+        usage = self._usage([reply]) if reply and self.asked.running_usage else {}
+        return {**self._head(chunk=True), "choices": [choice], **usage}
 
     def _head(self, *, chunk: bool = False) -> dict[str, object]:
         prefix, name = OBJECTS[self.asked.kind]
@@ -95,6 +106,10 @@ def model_card(model: str) -> dict[str, object]:
     return {"id": model, "object": "model", "created": 0, "owned_by": "nemodeploy"}
 
 
+def _or_null(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"enum": [*schema["enum"], None]} if "enum" in schema else schema
+
+
 def describe(version: str) -> dict[str, object]:
     """The OpenAPI document."""
     answer = {"description": "as in OpenAI's API; errors in its form, too"}
@@ -104,7 +119,7 @@ def describe(version: str) -> dict[str, object]:
     }
     for kind, path in PATHS.items():
         needed = ["model", "messages" if kind == CHAT else "prompt"]
-        properties = {**PARAMETERS[kind], **{name: {"enum": [*values, None]} for name, values in NEUTRAL[kind].items()}}
+        properties = {name: _or_null(field.schema) for name, field in FIELDS[kind].items()}
         schema = {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
         body = {"required": True, "content": {"application/json": {"schema": schema}}}
         paths[path] = {"post": {"requestBody": body, "responses": {"200": answer}}}

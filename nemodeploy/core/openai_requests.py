@@ -1,7 +1,6 @@
 """What a client of OpenAI's API asks for, in an engine's terms; what cannot be had is refused by name.
 
-One table says which parameters there are; the checks and the OpenAPI document are both made of it. Source: OpenAI's API
-reference, `/v1/chat/completions` and `/v1/completions`.
+openai_table.py says what becomes of every field.
 """
 
 from __future__ import annotations
@@ -11,82 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nemodeploy.core.openai_table import CHAT, FIELDS, MOST_CHOICES, TEXT, Field, Schema
 from nemodeploy.core.spec import Prompting
 from nemodeploy.values import Sampling
 
-CHAT, TEXT = "chat", "text"
 PATHS = {CHAT: "/v1/chat/completions", TEXT: "/v1/completions"}
 TEXT_TOKENS = 16  # OpenAI's own default of /v1/completions
 LEAST = 1e-5  # below it a temperature is greedy, as in vLLM, and a top_p this; float32 knows no such numbers any more
-MOST_CHOICES = 128
 RETRY_AFTER_S = 5
+SHOWN = 60  # characters of a refused value
 LEFT = 499  # nginx's number for a client that has closed the connection; nobody sees it
-
-Schema = Mapping[str, Any]
-_STRING: Schema = {"type": "string"}
-_STOP: Schema = {"type": "string", "minLength": 1}
-_PART: Schema = {
-    "type": "object",
-    "properties": {"type": {"enum": ["text"]}, "text": _STRING},
-    "required": ["type", "text"],
-}
-_NONE: Schema = {"type": "array", "items": {}, "maxItems": 0}  # as answers of other servers have, for the history
-_MESSAGE: Schema = {
-    "type": "object",
-    "properties": {
-        "role": {"enum": ["system", "developer", "user", "assistant"]},
-        "content": {"anyOf": [_STRING, {"type": "array", "items": _PART, "minItems": 1}]},
-        "tool_calls": _NONE,
-        "annotations": _NONE,
-    },
-    "required": ["role", "content"],
-}
-_COUNT: Schema = {"type": "integer", "minimum": 1}
-# What can be asked for, in both or in one of the two; a value of null is none.
-_BOTH: Mapping[str, Schema] = {
-    "model": _STRING,
-    "n": {"type": "integer", "minimum": 1, "maximum": MOST_CHOICES},
-    "temperature": {"type": "number", "minimum": 0, "maximum": 2},
-    "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-    "seed": {"type": "integer"},
-    "stop": {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 16}]},
-    "max_tokens": _COUNT,
-    "stream": {"type": "boolean"},
-    "stream_options": {
-        "type": "object",
-        "properties": {"include_usage": {"type": "boolean"}, "continuous_usage_stats": {"type": "boolean"}},
-    },
-    "user": _STRING,
-}
-PARAMETERS: Mapping[str, Mapping[str, Schema]] = {
-    CHAT: {
-        "messages": {"type": "array", "items": _MESSAGE, "minItems": 1},
-        "max_completion_tokens": _COUNT,
-        **_BOTH,
-    },
-    TEXT: {
-        "prompt": {"anyOf": [_STRING, {"type": "array", "items": _STRING, "minItems": 1, "maxItems": MOST_CHOICES}]},
-        **_BOTH,
-    },
-}
-# What clients send although it changes nothing: these values, and no others.
-_NEUTRAL_BOTH: Mapping[str, Sequence[object]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-}
-NEUTRAL: Mapping[str, Mapping[str, Sequence[object]]] = {
-    CHAT: {
-        "logprobs": (False,),
-        "top_logprobs": (0,),
-        "tools": ([],),
-        "tool_choice": ("none", "auto"),
-        "response_format": ({"type": "text"},),
-        "store": (False,),
-        **_NEUTRAL_BOTH,
-    },
-    TEXT: {"best_of": (1,), "echo": (False,), "suffix": ("",), "logprobs": (), **_NEUTRAL_BOTH},
-}
 
 
 class Refused(Exception):
@@ -154,6 +87,8 @@ def read_request(kind: str, raw: bytes, can: Abilities) -> Asked:
     if not isinstance(data, dict):
         raise Refused(400, "the body must be a JSON object")
     given = {key: value for key, value in data.items() if value is not None}
+    if kind == TEXT and _equal(given.get("best_of"), given.get("n", 1)):
+        del given["best_of"]  # the best so many of so many are all of them
     _check(kind, given)
     if "model" not in given:
         raise Refused(400, f"model is missing; it is {can.model}", "model")
@@ -183,20 +118,45 @@ def read_request(kind: str, raw: bytes, can: Abilities) -> Asked:
 
 def _check(kind: str, given: Mapping[str, Any]) -> None:
     for key, value in given.items():
-        if key in PARAMETERS[kind]:
-            wrong = misfit(value, PARAMETERS[kind][key], key)
-            if wrong:
-                raise Refused(400, wrong, key)
-        elif key in NEUTRAL[kind]:
-            if not any(type(value) is type(one) and value == one for one in _numbers(NEUTRAL[kind][key])):
-                raise Refused(400, f"{key} cannot be had here; leave it out", key, "unsupported_parameter")
-        else:
+        known = FIELDS[kind].get(key)
+        if known is None:
             raise Refused(400, f"unknown parameter {key[:100]!r}", key[:100], "unknown_parameter")
+        wrong = _odd(key, value) or misfit(value, known.schema, key)
+        if wrong and "enum" in known.schema:
+            raise Refused(400, _unavailable(key, value, known), key, "unsupported_parameter")
+        if wrong:
+            raise Refused(400, wrong, key)
 
 
-def _numbers(values: Sequence[object]) -> Sequence[object]:
-    """With 0 also 0.0, and so on: clients write either."""
-    return [*values, *(float(one) for one in values if isinstance(one, int) and not isinstance(one, bool))]
+def _unavailable(key: str, value: object, known: Field) -> str:
+    """A value that would have to change something; which others change nothing is said, too."""
+    text = json.dumps(value)
+    said = text if len(text) <= SHOWN else text[:SHOWN] + "…"
+    others = " or ".join(json.dumps(one) for one in known.schema["enum"])
+    way = f"leave it out or say {others}" if others else "leave it out"
+    return f"{key} {said} is not available: {known.why}; {way}"
+
+
+def _odd(key: str, value: Any) -> str:
+    """What clients send that deserves better words than those of the schema."""
+    if key == "prompt" and isinstance(value, list) and any(isinstance(one, (int, list)) for one in value):
+        return "prompt has token ids; the gateway has no tokenizer and takes text only"
+    messages = value if key == "messages" and isinstance(value, list) else []
+    pairs = ((f"messages[{place}]", one) for place, one in enumerate(messages) if isinstance(one, dict))
+    return next(filter(None, (_odd_message(at, one) for at, one in pairs)), "")
+
+
+def _odd_message(at: str, message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if message.get("role") in ("tool", "function") or message.get("tool_calls") or message.get("function_call"):
+        return f"{at} is about a tool; there are no tools here"
+    if "content" in message and content is None:
+        return f"{at}.content is null; every message needs a text here"
+    for place, part in enumerate(content if isinstance(content, list) else []):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind != "text":
+            return f"{at}.content[{place}] is of type {json.dumps(kind[:SHOWN])}; the model reads text only"
+    return ""
 
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -211,15 +171,23 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 def misfit(value: object, schema: Schema, at: str) -> str:
     """What is wrong with a value, and where; empty: nothing. The part of JSON Schema that the table uses."""
+    if not schema:
+        return ""
     if "anyOf" in schema:
         found = [misfit(value, one, at) for one in schema["anyOf"]]
         return "" if "" in found else found[-1] if isinstance(value, list) else found[0]
     if "enum" in schema:
-        return "" if value in schema["enum"] else f"{at} must be one of {', '.join(schema['enum'])}"
+        fits = any(_equal(value, one) for one in schema["enum"])
+        return "" if fits else f"{at} must be {' or '.join(map(json.dumps, schema['enum']))}"
     kind = schema["type"]
     if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
         return f"{at} must be of type {kind}"
     return _BOUNDS[kind](value, schema, at)
+
+
+def _equal(value: object, one: object) -> bool:
+    """As in JSON: 0 is 0.0 and not false."""
+    return value == one and isinstance(value, bool) == isinstance(one, bool)
 
 
 def _number(value: Any, schema: Schema, at: str) -> str:
@@ -245,8 +213,9 @@ def _object(value: Any, schema: Schema, at: str) -> str:
     for key, inner in value.items():
         if inner is None and key not in schema.get("required", ()):
             continue
-        known = schema["properties"].get(key)
-        wrong = misfit(inner, known, f"{at}.{key}") if known else f"{at}.{key[:100]} cannot be had here; leave it out"
+        known = schema["properties"].get(key, schema.get("additionalProperties"))
+        unknown = f"{at}.{key[:100]} is not available here; leave it out"
+        wrong = unknown if known is None else misfit(inner, known, f"{at}.{key[:100]}")
         if wrong:
             return wrong
     return ""
@@ -276,6 +245,7 @@ def _talk(given: Mapping[str, Any], can: Abilities) -> tuple[str, ...]:
         raise Refused(400, what, "messages", "unsupported_parameter")
     if "messages" not in given:
         raise Refused(400, "messages is missing", "messages")
+    _one_of_each(given["messages"])
     messages = [(one["role"], _content(one["content"])) for one in given["messages"]]
     told = 0
     while told < len(messages) and messages[told][0] in ("system", "developer"):
@@ -289,6 +259,16 @@ def _talk(given: Mapping[str, Any], can: Abilities) -> tuple[str, ...]:
         raise Refused(400, "the last message must be the user's", "messages")
     system = "\n".join(text for _, text in messages[:told]) if told else None
     return (can.prompting.converse(said[::2], said[1::2], system=system),)
+
+
+def _one_of_each(messages: Sequence[Mapping[str, Any]]) -> None:
+    """A name says nothing where it is the only one of its role; a template has no place for several. Raises Refused."""
+    names: dict[str, str] = {}
+    for place, one in enumerate(messages):
+        name = one.get("name")
+        if name is not None and names.setdefault(one["role"], name) != name:
+            what = f"messages[{place}].name is another than before for the role {one['role']}, and the model's template"
+            raise Refused(400, f"{what} has no place for names; write it into the content", "messages")
 
 
 def _content(content: Any) -> str:

@@ -10,18 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemodeploy.core.openai_answers import Answering, describe, refusal
-from nemodeploy.core.openai_requests import (
-    CHAT,
-    LEAST,
-    NEUTRAL,
-    PARAMETERS,
-    PATHS,
-    TEXT,
-    Abilities,
-    Asked,
-    Refused,
-    read_request,
-)
+from nemodeploy.core.openai_requests import LEAST, PATHS, Abilities, Asked, Refused, read_request
+from nemodeploy.core.openai_table import CHAT, FIELDS, TEXT
 from nemodeploy.core.spec import Prompting
 from nemodeploy.values import Reply, Sampling
 
@@ -75,6 +65,18 @@ def test_what_nobody_says_is_the_models_own_and_greedy() -> None:
         (CHAT, {"frequency_penalty": 0, "presence_penalty": 0.0, "response_format": {"type": "text"}, "user": "me"}),
         (TEXT, {"best_of": 1, "echo": False, "suffix": "", "logprobs": None}),
         (CHAT, {"seed": 3, "top_p": 0.1}),  # greedily, both change nothing
+        (CHAT, {"modalities": ["text"], "service_tier": "auto", "safety_identifier": "x", "metadata": {"a": "b"}}),
+        (CHAT, {"prompt_cache_key": "k", "prompt_cache_retention": "24h", "prompt_cache_options": {"ttl": "30m"}}),
+        (CHAT, {"parallel_tool_calls": True, "functions": [], "function_call": "auto", "reasoning_effort": "none"}),
+        (CHAT, {"prediction": {"type": "content", "content": "x"}, "verbosity": "medium", "store": False}),
+        (CHAT, {"audio": None, "web_search_options": None, "moderation": None}),
+        (CHAT, {"stream": True, "stream_options": {"include_obfuscation": False}}),
+        (TEXT, {"best_of": 3, "n": 3, "logit_bias": {}, "user": "me"}),
+        (CHAT, {"messages": [{**HI, "name": "Bo"}, {"role": "assistant", "content": "a", "name": "AI"}, HI]}),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "prompt_cache_breakpoint": {}}]}]},
+        ),
         (CHAT, {"stream": True, "stream_options": {"include_usage": True}}),
     ],
 )
@@ -89,10 +91,30 @@ def test_what_changes_nothing_is_taken(kind: str, given: dict[str, object]) -> N
         (CHAT, {"model": None}, 400, "model", "missing; it is m"),
         (CHAT, {"model": 3}, 400, "model", "type string"),
         (CHAT, {"foo": 1}, 400, "foo", "unknown parameter 'foo'"),
-        (CHAT, {"tools": [{}]}, 400, "tools", "leave it out"),
-        (CHAT, {"logprobs": True}, 400, "logprobs", "leave it out"),
-        (TEXT, {"logprobs": 0}, 400, "logprobs", "leave it out"),
+        (
+            CHAT,
+            {"tools": [{}]},
+            400,
+            "tools",
+            "tools [{}] is not available: there are no tools here; leave it out or say []",
+        ),
+        (CHAT, {"logprobs": True}, 400, "logprobs", "leave it out or say false"),
+        (TEXT, {"logprobs": 0}, 400, "logprobs", "the engines tell no likelihoods; leave it out"),
         (TEXT, {"echo": 0}, 400, "echo", "leave it out"),
+        (TEXT, {"best_of": 3, "n": 2}, 400, "best_of", "cannot rank"),
+        (TEXT, {"best_of": True}, 400, "best_of", "best_of true"),
+        (TEXT, {"suffix": "x" * 99}, 400, "suffix", "x…"),
+        (TEXT, {"store": False}, 400, "store", "unknown"),
+        (CHAT, {"store": True}, 400, "store", "nothing is stored here"),
+        (CHAT, {"service_tier": "flex"}, 400, "service_tier", '"auto" or "default"'),
+        (CHAT, {"modalities": ["text", "audio"]}, 400, "modalities", "answers are text"),
+        (CHAT, {"audio": {}}, 400, "audio", "audio {} is not available"),
+        (CHAT, {"web_search_options": {}}, 400, "web_search_options", "cannot search"),
+        (CHAT, {"reasoning_effort": "low"}, 400, "reasoning_effort", "do not reason"),
+        (CHAT, {"response_format": {"type": "json_object"}}, 400, "response_format", "held to a format"),
+        (CHAT, {"tool_choice": "required"}, 400, "tool_choice", "no tools"),
+        (CHAT, {"parallel_tool_calls": 1}, 400, "parallel_tool_calls", "of type boolean"),
+        (CHAT, {"metadata": {"a": 1}}, 400, "metadata", "metadata.a must be of type string"),
         (TEXT, {"messages": [HI]}, 400, "messages", "unknown"),
         (CHAT, {"temperature": 0.5, "seed": 1}, 400, "seed", "seed cannot be told to the-engine"),
         (CHAT, {"temperature": 2.5}, 400, "temperature", "at most 2"),
@@ -103,7 +125,9 @@ def test_what_changes_nothing_is_taken(kind: str, given: dict[str, object]) -> N
         (CHAT, {"n": 129}, 400, "n", "at most 128"),
         (TEXT, {"prompt": ["a"] * 65, "n": 2}, 400, "n", "more than 128"),
         (TEXT, {"prompt": []}, 400, "prompt", "empty"),
-        (TEXT, {"prompt": [1, 2]}, 400, "prompt", "prompt[0] must be of type string"),
+        (TEXT, {"prompt": [1, 2]}, 400, "prompt", "prompt has token ids"),
+        (TEXT, {"prompt": [[1, 2], [3]]}, 400, "prompt", "takes text only"),
+        (TEXT, {"prompt": [None]}, 400, "prompt", "prompt[0] must be of type string"),
         (TEXT, {"prompt": None}, 400, "prompt", "missing"),
         (CHAT, {"stop": ""}, 400, "stop", "empty"),
         (CHAT, {"stop": ["a"] * 17}, 400, "stop", "at most 16"),
@@ -112,11 +136,37 @@ def test_what_changes_nothing_is_taken(kind: str, given: dict[str, object]) -> N
         (CHAT, {"stream_options": {"include_usage": True}}, 400, "stream_options", "goes with stream"),
         (CHAT, {"stream": True, "stream_options": {"x": 1}}, 400, "stream_options", "stream_options.x"),
         (CHAT, {"messages": []}, 400, "messages", "empty"),
-        (CHAT, {"messages": [{"role": "tool", "content": ""}]}, 400, "messages", "messages[0].role must be one of"),
-        (CHAT, {"messages": [{**HI, "name": "Bo"}]}, 400, "messages", "messages[0].name"),
+        (CHAT, {"messages": [{"role": "tool", "content": ""}]}, 400, "messages", "messages[0] is about a tool"),
+        (
+            CHAT,
+            {"messages": [{"role": "critic", "content": ""}]},
+            400,
+            "messages",
+            'messages[0].role must be "system" or',
+        ),
+        (CHAT, {"messages": [{**HI, "name": 3}]}, 400, "messages", "messages[0].name must be of type string"),
+        (
+            CHAT,
+            {"messages": [{**HI, "name": "Bo"}, {"role": "assistant", "content": "a"}, {**HI, "name": "Al"}]},
+            400,
+            "messages",
+            "messages[2].name is another than before for the role user",
+        ),
         (CHAT, {"messages": [{"role": "user"}]}, 400, "messages", "messages[0].content is missing"),
-        (CHAT, {"messages": [{"role": "user", "content": None}]}, 400, "messages", "messages[0].content"),
-        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages", "[0].content[0]"),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": None}]},
+            400,
+            "messages",
+            "messages[0].content is null; every",
+        ),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            400,
+            "messages",
+            'content[0] is of type "image_url"; the model reads text only',
+        ),
         (CHAT, {"messages": [HI, HI]}, 400, "messages", "messages[1].role is user; assistant"),
         (CHAT, {"messages": [HI, {"role": "assistant", "content": ""}]}, 400, "messages", "last message"),
         (CHAT, {"messages": [{"role": "system", "content": ""}]}, 400, "messages", "last message"),
@@ -134,7 +184,7 @@ def test_what_changes_nothing_is_taken(kind: str, given: dict[str, object]) -> N
             {"messages": [HI, {"role": "assistant", "content": "a", "tool_calls": [{}]}, HI]},
             400,
             "messages",
-            "at most 0",
+            "messages[1] is about a tool",
         ),
     ],
 )
@@ -190,6 +240,8 @@ def values(schema: Any) -> st.SearchStrategy[Any]:
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     kind = schema["type"]
+    if kind == "object" and schema.get("additionalProperties"):
+        return st.dictionaries(st.text(max_size=5), values(schema["additionalProperties"]), max_size=2)
     if kind == "object":
         fields = {name: values(one) for name, one in schema["properties"].items()}
         needed = {name: fields.pop(name) for name in schema.get("required", ())}
@@ -219,7 +271,7 @@ def test_whatever_the_document_allows_is_answered_or_refused_and_so_is_the_rest(
     schema = DOCUMENT["paths"][PATHS[kind]]["post"]["requestBody"]["content"]["application/json"]["schema"]
     body = data.draw(values({"type": "object", **schema}))
     body["model"] = data.draw(st.sampled_from(["m", body["model"]]))
-    for name in data.draw(st.lists(st.sampled_from([*PARAMETERS[kind], *NEUTRAL[kind], "zz"]), max_size=2)):
+    for name in data.draw(st.lists(st.sampled_from([*FIELDS[kind], "zz"]), max_size=2)):
         body[name] = data.draw(JUNK)
     refused: Refused | None = None
     try:
@@ -245,8 +297,26 @@ def test_an_answer_says_what_the_server_said_and_no_more() -> None:
     assert [one["finish_reason"] for one in whole["choices"]] == ["stop", "length"]
     assert whole["usage"] == {"prompt_tokens": 5, "completion_tokens": 53, "total_tokens": 58}
     text: Any = answering(TEXT).whole([Reply(text=" Paris. ")])
-    assert text["choices"][0] == {"index": 0, "text": " Paris. ", "logprobs": None, "finish_reason": None}
-    assert text["usage"] is None
+    assert text["choices"][0] == {"index": 0, "text": " Paris. ", "logprobs": None, "finish_reason": "length"}
+    assert text["usage"] == dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0)
+    assert "usage" not in answering(CHAT).whole([Reply(text="x")]), "clients read into a usage that is there"
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(text="a", stopped=True), "stop"),
+        (Reply(text="a"), "length"),  # nobody counts, and no stop string came
+        (Reply(text="a", tokens=50), "length"),
+        (Reply(text="a", tokens=49), "stop"),  # the model ended by itself, by a token that is not written out
+        (Reply(text="a", tokens=49, stopped=True), "stop"),
+    ],
+)
+def test_every_answer_says_why_it_ended(reply: Reply, why: str) -> None:
+    whole: Any = answering(CHAT).whole([reply])
+    assert whole["choices"][0]["finish_reason"] == why
+    pieces: Any = answering(TEXT, max_tokens=50).pieces(0, reply)
+    assert [piece["choices"][0]["finish_reason"] for piece in pieces] == [why]
 
 
 def test_pieces_add_up_to_the_answer() -> None:
@@ -257,13 +327,14 @@ def test_pieces_add_up_to_the_answer() -> None:
     said = [piece["choices"][0]["delta"].get("content", "") for piece in pieces[:-1]]
     assert "".join(said) == "Paris."
     assert [piece["choices"][0]["finish_reason"] for piece in pieces[:-1]] == [None, None, "stop"]
-    assert [piece["usage"] for piece in pieces] == [None, None, None, talk.usage([reply])]
+    assert [piece.get("usage", "none") for piece in pieces] == ["none"] * 3 + [talk.usage([reply])]
+    assert talk.closing([Reply(text="Paris.")]) == [], "no piece without choices and without usage"
 
 
 def test_usage_comes_with_every_piece_where_that_is_asked_for() -> None:
     talk = answering(CHAT, stream=True, stream_options={"continuous_usage_stats": True})
     pieces: Any = [*talk.opening(), *talk.pieces(0, Reply(text="Paris.", prompt_tokens=5, tokens=3))]
-    assert [(piece["usage"] or {}).get("total_tokens") for piece in pieces] == [None, 8, 8]
+    assert [piece.get("usage", {}).get("total_tokens") for piece in pieces] == [None, 8, 8]
 
 
 def test_whose_fault_it_is() -> None:
