@@ -106,6 +106,7 @@ class Site:
         rows = self._rows(queue)
         base = self.base(answer["files"])
         return Look(
+            told_by=self.scheduler.called,
             answered=queue.status == 0 if queue else None,
             rows=rows,
             directories=with_strays(self._directories(answer["files"]), rows, base, name=name),
@@ -137,6 +138,7 @@ class Site:
             row=row,
             job_id=row.job_id if row else self.scheduler.parse_job_id(directory.submit_out),
             refused=self.was_refused(directory),
+            told_by=self.scheduler.called,
         )
         if row is None or row.kind != "ended":
             return seen

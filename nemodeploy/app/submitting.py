@@ -109,9 +109,10 @@ def read_receipt(site: Site, ports: Ports, token: Token, receipt: Receipt) -> Su
             f"{site.scheduler.submitter} is not found on the login host of {site.cluster.name}",
             hint="is this the right host, and the right scheduler: in the cluster file?",
         )
+    called = site.scheduler.called
     lines = tuple(line for line in map(wash_line, error.splitlines()) if line)
     raise SubmissionRefused(
-        f"{site.scheduler.name.capitalize()} refused the job: {_last_words(lines)}",
+        f"{called[:1].upper()}{called[1:]} refused the job: {_last_words(lines)}",
         detail=lines,
         hint=site.scheduler.advice_on(error),
         token=str(token),

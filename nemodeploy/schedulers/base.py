@@ -173,6 +173,10 @@ class Scheduler(Protocol):
         """As in cluster files."""
 
     @property
+    def called(self) -> str:
+        """As a sentence names it: it refused, it does not answer."""
+
+    @property
     def script(self) -> str:
         """The file name of the job's script."""
 

@@ -44,6 +44,7 @@ class PlainHost:
     """One machine that is ours for as long as we use it."""
 
     name = "none"
+    called = "the host"
     script = "nemo_inference.job"
     script_template = "schedulers/none.job.j2"
     submit_template = "schedulers/none.submit.sh.j2"
@@ -135,7 +136,7 @@ done
                 start="",
                 name=match[5],
                 nodes=match[6],
-                told_by="the host",
+                told_by=self.called,
             )
             for match in map(_ROW.fullmatch, text.splitlines())
             if match

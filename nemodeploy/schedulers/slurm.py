@@ -49,6 +49,7 @@ class Slurm:
     """The scheduler of this house."""
 
     name = "slurm"
+    called = "Slurm"
     script = "nemo_inference.sbatch"
     script_template = "schedulers/slurm.sbatch.j2"
     submit_template = "schedulers/slurm.submit.sh.j2"
