@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+from nemodeploy.core import gpu_words
 from nemodeploy.core.checks import Check, failed, ok
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.plan import Plan
@@ -83,9 +84,17 @@ class PlainHost:
         """What is not installed, and too few GPUs; a host without nvidia-smi says nothing of its GPUs."""
         problems = [(f"{name} is not installed on the host", "install it") for name in answers["missing"].text.split()]
         gpus = answers["gpus"]
-        there = gpus.text.count("GPU ") if gpus.status == 0 else None
+        names = re.findall(r"^GPU \d+: ([^(\n]+)", gpus.text, re.MULTILINE) if gpus.status == 0 else []
+        there = len(names) if gpus.status == 0 else None
+        stated = any(key.startswith(f"gpus.{plan.gpu_type}.") for key in plan.sources)
+        size = plan.memory.total_gib_per_gpu
+        right = [name for name in names if stated or gpu_words.means(plan.gpu_type, name, memory_gib=size)]
         if there is not None and there < plan.layout.gpus:
             problems.append((f"the host has {there} GPUs, and the job needs {plan.layout.gpus}", "a smaller profile"))
+        elif there is not None and len(right) < plan.layout.gpus:
+            has = ", ".join(sorted({name.strip() for name in names}))
+            what = f"the host has {len(right)} {plan.gpu_type} GPUs, and the job needs {plan.layout.gpus}; it has {has}"
+            problems.append((what, "a profile for these GPUs"))
         seen = "" if there is None else f" · {there} GPUs"
         return Findings(problems=tuple(problems), says=f"the host has what it takes{seen}")
 

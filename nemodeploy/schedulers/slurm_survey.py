@@ -12,7 +12,8 @@ from nemodeploy.core.checks import Check, failed, ok, unanswered, warning
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.rendering import duration
 from nemodeploy.core.sections import Section
-from nemodeploy.schedulers.slurm_preflight import GPU, asked_gpus, chosen, partitions_of, seconds_of
+from nemodeploy.schedulers.slurm_gpus import Kind, asked_gpus, features_of, gpus_of, is_untold, told, wrong_type
+from nemodeploy.schedulers.slurm_preflight import chosen, partitions_of, seconds_of
 from nemodeploy.schedulers.survey import NodeKind, Partition, Survey
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
@@ -99,15 +100,14 @@ def _nodes(section: Section) -> Iterator[NodeKind]:
     for line in section.text.splitlines() if section.status == 0 else ():
         row = line.split("|")
         if len(row) == 7 and row[1].isdigit():
-            gpus = {match["type"] or "": int(match["count"]) for match in GPU.finditer(row[2])}
             yield NodeKind(
                 partition=row[0],
                 nodes=int(row[1]),
-                gpus=gpus,
+                gpus=gpus_of(row[2]),
                 state=row[3],
                 cpus=int(re.sub(r"\D.*", "", row[4]) or 0),
                 memory_mb=int(re.sub(r"\D.*", "", row[5]) or 0),
-                features=tuple(word for word in row[6].split(",") if word and word != "(null)"),
+                features=features_of(row[6]),
             )
 
 
@@ -221,21 +221,27 @@ def _gpus(survey: Survey, name: str, plan: Plan | None) -> Iterator[Check]:
             "gpus", f"Slurm counts no GPUs in {name}", "gpus: {TYPE: {request: --constraint=…}} asks for them"
         )
         return
+    alike = tuple(Kind(nodes=one.nodes, gpus=one.gpus, features=one.features) for one in kinds if one.gpus)
+    wrong = wrong_type(plan, name, alike)
+    if wrong:
+        yield failed("gpus", *wrong)
+        return
     asked = asked_gpus(plan)
     kind = (asked["type"] or "") if asked else ""
     needed = plan.layout.gpus_per_node
-    enough = sum(one.nodes for one in kinds if _of(one.gpus, kind) >= needed)
-    there = ", ".join(sorted({f"{kind or 'gpu'}:{count}" for one in kinds for kind, count in one.gpus.items()}))
+    enough = sum(one.nodes for one in alike if one.count(kind) >= needed)
     what = f"{needed} {kind or 'GPU'}{'s' if needed > 1 else ''}"
     if enough < plan.layout.nodes:
+        there = told(alike)
         says = f"{name} has {enough} nodes with {what}, and the job needs {plan.layout.nodes}; it has {there}"
         yield failed("gpus", says, f"gpus: in the cluster file, or another profile; there is {there}")
+    elif is_untold(plan, alike):
+        says = f"{enough} nodes of {name} have {what}, and Slurm does not say whether they are {plan.gpu_type}"
+        yield warning(
+            "gpus", says, f'gpus: {{{plan.gpu_type}: {{request: "--gpus-per-node=8"}}}} in the cluster file says so'
+        )
     else:
         yield ok("gpus", f"{enough} nodes of {name} have {what}")
-
-
-def _of(gpus: Mapping[str, int], kind: str) -> int:
-    return sum(count for one, count in gpus.items() if not kind or one in ("", kind))
 
 
 def _account(survey: Survey, plan: Plan | None) -> Iterator[Check]:

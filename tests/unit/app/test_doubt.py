@@ -289,8 +289,8 @@ def test_a_second_interrupt_while_somebody_is_asked_is_a_yes(login: Login, monke
 def test_a_host_without_a_scheduler_is_called_the_host(login: Login) -> None:
     site = Site(replace(login.wanted.cluster, scheduler="none"), LocalTransport(), login.nonce)
     error = "nothing was started: setsid is not installed here"
-    with pytest.raises(SubmissionRefused, match="^The host refused the job: nothing was started"):
+    with pytest.raises(SubmissionRefused, match=r"^The host refused the job: nothing was started"):
         submitting.read_receipt(site, login.ports(), TOKEN, Receipt(status=1, out="", error=error))
     looks = Look(answered=False, rows={}, directories=(), told_by=site.scheduler.called)
-    with pytest.raises(ClusterUnreachable, match="^the host does not answer"):
+    with pytest.raises(ClusterUnreachable, match=r"^the host does not answer"):
         looks.named(None)
