@@ -321,7 +321,16 @@ class Site:
 
     def history(self, token: Token) -> History:
         """What a token has been through, live or archived."""
-        return parse_history(self.ask({"history": f"{self.enter(token)}\n{HISTORY_SCRIPT}"})["history"].text)
+        return self.history_and_gpus(token, "")[0]
+
+    def history_and_gpus(self, token: Token, job_id: str) -> tuple[History, Mapping[str, int]]:
+        """The same, and the GPUs that the scheduler says a running job holds, by type; no id: none."""
+        parts = {"history": f"{self.enter(token)}\n{HISTORY_SCRIPT}"}
+        if job_id:
+            parts["granted"] = self.scheduler.granted_script(job_id)
+        answers = self.ask(parts)
+        granted = self.scheduler.parse_granted(answers["granted"].text) if job_id else {}
+        return parse_history(answers["history"].text), granted
 
 
 def unknown_outcome(token: Token, cluster: Cluster, why: str) -> OutcomeUnknown:

@@ -7,16 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nemodeploy.core import gpu_words
 from nemodeploy.core.rendering import duration
 from nemodeploy.schedulers.survey import NodeKind, Partition, Survey
 
-# Which of a site's words for a GPU mean one of ours; the first that matches counts.
-GPU_WORDS: Sequence[tuple[str, str]] = (
-    (r"h200", "h200"),
-    (r"h100", "h100"),
-    (r"a100.*40|40.*a100", "a100-40g"),
-    (r"a100", "a100"),
-)
 SHARED = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "wekafs", "afs", "smb2", "fuseblk", "panfs", "orangefs")
 USUAL_S = 4 * 3600
 NO_RUNTIME = "none"
@@ -85,10 +79,7 @@ def gpu_types(kinds: Sequence[NodeKind]) -> Mapping[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
     for kind in kinds:
         for word, count in kind.gpus.items():
-            if re.search(r"\dg\.\d+gb", word):  # a slice of one, by MIG
-                continue
-            text = f"{word} {' '.join(kind.features)}".lower()
-            ours = next((name for pattern, name in GPU_WORDS if re.search(pattern, text)), "")
+            ours = gpu_words.shipped(word, kind.features)
             if ours and count > found.get(ours, ("", 0))[1]:
                 found[ours] = (word, count)
     return found

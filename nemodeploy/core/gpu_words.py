@@ -14,7 +14,7 @@ _SIZE = re.compile(r"(\d+)(?:g|gb|gib)")
 # A feature that tells the memory of a GPU and nothing else.
 _SIZE_FEATURE = re.compile(r"(?:(?:gpu|vram)[-_]?(?:mem[-_]?)?)?\d+(?:g|gb|gib)")
 # What the site calls a part of a GPU's name, and no type of it.
-_PART = re.compile(r"(?:sxm|hbm)\d*|pcie|nvl\d*|\d+(?:g|gb|gib)?")
+_PART = re.compile(r"(?:sxm|hbm)\d*|pcie|nvl\d*|\d{1,3}|\d+(?:g|gb|gib)")
 
 
 def means(ours: str, word: str, features: Iterable[str] = (), *, memory_gib: float = 0) -> bool:
@@ -28,10 +28,8 @@ def means(ours: str, word: str, features: Iterable[str] = (), *, memory_gib: flo
     wanted = _words(ours)
     names = {one for one in wanted if not _SIZE.fullmatch(one)}
     plain = [one.lower() for one in features]
-    if names_a_type(word):
-        found = names <= _joined(word)
-    else:
-        found = any(names <= _joined(one) for one in plain)
+    told = [word] if names_a_type(word) else plain
+    found = any(names <= _joined(one) for one in told)
     sized = [one for one in plain if _SIZE_FEATURE.fullmatch(one) or names <= _joined(one)]
     sizes = _sizes(word, bare=True) | {size for one in sized for size in _sizes(one, bare=False)}
     sized_ours = {int(match[1]) for match in map(_SIZE.fullmatch, wanted) if match}

@@ -248,6 +248,12 @@ class Scheduler(Protocol):
     def parse_trace(self, jobs: Mapping[str, tuple[str, str]], text: str) -> Mapping[str, Trace]:
         """What each of them says, by token; an error says nothing."""
 
+    def granted_script(self, job_id: str) -> str:
+        """Ask what a running job was given."""
+
+    def parse_granted(self, text: str) -> Mapping[str, int]:
+        """Its GPUs on all nodes by the site's own type (empty: it has none); none: the scheduler does not say."""
+
     def parse_job_id(self, text: str) -> str:
         """The job id in what submit.sh printed; empty: none."""
 

@@ -16,7 +16,7 @@ from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Spec
 from nemodeploy.core.witnesses import Trace
-from nemodeploy.schedulers import slurm_preflight, slurm_survey
+from nemodeploy.schedulers import slurm_gpus, slurm_preflight, slurm_survey
 from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Findings, Life, QueueRow, kept
 from nemodeploy.schedulers.slurm_questions import parse_queue, parse_trace, queue_script, trace_script
 from nemodeploy.schedulers.slurm_words import CAUSES, advice_on, is_unreachable, was_refused
@@ -130,6 +130,14 @@ class Slurm:
     def parse_trace(self, jobs: Mapping[str, tuple[str, str]], text: str) -> Mapping[str, Trace]:
         """Queue and accounting, each by itself."""
         return parse_trace(jobs, text)
+
+    def granted_script(self, job_id: str) -> str:
+        """The details of one job."""
+        return f"timeout 20 scontrol show job -d {int(job_id)} 2>&1"
+
+    def parse_granted(self, text: str) -> Mapping[str, int]:
+        """Its GRES, as allocated."""
+        return slurm_gpus.granted(text)
 
     def parse_job_id(self, text: str) -> str:
         """The job id in what `sbatch --parsable` printed."""
