@@ -74,7 +74,7 @@ class Site:
     def ask(self, parts: Mapping[str, str], *, within_s: float = LOOK_WITHIN_S) -> Mapping[str, Section]:
         """Run parts of shell text in one remote call. Raises ClusterUnreachable unless every part came back whole."""
         nonce = self.nonce()
-        script = self.scheduler.prelude + sections.script(nonce, parts)
+        script = self.scheduler.prelude(self.cluster) + sections.script(nonce, parts)
         done = self.transport.run(Command(script=script, deadline_s=within_s))
         found = {} if done.is_cut else sections.parse(nonce, done.stdout)
         log.debug("asked %s for %s: %d bytes", self.cluster.name, ", ".join(parts), len(done.stdout))

@@ -33,7 +33,8 @@ class Space:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
     """A site: how it is reached, what Slurm says, where there is room, and the container runtimes, the best one first,
-    each with an example of an image. `home` is expanded already.
+    each with an example of an image. `home` is expanded already. `slurm_path`: where Slurm's commands are, if
+    only a login shell finds them; `has_gpus`: the login host has some itself.
     """
 
     host: str
@@ -44,6 +45,8 @@ class Found:
     runtimes: Mapping[str, str]
     home: str
     notes: tuple[str, ...] = field(default=())
+    slurm_path: str = ""
+    has_gpus: bool = False
 
 
 # A question to a person: what, the answers there are, and the one that is taken when nobody can be asked.
@@ -115,17 +118,23 @@ def _root(found: Found, choose: Choose) -> Iterator[str]:
 def _slurm(found: Found, choose: Choose) -> Iterator[str]:
     survey = found.survey
     if not survey.version:
-        yield "scheduler: none                       # no Slurm was found there: the host itself serves"
+        yield from _no_slurm(found)
         return
     name = partition(survey, choose)
-    words = [f"partition: {json.dumps(name)}"] if name else []
+    words = [f"path: {found.slurm_path}"] if found.slurm_path else []
+    words += [f"partition: {json.dumps(name)}"] if name else []
     accounts = list(survey.accounts or ())
     if len(accounts) > 1:
-        words.append(f"account: {json.dumps(choose('which account is to pay?', accounts, accounts[0]))}")
+        account = choose("which account is to pay?", accounts, accounts[0])
+        words.append(f"account: {json.dumps(account)}")
     if words:
         yield f"slurm: {{{', '.join(words)}}}"
+    if found.slurm_path:
+        yield "# path: only a login shell finds Slurm's commands; what else its module sets goes to ~/.bashrc"
     if len(accounts) == 1:
         yield f"# account {accounts[0]} is your only one, and so the default"
+    if len(accounts) > 1:
+        yield f"# other accounts of yours: {', '.join(one for one in accounts if one != account)}"
     others = [one for one in survey.partitions.values() if one.name != name]
     if others:
         yield f"# other partitions: {', '.join(map(_told, others))}"
@@ -133,6 +142,16 @@ def _slurm(found: Found, choose: Choose) -> Iterator[str]:
     if chosen and chosen.longest_s is not None and chosen.longest_s < USUAL_S:
         yield f'time: "{duration(chosen.longest_s)}"                      # {name} allows no more'
     yield from _gpus(survey, name)
+
+
+def _no_slurm(found: Found) -> Iterator[str]:
+    """A host with GPUs may be meant to serve by itself; one without them is more likely a login node."""
+    if found.has_gpus:
+        yield "scheduler: none                       # no Slurm was found there: the host itself serves"
+        return
+    yield "# No Slurm was found there, nor in a login shell, and this host has no GPUs: nothing is started on it."
+    yield "# slurm: {path: /opt/slurm/bin}         # where Slurm's commands are, as `command -v sbatch` says"
+    yield "# scheduler: none                       # instead, if this host itself is to serve"
 
 
 def partition(survey: Survey, choose: Choose) -> str:

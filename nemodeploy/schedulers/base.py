@@ -14,7 +14,7 @@ from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
-from nemodeploy.core.spec import Spec
+from nemodeploy.core.spec import Cluster, Spec
 from nemodeploy.core.witnesses import Trace
 from nemodeploy.schedulers.survey import Survey
 
@@ -200,9 +200,9 @@ class Scheduler(Protocol):
     def environment(self) -> tuple[str, ...]:
         """What a submission needs of the login's environment, as words of shell behind `env -i`."""
 
-    @property
-    def prelude(self) -> str:
-        """Shell text before every question: what a login may have set and what would change the answers goes."""
+    def prelude(self, cluster: Cluster) -> str:
+        """Shell text before every question: what a login may have set and what would change the answers goes, and
+        which scheduler of the site is asked."""
 
     @property
     def bind(self) -> str:

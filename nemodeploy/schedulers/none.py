@@ -18,7 +18,7 @@ from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
-from nemodeploy.core.spec import SlurmOptions, Spec
+from nemodeploy.core.spec import Cluster, SlurmOptions, Spec
 from nemodeploy.core.witnesses import Trace, Word
 from nemodeploy.schedulers.base import Findings, QueueRow, kept
 from nemodeploy.schedulers.survey import Survey
@@ -52,9 +52,12 @@ class PlainHost:
     probe_template = ""
     submitter = "bash"
     environment = kept("PATH", "HOME", "USER", "LOGNAME")
-    prelude = ""
     bind = "127.0.0.1"
     causes: tuple[Cause, ...] = ()
+
+    def prelude(self, cluster: Cluster) -> str:
+        """Nothing changes its answers."""
+        return ""
 
     def rules(self, spec: Spec) -> Rules:
         """One host; nothing to say to a scheduler that is not there."""
@@ -62,7 +65,8 @@ class PlainHost:
         if spec.nodes > 1:
             found.append(("nodes", "a host without a scheduler is one node", "--nodes 1"))
         options = spec.slurm
-        if options != SlurmOptions(exclusive=options.exclusive):
+        site = spec.cluster
+        if options != SlurmOptions(exclusive=options.exclusive) or site.slurm_cluster or site.slurm_path:
             found.append(("slurm", "this cluster says scheduler: none", "leave slurm: out"))
         return found
 

@@ -14,7 +14,7 @@ from nemodeploy.core.checks import Check
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
-from nemodeploy.core.spec import Spec
+from nemodeploy.core.spec import Cluster, Spec
 from nemodeploy.core.witnesses import Trace
 from nemodeploy.schedulers import slurm_gpus, slurm_preflight, slurm_survey
 from nemodeploy.schedulers.base import LIFE, NEVER_HEALS, REASONS, Findings, Life, QueueRow, kept
@@ -56,14 +56,19 @@ class Slurm:
     probe_template = "schedulers/slurm.probe.j2"
     submitter = "sbatch"
     environment = kept("PATH", "HOME", "USER", "LOGNAME", "SLURM_CONF", "KRB5CCNAME", "LD_LIBRARY_PATH")
-    prelude = PRELUDE
     bind = "0.0.0.0"
     causes = CAUSES
+
+    def prelude(self, cluster: Cluster) -> str:
+        """By the environment all of Slurm's commands know which cluster they are to ask; `-M` says the same."""
+        chosen = f"export SLURM_CLUSTERS={shlex.quote(cluster.slurm_cluster)}\n" if cluster.slurm_cluster else ""
+        path = f"export PATH={shlex.quote(cluster.slurm_path)}:$PATH\n" if cluster.slurm_path else ""
+        return PRELUDE + chosen + path
 
     def rules(self, spec: Spec) -> Rules:
         """Options that would take the job's name, output or uniqueness away from us."""
         found = [
-            ("slurm.extra_args", f"{word} is set by nemodeploy itself", "leave it out")
+            ("slurm.extra_args", f"{word} is set by nemodeploy itself", _instead(word))
             for word in spec.slurm.extra_args
             if _is_ours(word)
         ]
@@ -76,7 +81,8 @@ class Slurm:
         """The site's own words to sbatch; they beat the script's lines."""
         options = spec.slurm
         names = ("partition", "account", "qos", "reservation", "constraint")
-        words = tuple(f"--{name}={getattr(options, name)}" for name in names if getattr(options, name))
+        chosen = (f"--clusters={spec.cluster.slurm_cluster}",) if spec.cluster.slurm_cluster else ()
+        words = (*chosen, *(f"--{name}={getattr(options, name)}" for name in names if getattr(options, name)))
         return tuple(
             word
             for word in (*words, gpu_words(spec.gpu_request, spec.gpus_per_node, spec.nodes), *options.extra_args)
@@ -162,11 +168,13 @@ class Slurm:
         whose = (f"--account={account}",) if account else ()
         options = shlex.join((*words, *more, *whose, "--export=ALL"))
         clean = " ".join(("env", "-i", *self.environment))
-        return f'{clean} timeout 60 sbatch {options} import.sh "$PWD" 2>&1 >job || {{ rm -f job; exit 1; }}'
+        chosen = '${SLURM_CLUSTERS:+--clusters="$SLURM_CLUSTERS"}'
+        return f'{clean} timeout 60 sbatch {chosen} {options} import.sh "$PWD" 2>&1 >job || {{ rm -f job; exit 1; }}'
 
     def errand_state_script(self, name: str) -> str:
         """squeue by name; a question that failed counts as an answer, since nothing may be taken for gone by it."""
-        return f"squeue --me --noheader --name={shlex.quote(name)} -o %T 2>/dev/null || echo unknown; exit 0"
+        asked = f"squeue --me --noheader --name={shlex.quote(name)} -o %T 2>/dev/null"
+        return f"{{ {asked} || echo unknown; }} | grep -v '^CLUSTER: '; exit 0"  # which it prints with a cluster named
 
     def cancel_script(self, token: str, root: str, *, gently: bool, renamed: str = "") -> str:
         """scancel by name, so that an id which wrapped around is never hit."""
@@ -175,6 +183,11 @@ class Slurm:
     def cancel_listed_script(self, job_ids: Sequence[str], *, gently: bool) -> str:
         """scancel takes one name only, but many ids."""
         return f"{_scancel(gently)}{' '.join(job_ids)} 2>&1\n"
+
+
+def _instead(word: str) -> str:
+    """What to write for an option that is ours to set."""
+    return "slurm.cluster: NAME in the cluster file" if word.startswith(("-M", "--cl")) else "leave it out"
 
 
 def _is_ours(word: str) -> bool:

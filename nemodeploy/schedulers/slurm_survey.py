@@ -35,7 +35,8 @@ def parts() -> Mapping[str, str]:
         "reasons": "timeout 20 sinfo --noheader --list-reasons -o '%N|%E' 2>&1",
         "settings": f"timeout 20 scontrol show config 2>&1 | grep -E '^({_SETTINGS}) '",
         "accounts": (
-            'timeout 20 sacctmgr --noheader --parsable2 show assoc user="$(id -un)" format=Account,QOS 2>/dev/null'
+            'timeout 20 sacctmgr --noheader --parsable2 show user "$(id -un)" withassoc '
+            "format=Account,QOS,Cluster,DefaultAccount 2>/dev/null"
         ),
         "accounting": "timeout 20 sacct --noheader -X --starttime=now 2>&1 >/dev/null",
     }
@@ -53,7 +54,11 @@ def parse(answers: Mapping[str, Section]) -> Survey:
     version = re.search(r"(\d+)\.(\d+)[\w.-]*", answers["slurm.version"].text)
     ping = answers["slurm.ping"]
     accounts = answers["slurm.accounts"]
-    rows = [line.split("|") for line in accounts.text.splitlines() if "|" in line] if accounts.status == 0 else None
+    settings = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition("=") for line in answers["slurm.settings"].text.splitlines())
+        if value
+    }
     return Survey(
         version=version[0] if version else "",
         missing=tuple(answers["slurm.programs"].text.split()),
@@ -61,14 +66,26 @@ def parse(answers: Mapping[str, Section]) -> Survey:
         partitions=_partitions(answers["slurm.partitions"]),
         nodes=tuple(_nodes(answers["slurm.nodes"])),
         reasons=dict(_pairs(answers["slurm.reasons"])),
-        accounts={row[0]: tuple(filter(None, row[1].split(","))) for row in rows} if rows else None,
+        accounts=_accounts(accounts.text, settings.get("ClusterName", "")) if accounts.status == 0 else None,
         accounting=answers["slurm.accounting"].status == 0,
-        settings={
-            key.strip(): value.strip()
-            for key, _, value in (line.partition("=") for line in answers["slurm.settings"].text.splitlines())
-            if value
-        },
+        settings=settings,
     )
+
+
+def _accounts(text: str, cluster: str) -> dict[str, tuple[str, ...]] | None:
+    """The accounts of this user on this cluster, each with its QOS, the default one first; None: there are none.
+
+    One slurmdbd may know several clusters, whose names it keeps in small letters.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    default = ""
+    for line in text.splitlines():
+        account, qos, where, first = [*line.split("|"), "", "", ""][:4]
+        if "|" not in line or not account or (where and cluster and where.lower() != cluster.lower()):
+            continue
+        found[account] = tuple(dict.fromkeys((*found.get(account, ()), *filter(None, qos.split(",")))))
+        default = first or default
+    return {name: found[name] for name in sorted(found, key=lambda name: name != default)} or None
 
 
 def _all_down(text: str) -> bool:

@@ -27,3 +27,25 @@ def test_the_reason_is_what_slurm_says_and_not_the_banner_below_it() -> None:
     answers = dict.fromkeys(slurm_survey.parts(), Section(status=0, text=""))
     ping = Section(status=1, text="Slurmctld(primary) at login is DOWN\n" + banner)
     assert slurm_survey.parse({**answers, "slurm.ping": ping}).problem == "Slurmctld(primary) at login is DOWN"
+
+
+@pytest.mark.parametrize(
+    ("rows", "accounts"),
+    [
+        (
+            "far|normal|other|far\ncv|normal|mine|nlp\nnlp|normal,long|mine|nlp\n",
+            {"nlp": ("normal", "long"), "cv": ("normal",)},
+        ),
+        ("cv|normal|mine|\n|normal|mine|\n", {"cv": ("normal",)}),
+        ("nlp|a|mine|nlp\nnlp|a,b|mine|nlp\n", {"nlp": ("a", "b")}),  # once for each partition
+        ("far|normal|other|far\n", None),
+        ("", None),
+    ],
+)
+def test_accounts_are_those_of_this_cluster_the_default_one_first(
+    rows: str, accounts: dict[str, tuple[str, ...]] | None
+) -> None:
+    answers = dict.fromkeys(slurm_survey.parts(), Section(status=0, text=""))
+    answers |= {"slurm.accounts": Section(0, rows), "slurm.settings": Section(0, "ClusterName             = Mine")}
+    found = slurm_survey.parse(answers).accounts
+    assert (found and list(found.items())) == (accounts and list(accounts.items()))
