@@ -27,10 +27,11 @@ def decode_cluster(name: str, document: Document, schedulers: Iterable[str] = ("
     """The part of a cluster file that says how to reach it; enough for status, logs and down."""
     reader = Reader.of(document)
     cluster = read_cluster(name, reader, schedulers)
+    slurm = document.data.get("slurm")
     if reader.problems:
         reader.asked.update(document.data)
+        reader.section("slurm").ignore(*(slurm if isinstance(slurm, Mapping) else ()))  # a deployment's settings
         reader.finish(f"cluster {name}")
-    slurm = document.data.get("slurm")
     partition = slurm.get("partition", "") if isinstance(slurm, Mapping) else ""
     names = document.data.get("secrets")
     secrets = tuple(map(str, names)) if isinstance(names, list) else ()
@@ -41,7 +42,6 @@ def read_cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluste
     """Its keys among all others."""
     transport = reader.choice("transport", TRANSPORTS, DEFAULTS.data["transport"])
     slurm = reader.section("slurm")
-    slurm.ignore(*slurm.data)  # the others are read, and misspelt ones found, with a deployment's settings
     return Cluster(
         name=name,
         description=reader.text("description", ""),

@@ -49,6 +49,7 @@ ONLY_IN_CLUSTER_FILES = (
     "allow_raw",
     "registries",
 )
+SLURM_ONLY_IN_CLUSTER_FILES = ("cluster", "path")
 _NOT_OF_A_GPU = ("model", "extends", "gpu", "gpus", "gpus_per_node", "description")
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]\d)")
@@ -179,13 +180,12 @@ def only_in_cluster_files(document: Document) -> Iterator[tuple[Origin, str]]:
         if key in document.data:
             yield document.origin((key,)), key
     slurm = document.section("slurm")
-    for key in ("cluster", "path"):
+    for key in SLURM_ONLY_IN_CLUSTER_FILES:
         if key in slurm.data:
             yield slurm.origin((key,)), f"slurm.{key}"
 
 
 def _slurm(reader: Reader) -> SlurmOptions:
-    reader.ignore("cluster", "path")  # of the cluster itself
     return SlurmOptions(
         partition=reader.text("partition", ""),
         account=reader.text("account", ""),
