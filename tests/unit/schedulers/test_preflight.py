@@ -177,7 +177,7 @@ def test_any_gpu_is_not_asked_for_where_slurm_could_grant_another(
         (of_type("h100", "--gpus-per-node=8", "--constraint=h100"), MIXED),
         (of_type("h100", "--gpus-per-node=h100:8"), MIXED),
         (of_type("b200"), UNTYPED),
-        (of_type("b200"), "batch|2|vgpu:8|(null)\n"),
+        (of_type("b200"), "batch|2|vgpu:a100:8|(null)\n"),
         (of_type("b200"), ""),
     ],
 )
