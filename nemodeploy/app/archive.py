@@ -34,6 +34,7 @@ def archived(site: Site, *, of: Token | str = "", within_s: float | None = None,
     directories = sorted(observation.parse_list(answer.text), key=lambda one: one.token.text.rpartition("-")[2])
     found = (
         Seen(
+            told_by=site.scheduler.called,
             directory=hide_in(one, site.hidden),
             answered=True,
             row=row_of(one.final),

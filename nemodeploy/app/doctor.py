@@ -150,7 +150,9 @@ def _own(wanted: Wanted, answers: Mapping[str, Section]) -> Iterator[Check]:
         yield warning("runtime", what, "nemodeploy doctor --job tries it there")
     else:
         yield failed(
-            "runtime", f"{plan.runtime} is not installed on the login host", "another runtime:, or ask the site"
+            "runtime",
+            f"{plan.runtime} is not installed on the login host, or does not run there",
+            "another runtime:, or ask the site",
         )
     if present:
         yield _image(wanted, answers["own.image"].text.strip(), answers["own.imported"])

@@ -22,7 +22,6 @@ from nemodeploy.values import Token
 GIVE_UP_AFTER_S = 180.0  # and the time that its server has to end by itself
 NO_SHOW_AFTER_S = 150.0  # sbatch itself tries again for up to 120 s
 PEEK_S = 0.25  # to read a run directory asks no controller
-UNCONFIRMED = "Slurm did not confirm the end"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +42,7 @@ class _Case:
     hard: bool
     said: str = ""
     heard: float | None = None
-    problem: str = UNCONFIRMED
+    problem: str
     job_id: str = ""
     patience_s: float = GIVE_UP_AFTER_S
     verdict: Verdict = field(default_factory=lambda: Verdict(state=State.UNKNOWN))
@@ -75,7 +74,7 @@ def end_all(
     results = {} if results is None else results
     now, pace = ports.clock.now(), list(SOON_S)
     outage = Outage(ports.reporter.say, ports.clock.now)
-    cases = {token: _Case(token=token, begun=now, hard=hard) for token in tokens}
+    cases = {token: _Case(token=token, begun=now, hard=hard, problem=_unconfirmed(site)) for token in tokens}
     while cases:
         try:
             results.update(_round(site, ports, cases, look))
@@ -142,9 +141,13 @@ def _round(site: Site, ports: Ports, cases: Mapping[Token, _Case], look: Look | 
         if due:
             said = site.cancel([_target(seen) for _, seen in due], gently=gently)
             for case, _ in due:
-                unsure = case.verdict.reason if case.verdict.state is State.UNKNOWN else UNCONFIRMED
+                unsure = case.verdict.reason if case.verdict.state is State.UNKNOWN else _unconfirmed(site)
                 case.problem = (" ".join(said.text.split()[-30:]) if said.status else "") or unsure
     return ended
+
+
+def _unconfirmed(site: Site) -> str:
+    return f"{site.scheduler.called} did not confirm the end"
 
 
 def _see(site: Site, cases: Mapping[Token, _Case], look: Look | None) -> tuple[Seen, ...]:

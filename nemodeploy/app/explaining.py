@@ -80,4 +80,4 @@ def _own_word(ended: Exit | None) -> str:
 
 
 def _scheduler(seen: Seen, state: str) -> str:
-    return f", {seen.row.told_by if seen.row else 'Slurm'} says {state}" if state else ""
+    return f", {seen.told_by} says {state}" if state else ""

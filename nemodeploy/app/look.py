@@ -16,11 +16,13 @@ from nemodeploy.values import Token
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """One answer: whether Slurm answered (None: was not asked), its rows by token, the live run directories."""
+    """One answer: whether the scheduler answered (None: was not asked), its rows by token, the live run directories.
+    `told_by`: what the scheduler is called."""
 
     answered: bool | None
     rows: Mapping[str, tuple[QueueRow, ...]]
     directories: tuple[RunDirectory, ...]
+    told_by: str = "Slurm"
 
     def directory(self, token: Token) -> RunDirectory:
         """The run directory of a token; an empty one when it is not listed."""
@@ -33,7 +35,7 @@ class Look:
         """
         found = tuple(one for one in self.directories if name in (None, one.token.name))
         if not found and not self.answered:
-            raise ClusterUnreachable("Slurm does not answer, so nobody can say that nothing is up")
+            raise ClusterUnreachable(f"{self.told_by} does not answer, so nobody can say that nothing is up")
         return found
 
 
@@ -82,7 +84,9 @@ def last_word(seen: Seen) -> str:
         )
     elif trace.state and seen.job_id:
         last = seen.directory.exit.epoch.restart if seen.directory.exit else 0
-        final = Final(job_id=seen.job_id, restart=last, told_by="Slurm", state=trace.state, nodes="", elapsed_s=None)
+        final = Final(
+            job_id=seen.job_id, restart=last, told_by=seen.told_by, state=trace.state, nodes="", elapsed_s=None
+        )
     else:
         return ""
     return final.as_text()

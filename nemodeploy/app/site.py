@@ -74,7 +74,7 @@ class Site:
     def ask(self, parts: Mapping[str, str], *, within_s: float = LOOK_WITHIN_S) -> Mapping[str, Section]:
         """Run parts of shell text in one remote call. Raises ClusterUnreachable unless every part came back whole."""
         nonce = self.nonce()
-        script = self.scheduler.prelude + sections.script(nonce, parts)
+        script = self.scheduler.prelude(self.cluster) + sections.script(nonce, parts)
         done = self.transport.run(Command(script=script, deadline_s=within_s))
         found = {} if done.is_cut else sections.parse(nonce, done.stdout)
         log.debug("asked %s for %s: %d bytes", self.cluster.name, ", ".join(parts), len(done.stdout))
@@ -106,6 +106,7 @@ class Site:
         rows = self._rows(queue)
         base = self.base(answer["files"])
         return Look(
+            told_by=self.scheduler.called,
             answered=queue.status == 0 if queue else None,
             rows=rows,
             directories=with_strays(self._directories(answer["files"]), rows, base, name=name),
@@ -137,6 +138,7 @@ class Site:
             row=row,
             job_id=row.job_id if row else self.scheduler.parse_job_id(directory.submit_out),
             refused=self.was_refused(directory),
+            told_by=self.scheduler.called,
         )
         if row is None or row.kind != "ended":
             return seen
@@ -319,7 +321,16 @@ class Site:
 
     def history(self, token: Token) -> History:
         """What a token has been through, live or archived."""
-        return parse_history(self.ask({"history": f"{self.enter(token)}\n{HISTORY_SCRIPT}"})["history"].text)
+        return self.history_and_gpus(token, "")[0]
+
+    def history_and_gpus(self, token: Token, job_id: str) -> tuple[History, Mapping[str, int]]:
+        """The same, and the GPUs that the scheduler says a running job holds, by type; no id: none."""
+        parts = {"history": f"{self.enter(token)}\n{HISTORY_SCRIPT}"}
+        if job_id:
+            parts["granted"] = self.scheduler.granted_script(job_id)
+        answers = self.ask(parts)
+        granted = self.scheduler.parse_granted(answers["granted"].text) if job_id else {}
+        return parse_history(answers["history"].text), granted
 
 
 def unknown_outcome(token: Token, cluster: Cluster, why: str) -> OutcomeUnknown:

@@ -7,16 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nemodeploy.core import gpu_words
 from nemodeploy.core.rendering import duration
 from nemodeploy.schedulers.survey import NodeKind, Partition, Survey
 
-# Which of a site's words for a GPU mean one of ours; the first that matches counts.
-GPU_WORDS: Sequence[tuple[str, str]] = (
-    (r"h200", "h200"),
-    (r"h100", "h100"),
-    (r"a100.*40|40.*a100", "a100-40g"),
-    (r"a100", "a100"),
-)
 SHARED = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "wekafs", "afs", "smb2", "fuseblk", "panfs", "orangefs")
 USUAL_S = 4 * 3600
 NO_RUNTIME = "none"
@@ -39,7 +33,8 @@ class Space:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
     """A site: how it is reached, what Slurm says, where there is room, and the container runtimes, the best one first,
-    each with an example of an image. `home` is expanded already.
+    each with an example of an image. `home` is expanded already. `slurm_path`: where Slurm's commands are, if
+    only a login shell finds them; `has_gpus`: the login host has some itself.
     """
 
     host: str
@@ -50,6 +45,8 @@ class Found:
     runtimes: Mapping[str, str]
     home: str
     notes: tuple[str, ...] = field(default=())
+    slurm_path: str = ""
+    has_gpus: bool = False
 
 
 # A question to a person: what, the answers there are, and the one that is taken when nobody can be asked.
@@ -85,10 +82,7 @@ def gpu_types(kinds: Sequence[NodeKind]) -> Mapping[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
     for kind in kinds:
         for word, count in kind.gpus.items():
-            if re.search(r"\dg\.\d+gb", word):  # a slice of one, by MIG
-                continue
-            text = f"{word} {' '.join(kind.features)}".lower()
-            ours = next((name for pattern, name in GPU_WORDS if re.search(pattern, text)), "")
+            ours = gpu_words.shipped(word, kind.features)
             if ours and count > found.get(ours, ("", 0))[1]:
                 found[ours] = (word, count)
     return found
@@ -124,17 +118,23 @@ def _root(found: Found, choose: Choose) -> Iterator[str]:
 def _slurm(found: Found, choose: Choose) -> Iterator[str]:
     survey = found.survey
     if not survey.version:
-        yield "scheduler: none                       # no Slurm was found there: the host itself serves"
+        yield from _no_slurm(found)
         return
     name = partition(survey, choose)
-    words = [f"partition: {json.dumps(name)}"] if name else []
+    words = [f"path: {found.slurm_path}"] if found.slurm_path else []
+    words += [f"partition: {json.dumps(name)}"] if name else []
     accounts = list(survey.accounts or ())
     if len(accounts) > 1:
-        words.append(f"account: {json.dumps(choose('which account is to pay?', accounts, accounts[0]))}")
+        account = choose("which account is to pay?", accounts, accounts[0])
+        words.append(f"account: {json.dumps(account)}")
     if words:
         yield f"slurm: {{{', '.join(words)}}}"
+    if found.slurm_path:
+        yield "# path: only a login shell finds Slurm's commands; what else its module sets goes to ~/.bashrc"
     if len(accounts) == 1:
         yield f"# account {accounts[0]} is your only one, and so the default"
+    if len(accounts) > 1:
+        yield f"# other accounts of yours: {', '.join(one for one in accounts if one != account)}"
     others = [one for one in survey.partitions.values() if one.name != name]
     if others:
         yield f"# other partitions: {', '.join(map(_told, others))}"
@@ -142,6 +142,16 @@ def _slurm(found: Found, choose: Choose) -> Iterator[str]:
     if chosen and chosen.longest_s is not None and chosen.longest_s < USUAL_S:
         yield f'time: "{duration(chosen.longest_s)}"                      # {name} allows no more'
     yield from _gpus(survey, name)
+
+
+def _no_slurm(found: Found) -> Iterator[str]:
+    """A host with GPUs may be meant to serve by itself; one without them is more likely a login node."""
+    if found.has_gpus:
+        yield "scheduler: none                       # no Slurm was found there: the host itself serves"
+        return
+    yield "# No Slurm was found there, nor in a login shell, and this host has no GPUs: nothing is started on it."
+    yield "# slurm: {path: /opt/slurm/bin}         # where Slurm's commands are, as `command -v sbatch` says"
+    yield "# scheduler: none                       # instead, if this host itself is to serve"
 
 
 def partition(survey: Survey, choose: Choose) -> str:

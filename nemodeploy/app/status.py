@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from nemodeploy.app.archive import archived
@@ -148,18 +148,21 @@ def _ended(seen: Seen) -> Verdict:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Detail:
-    """What `status NAME` adds: where its files are, what it has been through and has cost, and of an ended one why."""
+    """What `status NAME` adds: where its files are, what it has been through and has cost, and of an ended one why.
+    `granted`: the GPUs that the scheduler says a running one holds, by the site's own type."""
 
     directory: str
     events: tuple[Event, ...]
     gpu_hours: float
     gpu_hours_before_ready: float
     why: Why | None
+    granted: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The keys that it adds to the document."""
         return {
             "directory": self.directory or None,
+            "granted_gpus": [{"type": wash_line(word) or None, "count": count} for word, count in self.granted.items()],
             "timeline": [event.as_json() for event in self.events],
             "gpu_hours": self.gpu_hours,
             "gpu_hours_before_ready": self.gpu_hours_before_ready,
@@ -171,12 +174,13 @@ def detail(site: Site, deployment: Deployment) -> Detail:
     """One more remote call; for an ended one another, for its logs."""
     seen = deployment.seen
     row = seen.row if isinstance(seen.row, QueueRow) else None
-    history = site.history(seen.directory.token)
     running = Epoch(row.job_id, row.restart) if row and row.kind not in ("waiting", "ended") else None
+    history, granted = site.history_and_gpus(seen.directory.token, running.job_id if running else "")
     seconds = spent(history.events, running, row.elapsed_s if row and running else None)
     gpus = int(seen.directory.plan.get("layout", {}).get("gpus", 0))
     return Detail(
         directory=history.directory,
+        granted=granted,
         events=history.events,
         gpu_hours=round(gpus * seconds.held_s / 3600, 3),
         gpu_hours_before_ready=round(gpus * seconds.before_ready_s / 3600, 3),

@@ -111,9 +111,10 @@ def read_receipt(site: Site, ports: Ports, token: Token, receipt: Receipt) -> Su
             f"{site.scheduler.submitter} is not found on the login host of {site.cluster.name}",
             hint="is this the right host, and the right scheduler: in the cluster file?",
         )
+    called = site.scheduler.called
     lines = tuple(line for line in map(wash_line, error.splitlines()) if line)
     raise SubmissionRefused(
-        f"{site.scheduler.name.capitalize()} refused the job: {_why(site, error)}",
+        f"{called[:1].upper()}{called[1:]} refused the job: {_why(site, error)}",
         detail=lines,
         hint=site.scheduler.advice_on("\n".join(site.scheduler.refusal_words(error)) or error),
         token=str(token),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from nemodeploy.app.site import PREFLIGHT_WITHIN_S, Site
 from nemodeploy.app.site_file import SPACES_SCRIPT, Found, parse_spaces
-from nemodeploy.core.cluster_files import decode_cluster
+from nemodeploy.core.cluster_files import SLURM_PATH, decode_cluster
 from nemodeploy.core.documents import Document
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster
 from nemodeploy.runtimes import RUNTIMES
 
+# Where a login shell finds Slurm's commands, as with an environment module that /etc/profile or ~/.profile loads.
+LOGIN_SHELL_SCRIPT = (
+    'timeout 20 "${SHELL:-/bin/sh}" -lc "command -v sbatch" </dev/null 2>/dev/null | grep "^/.*/sbatch$" | tail -n 1'
+)
+GPUS_SCRIPT = "nvidia-smi -L 2>/dev/null | grep '^GPU ' || ls /proc/driver/nvidia/gpus 2>/dev/null; exit 0"
 LOGIN_SCRIPT = 'echo "${SSH_CONNECTION:+ssh} $(uname -sr) $(id -un)@$(uname -n)"'
 
 
@@ -22,9 +29,22 @@ def unknown_cluster(name: str, host: str, config: str, transport: str) -> Cluste
 
 
 def survey(site: Site) -> Found:
-    """What it says of itself. Raises ClusterUnreachable or AuthenticationFailed."""
+    """What it says of itself; Slurm's commands are looked for in a login shell, too. Raises ClusterUnreachable or
+    AuthenticationFailed."""
+    found = _survey(site)
+    if found.survey.version:
+        return found
+    where = site.ask({"shell": LOGIN_SHELL_SCRIPT}, within_s=PREFLIGHT_WITHIN_S)["shell"].text.strip()
+    path = where.removesuffix("/sbatch")
+    if not where or not re.fullmatch(SLURM_PATH, path):
+        return found
+    return _survey(Site(replace(site.cluster, slurm_path=path), site.transport, site.nonce))
+
+
+def _survey(site: Site) -> Found:
     parts: Mapping[str, str] = {
         "login": LOGIN_SCRIPT,
+        "gpus": GPUS_SCRIPT,
         "spaces": SPACES_SCRIPT,
         **site.scheduler.survey_parts(),
         **{f"runtime.{name}": runtime.present for name, runtime in RUNTIMES.items() if runtime.present},
@@ -46,6 +66,8 @@ def survey(site: Site) -> Found:
         config=ssh.config,
         description=f"{name or ssh.host}, {version}",
         survey=found,
+        slurm_path=site.cluster.slurm_path,
+        has_gpus=bool(answers["gpus"].text.strip()),
         spaces=spaces,
         runtimes={
             name: runtime.example

@@ -40,9 +40,8 @@ def validate(path: str, kind: str | None = None) -> str:
 def decided(path: str) -> Spec:
     """What a profile, by name or path, comes to on a site that has everything. Raises BadInput."""
     profile = profiles.load(path)
-    for key in decode.ONLY_IN_CLUSTER_FILES:
-        if key in profile.data:
-            raise BadInput(f"{profile.origin((key,)).exact}: {key} belongs in the cluster file")
+    for origin, key in decode.only_in_cluster_files(profile):
+        raise BadInput(f"{origin.exact}: {key} belongs in the cluster file")
     name = profile.data.get("model")
     if not isinstance(name, str):
         raise BadInput(f"{path}: model: is missing", hint=f"model: {_A_MODEL}")

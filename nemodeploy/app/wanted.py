@@ -68,9 +68,8 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
     if "extends" in typed.data:
         raise BadInput(f"{typed.origin(('extends',)).exact}: extends belongs in a profile file")
     for document in (profile_document, model_document.section("defaults"), typed):
-        for key in decode.ONLY_IN_CLUSTER_FILES:
-            if key in document.data:  # status, logs and down must find the deployment without this command line
-                raise BadInput(f"{document.origin((key,)).exact}: {key} belongs in the cluster file")
+        for origin, key in decode.only_in_cluster_files(document):
+            raise BadInput(f"{origin.exact}: {key} belongs in the cluster file")
     cluster_name, cluster_document, note = _site(wish.cluster, needs_site=needs_site)
     for key in ("model", "extends"):
         if key in cluster_document.data:

@@ -75,7 +75,7 @@ class Watch:
         self.renewed_at = self.submitted_at
         self.clocks = Clocks(began=self.submitted_at)
         self.looks = [self.submitted_at + offset for offset in FIRST_LOOKS_S]
-        self.last = Seen(directory=RunDirectory(token=token), answered=False, row=None)
+        self.last = Seen(directory=RunDirectory(token=token), answered=False, row=None, told_by=site.scheduler.called)
         self.asked = False
         self.unknown_since: float | None = None
         self.outage = Outage(ports.reporter.say, ports.clock.now)
@@ -135,7 +135,7 @@ class Watch:
         elif not self.asked:
             return None  # the controller's word is needed first; the job has not begun
         if not seen.answered:
-            self._endure("Slurm does not answer", now)
+            self._endure(f"{seen.told_by} does not answer", now)
         return seen
 
     def _seen(self, look: Look) -> Seen:
@@ -205,7 +205,9 @@ class Watch:
         if verdict.state is not State.STOPPING:
             self.stopping_since = now
         elif now - self.stopping_since > ending.GIVE_UP_AFTER_S + self.last.directory.grace_s:
-            raise unknown_outcome(self.token, self.site.cluster, "it is ending, and Slurm does not confirm the end")
+            raise unknown_outcome(
+                self.token, self.site.cluster, f"it is ending, and {self.last.told_by} does not confirm it"
+            )
         hopeless = self.hopeless.why(row) if verdict.state is State.QUEUED and row else None
         if hopeless:
             self._give_up()

@@ -213,6 +213,7 @@ def _detail(deployment: Deployment, detail: Detail | None, *, utc: bool) -> list
     if startup:
         rows += [("start-up", f"{clock(startup['elapsed_s'])}{expected}"), ("last words", startup["said"])]
     if detail:
+        rows.append(("granted", _granted(detail)))
         rows.append(("files", detail.directory))
         rows.append(("gpu hours", f"{detail.gpu_hours:.1f}, {detail.gpu_hours_before_ready:.1f} of them before READY"))
     lines = [f"  {key:<10} {wash_line(str(value))}" for key, value in rows if value]
@@ -220,6 +221,11 @@ def _detail(deployment: Deployment, detail: Detail | None, *, utc: bool) -> list
         lines += _timeline(detail, utc=utc)
         lines += _why(deployment, detail)
     return lines
+
+
+def _granted(detail: Detail) -> str:
+    """What the scheduler says that it gave; its own word for the type need not be ours."""
+    return ", ".join(f"{count} {word or 'GPUs, of a type that is not told'}" for word, count in detail.granted.items())
 
 
 def _timeline(detail: Detail, *, utc: bool) -> list[str]:

@@ -17,6 +17,8 @@ REGISTRY = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d{1,5})?"
 HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
 HOST_KEY = r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,}={0,3}( .*)?"
 LIKE_HOST_KEY = "a host key such as `ssh-ed25519 AAAA…`; nemodeploy trust shows them"
+SLURM_CLUSTER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+SLURM_PATH = r"/[A-Za-z0-9_./+@-]*"
 REMOTE_PATH = r"(/|\$HOME/)[^\x00-\x1f\x7f%\\]*"
 LIKE_PATH = "an absolute path on the cluster, or one that begins with $HOME/"
 
@@ -25,10 +27,11 @@ def decode_cluster(name: str, document: Document, schedulers: Iterable[str] = ("
     """The part of a cluster file that says how to reach it; enough for status, logs and down."""
     reader = Reader.of(document)
     cluster = read_cluster(name, reader, schedulers)
+    slurm = document.data.get("slurm")
     if reader.problems:
         reader.asked.update(document.data)
+        reader.section("slurm").ignore(*(slurm if isinstance(slurm, Mapping) else ()))  # a deployment's settings
         reader.finish(f"cluster {name}")
-    slurm = document.data.get("slurm")
     partition = slurm.get("partition", "") if isinstance(slurm, Mapping) else ""
     names = document.data.get("secrets")
     secrets = tuple(map(str, names)) if isinstance(names, list) else ()
@@ -38,6 +41,7 @@ def decode_cluster(name: str, document: Document, schedulers: Iterable[str] = ("
 def read_cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluster:
     """Its keys among all others."""
     transport = reader.choice("transport", TRANSPORTS, DEFAULTS.data["transport"])
+    slurm = reader.section("slurm")
     return Cluster(
         name=name,
         description=reader.text("description", ""),
@@ -54,6 +58,8 @@ def read_cluster(name: str, reader: Reader, schedulers: Iterable[str]) -> Cluste
         modules=reader.texts("modules", pattern=MODULE, like="the name of a module such as cuda/12.4"),
         prolog=_prolog(reader),
         registries=tuple(_registries(reader)),
+        slurm_cluster=slurm.text("cluster", "", pattern=SLURM_CLUSTER, like="the name of one cluster of the slurmdbd"),
+        slurm_path=slurm.text("path", "", pattern=SLURM_PATH, like="an absolute path, such as /opt/slurm/bin"),
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nemodeploy.core.cluster_files import read_cluster
-from nemodeploy.core.documents import Document
+from nemodeploy.core.documents import Document, Origin
 from nemodeploy.core.model_files import PRECISIONS
 from nemodeploy.core.reading import REQUIRED, Reader, near
 from nemodeploy.core.spec import (
@@ -49,6 +49,7 @@ ONLY_IN_CLUSTER_FILES = (
     "allow_raw",
     "registries",
 )
+SLURM_ONLY_IN_CLUSTER_FILES = ("cluster", "path")
 _NOT_OF_A_GPU = ("model", "extends", "gpu", "gpus", "gpus_per_node", "description")
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]\d)")
@@ -134,9 +135,9 @@ def defaults_for_gpu(cluster: Document, kind: str) -> Document:
     """What a cluster file sets for one type of GPU: `gpus: {TYPE: {defaults: {…}}}`. Raises BadInput for what cannot
     depend on that."""
     found = cluster.section("gpus").section(kind).section("defaults")
-    for key in (*ONLY_IN_CLUSTER_FILES, *_NOT_OF_A_GPU):
-        if key in found.data:
-            raise BadInput(f"{found.origin((key,)).exact}: {key} cannot depend on the type of GPU")
+    others = ((found.origin((key,)), key) for key in _NOT_OF_A_GPU if key in found.data)
+    for origin, key in (*only_in_cluster_files(found), *others):
+        raise BadInput(f"{origin.exact}: {key} cannot depend on the type of GPU")
     return found
 
 
@@ -171,6 +172,17 @@ def read_hardware(name: str, reader: Reader) -> tuple[Hardware, int | None, Host
         name=name, gpu=gpu, nodes=fixed or most, gpus_per_node=per_node, fast_link=reader.flag("fast_link", False)
     )
     return hardware, fixed, host
+
+
+def only_in_cluster_files(document: Document) -> Iterator[tuple[Origin, str]]:
+    """The keys of other documents without which status, logs and down could not find a deployment."""
+    for key in ONLY_IN_CLUSTER_FILES:
+        if key in document.data:
+            yield document.origin((key,)), key
+    slurm = document.section("slurm")
+    for key in SLURM_ONLY_IN_CLUSTER_FILES:
+        if key in slurm.data:
+            yield slurm.origin((key,)), f"slurm.{key}"
 
 
 def _slurm(reader: Reader) -> SlurmOptions:

@@ -54,11 +54,47 @@ def file_name(image: str, suffix: str) -> str:
     return f"{plain[-80:]}-{hashlib.sha256(image.encode()).hexdigest()[:8]}.{suffix}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """An image's name, read. Each part is empty where the name does not say it; a file's has no registry."""
+
+    registry: str
+    repository: str
+    tag: str
+    digest: str = ""
+
+
+def read_name(image: str) -> Reference:
+    """Any spelling of an image: docker's `[docker://]HOST:PORT/NAME:TAG@DIGEST`, enroot's `[USER@]HOST#NAME:TAG`, and
+    the files that enroot (`ns+name+tag.sqsh`), apptainer (`name_tag.sif`) and `image pull` (`…-tag-HASH.sqsh`) write.
+    """
+    scheme, _, rest = image.rpartition("://")
+    file = re.fullmatch(r"(.+)\.(?:sqsh|squashfs|sif|simg|img)", rest.rstrip("/").rpartition("/")[2])
+    if file or (not scheme and rest.startswith(("/", "./", "../"))):
+        return _of_file(file[1] if file else rest.rstrip("/").rpartition("/")[2])
+    name, _, digest = rest.partition("@sha256:")
+    host = re.match(r"([^/#]*)[/#]", name)
+    registry = host[1].rpartition("@")[2] if host else ""
+    if host and ("#" in host[0] or "." in registry or ":" in registry or registry == "localhost"):
+        name = name[host.end() :]
+    else:
+        registry = ""
+    match = re.fullmatch(r"(.*?)(?::(?P<tag>[^:/]*))?", name)
+    path, tag = (match[1], match["tag"] or "") if match else (name, "")
+    return Reference(registry=registry, repository=path, tag=tag, digest=f"sha256:{digest}" if digest else "")
+
+
+def _of_file(stem: str) -> Reference:
+    """A tag begins behind a `+` or `:`, or, where there is none, at the first digit behind a `_` or `-`."""
+    stem = re.sub(r"-[0-9a-f]{8}$", "", stem) if re.search(r"-\d[\w.+-]*-[0-9a-f]{8}$", stem) else stem
+    match = re.fullmatch(r"(.+)[+:]([^+:]*\d[^+:]*)", stem) or re.fullmatch(r"(.+?)[_-](\d+\.\d.*)", stem)
+    repository, tag = match.groups() if match else (stem, "")
+    return Reference(registry="", repository=repository.replace("+", "/").replace("#", "/"), tag=tag)
+
+
 def registry_of(image: str) -> str:
     """The host that an image comes from; empty: it names none."""
-    match = re.match(r"([^/#]*)[/#]", image.rpartition("://")[2])
-    host = match[1].rpartition("@")[2] if match else ""
-    return host if "." in host or ":" in host else ""
+    return read_name(image).registry
 
 
 def look_script(root: str, name: str) -> str:

@@ -66,7 +66,7 @@ class Seen:
     `refused`: the submitter's own words prove that there never was a job.
     `row` None with `answered`: the scheduler listed no such job. `trace`: what its witnesses said, where they were
     asked. `gone`: they prove the end. `still`: its files have stopped changing, by the file system's own clock; asked
-    for only where that matters.
+    for only where that matters. `told_by`: what the scheduler is called.
     """
 
     directory: RunDirectory
@@ -77,6 +77,7 @@ class Seen:
     trace: Trace = field(default_factory=Trace)
     gone: bool = False
     still: bool = False
+    told_by: str = "Slurm"
 
     @property
     def account(self) -> str:
@@ -146,7 +147,7 @@ def judge(seen: Seen) -> Verdict:
         reason = newer if seen.directory.from_newer_version else "its run directory cannot be read"
         return Verdict(state=State.UNKNOWN, reason=reason, gone=seen.gone)
     if not seen.answered:
-        return Verdict(state=State.UNKNOWN, reason="Slurm did not answer")
+        return Verdict(state=State.UNKNOWN, reason=f"{seen.told_by} did not answer")
     if seen.row is None:
         return _judge_unlisted(seen)
     match seen.row.kind:
@@ -175,9 +176,9 @@ def _judge_unlisted(seen: Seen) -> Verdict:
     if seen.job_id:
         if seen.gone:
             return Verdict(state=State.ENDED, reason=_why_ended(seen, None), gone=True)
-        return Verdict(state=State.UNKNOWN, reason=f"Slurm does not list job {seen.job_id}{_doubt(seen)}")
+        return Verdict(state=State.UNKNOWN, reason=f"{seen.told_by} does not list job {seen.job_id}{_doubt(seen)}")
     if seen.refused:
-        return Verdict(state=State.ENDED, reason="Slurm refused it", gone=True)
+        return Verdict(state=State.ENDED, reason=f"{seen.told_by} refused it", gone=True)
     if directory.submit_status is not None:
         return Verdict(state=State.SUBMITTING, reason="the submission gave no clear answer")
     return Verdict(state=State.SUBMITTING, reason="no receipt yet" if directory.submitted else "not submitted")
@@ -257,7 +258,7 @@ def _why_ended(seen: Seen, row: Row | None) -> str:
     if row:
         return f"{row.told_by} says {row.state}"
     if seen.account:
-        return f"Slurm says {seen.account}"
+        return f"{seen.told_by} says {seen.account}"
     return "nobody knows the job any more; it left no word of why"
 
 

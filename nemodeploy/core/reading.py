@@ -54,7 +54,10 @@ class Reader:
         self.problems.append(Problem(self.document.origin(path), path, what, instead))
 
     def section(self, key: str) -> Reader:
-        """The mapping below a key; an empty one when it is not there."""
+        """The mapping below a key, the same one however often it is asked for; empty when it is not there."""
+        known = next((one for one in self.children if one.path == (*self.path, key)), None)
+        if known:
+            return known
         value = self._take(key, {})
         if not isinstance(value, Mapping):
             self.complain(key, f"must be a mapping, not {_shown(value)}")

@@ -142,9 +142,7 @@ def _settings(plugins: Plugins) -> dict[str, Any]:
     decode.read_settings(recorder, name="x", profile="x", model=_ANY_MODEL, cluster="x", plugins=plugins)
     found = recorder.schema()
     found["properties"]["checkpoints"]["additionalProperties"] = {"anyOf": [{"type": "string"}, _TEXTS]}
-    below = {
-        key: what for key, what in found["properties"].items() if key not in (*decode.ONLY_IN_CLUSTER_FILES, "gpus")
-    }
+    below = {key: what for key, what in _of_profiles(found["properties"]).items() if key != "gpus"}
     found["properties"]["gpus"]["additionalProperties"]["properties"]["defaults"] = _optional(
         {"type": "object", "additionalProperties": False, "properties": below}
     )
@@ -163,9 +161,15 @@ def _optional(found: dict[str, Any]) -> dict[str, Any]:
 
 def _profile(plugins: Plugins) -> dict[str, Any]:
     found = _settings(plugins)
-    for key in decode.ONLY_IN_CLUSTER_FILES:
-        del found["properties"][key]
-    return found
+    return {**found, "properties": _of_profiles(found["properties"])}
+
+
+def _of_profiles(properties: dict[str, Any]) -> dict[str, Any]:
+    """Those that may stand elsewhere than in a cluster file."""
+    keys = properties["slurm"]["properties"].items()
+    slurm = {key: what for key, what in keys if key not in decode.SLURM_ONLY_IN_CLUSTER_FILES}
+    kept = {key: what for key, what in properties.items() if key not in decode.ONLY_IN_CLUSTER_FILES}
+    return {**kept, "slurm": {**properties["slurm"], "properties": slurm}}
 
 
 def _cluster(plugins: Plugins) -> dict[str, Any]:

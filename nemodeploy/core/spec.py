@@ -231,8 +231,8 @@ class Cluster:
     """A site: how to reach it, where things are on it, and how it asks for GPUs. `stand_in`: other programs and
     weights take the place of the model's own. `modules` and `prolog`: what is loaded and run before anything starts.
     `partition`: the site's own, for whoever asks without a deployment. `secrets`: names of variables whose values its
-    servers get. `path`: its file, where it goes by that and not
-    by its name.
+    servers get. `path`: its file, where it goes by that and not by its name. `slurm_cluster`: which of several
+    that a slurmdbd knows; `slurm_path`: where Slurm's commands lie on the login host, where its PATH does not say.
     """
 
     name: str
@@ -253,6 +253,8 @@ class Cluster:
     partition: str = ""
     secrets: tuple[str, ...] = ()
     path: str = ""
+    slurm_cluster: str = ""
+    slurm_path: str = ""
 
     @property
     def called(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from nemodeploy.core.diagnosis import Cause
+from nemodeploy.core.images import read_name
 from nemodeploy.core.planning import BYTES_PER_VALUE, Rules, Server
 from nemodeploy.core.spec import Option, Prompting, Spec
 from nemodeploy.values import HttpRequest, Reply, Sampling
@@ -274,7 +275,7 @@ def image_release(spec: Spec, usual: str) -> str:
     """
     if spec.version:
         return spec.version
-    tag = spec.image.rpartition("/")[2].rpartition(":")[2]
+    tag = read_name(spec.image).tag
     return tag.removesuffix(".framework") if tag[:2].isdigit() and tag[2:3] == "." else usual
 
 

@@ -46,6 +46,11 @@ class Docker(Container):
         *(replace(cause, advice=_BY_HAND) if cause.key == "no-internet" else cause for cause in IMAGE_CAUSES),
     )
 
+    @property
+    def present(self) -> str:
+        """The client alone runs nothing: its daemon must answer this account."""
+        return f"command -v {self.name} && timeout 20 {self.name} info >/dev/null 2>&1"
+
     def misread(self, image: str) -> str:
         """A path or a scheme means nothing here."""
         if image.startswith(("/", "./")) or "://" in image or image.endswith((".sif", ".sqsh")):

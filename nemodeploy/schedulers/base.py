@@ -14,7 +14,7 @@ from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
-from nemodeploy.core.spec import Spec
+from nemodeploy.core.spec import Cluster, Spec
 from nemodeploy.core.witnesses import Trace
 from nemodeploy.schedulers.reasons import meaning_of
 from nemodeploy.schedulers.survey import Survey
@@ -119,6 +119,10 @@ class Scheduler(Protocol):
         """As in cluster files."""
 
     @property
+    def called(self) -> str:
+        """As a sentence names it: it refused, it does not answer."""
+
+    @property
     def script(self) -> str:
         """The file name of the job's script."""
 
@@ -142,9 +146,9 @@ class Scheduler(Protocol):
     def environment(self) -> tuple[str, ...]:
         """What a submission needs of the login's environment, as words of shell behind `env -i`."""
 
-    @property
-    def prelude(self) -> str:
-        """Shell text before every question: what a login may have set and what would change the answers goes."""
+    def prelude(self, cluster: Cluster) -> str:
+        """Shell text before every question: what a login may have set and what would change the answers goes, and
+        which scheduler of the site is asked."""
 
     @property
     def bind(self) -> str:
@@ -196,6 +200,12 @@ class Scheduler(Protocol):
 
     def parse_trace(self, jobs: Mapping[str, tuple[str, str]], text: str) -> Mapping[str, Trace]:
         """What each of them says, by token; an error says nothing."""
+
+    def granted_script(self, job_id: str) -> str:
+        """Ask what a running job was given."""
+
+    def parse_granted(self, text: str) -> Mapping[str, int]:
+        """Its GPUs on all nodes by the site's own type (empty: it has none); none: the scheduler does not say."""
 
     def parse_job_id(self, text: str) -> str:
         """The job id in what submit.sh printed; empty: none."""

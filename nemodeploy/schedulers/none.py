@@ -12,13 +12,14 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+from nemodeploy.core import gpu_words
 from nemodeploy.core.checks import Check, failed, ok
 from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
-from nemodeploy.core.spec import SlurmOptions, Spec
+from nemodeploy.core.spec import Cluster, SlurmOptions, Spec
 from nemodeploy.core.witnesses import Trace, Word
 from nemodeploy.schedulers.base import Findings, QueueRow, kept
 from nemodeploy.schedulers.survey import Survey
@@ -45,15 +46,19 @@ class PlainHost:
     """One machine that is ours for as long as we use it."""
 
     name = "none"
+    called = "the host"
     script = "nemo_inference.job"
     script_template = "schedulers/none.job.j2"
     submit_template = "schedulers/none.submit.sh.j2"
     probe_template = ""
     submitter = "bash"
     environment = kept("PATH", "HOME", "USER", "LOGNAME")
-    prelude = ""
     bind = "127.0.0.1"
     causes: tuple[Cause, ...] = ()
+
+    def prelude(self, cluster: Cluster) -> str:
+        """Nothing changes its answers."""
+        return ""
 
     def rules(self, spec: Spec) -> Rules:
         """One host; nothing to say to a scheduler that is not there."""
@@ -61,7 +66,8 @@ class PlainHost:
         if spec.nodes > 1:
             found.append(("nodes", "a host without a scheduler is one node", "--nodes 1"))
         options = spec.slurm
-        if options != SlurmOptions(exclusive=options.exclusive):
+        site = spec.cluster
+        if options != SlurmOptions(exclusive=options.exclusive) or site.slurm_cluster or site.slurm_path:
             found.append(("slurm", "this cluster says scheduler: none", "leave slurm: out"))
         return found
 
@@ -83,9 +89,17 @@ class PlainHost:
         """What is not installed, and too few GPUs; a host without nvidia-smi says nothing of its GPUs."""
         problems = [(f"{name} is not installed on the host", "install it") for name in answers["missing"].text.split()]
         gpus = answers["gpus"]
-        there = gpus.text.count("GPU ") if gpus.status == 0 else None
+        names = re.findall(r"^GPU \d+: ([^(\n]+)", gpus.text, re.MULTILINE) if gpus.status == 0 else []
+        there = len(names) if gpus.status == 0 else None
+        stated = any(key.startswith(f"gpus.{plan.gpu_type}.") for key in plan.sources)
+        size = plan.memory.total_gib_per_gpu
+        right = [name for name in names if stated or gpu_words.means(plan.gpu_type, name, memory_gib=size)]
         if there is not None and there < plan.layout.gpus:
             problems.append((f"the host has {there} GPUs, and the job needs {plan.layout.gpus}", "a smaller profile"))
+        elif there is not None and len(right) < plan.layout.gpus:
+            has = ", ".join(sorted({name.strip() for name in names}))
+            what = f"the host has {len(right)} {plan.gpu_type} GPUs, and the job needs {plan.layout.gpus}; it has {has}"
+            problems.append((what, "a profile for these GPUs"))
         seen = "" if there is None else f" · {there} GPUs"
         return Findings(problems=tuple(problems), says=f"the host has what it takes{seen}")
 
@@ -136,7 +150,7 @@ done
                 start="",
                 name=match[5],
                 nodes=match[6],
-                told_by="the host",
+                told_by=self.called,
             )
             for match in map(_ROW.fullmatch, text.splitlines())
             if match
@@ -180,6 +194,14 @@ exit 0
             )
             for token, (job_id, _) in jobs.items()
         }
+
+    def granted_script(self, job_id: str) -> str:
+        """It grants nothing."""
+        return ":"
+
+    def parse_granted(self, text: str) -> Mapping[str, int]:
+        """Nothing."""
+        return {}
 
     def parse_job_id(self, text: str) -> str:
         """The last line that is a number."""

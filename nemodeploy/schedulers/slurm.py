@@ -14,9 +14,9 @@ from nemodeploy.core.checks import Check
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
 from nemodeploy.core.sections import Section
-from nemodeploy.core.spec import Spec
+from nemodeploy.core.spec import Cluster, Spec
 from nemodeploy.core.witnesses import Trace
-from nemodeploy.schedulers import slurm_limits, slurm_preflight, slurm_survey
+from nemodeploy.schedulers import slurm_gpus, slurm_limits, slurm_preflight, slurm_survey
 from nemodeploy.schedulers.base import LIFE, Findings, Life, QueueRow, kept
 from nemodeploy.schedulers.slurm_questions import parse_queue, parse_trace, queue_script, trace_script
 from nemodeploy.schedulers.slurm_words import CAUSES, advice_on, is_unreachable, refusal_words, was_refused
@@ -49,20 +49,26 @@ class Slurm:
     """The scheduler of this house."""
 
     name = "slurm"
+    called = "Slurm"
     script = "nemo_inference.sbatch"
     script_template = "schedulers/slurm.sbatch.j2"
     submit_template = "schedulers/slurm.submit.sh.j2"
     probe_template = "schedulers/slurm.probe.j2"
     submitter = "sbatch"
     environment = kept("PATH", "HOME", "USER", "LOGNAME", "SLURM_CONF", "KRB5CCNAME", "LD_LIBRARY_PATH")
-    prelude = PRELUDE
     bind = "0.0.0.0"
     causes = CAUSES
+
+    def prelude(self, cluster: Cluster) -> str:
+        """By the environment all of Slurm's commands know which cluster they are to ask; `-M` says the same."""
+        chosen = f"export SLURM_CLUSTERS={shlex.quote(cluster.slurm_cluster)}\n" if cluster.slurm_cluster else ""
+        path = f"export PATH={shlex.quote(cluster.slurm_path)}:$PATH\n" if cluster.slurm_path else ""
+        return PRELUDE + chosen + path
 
     def rules(self, spec: Spec) -> Rules:
         """Options that would take the job's name, output or uniqueness away from us."""
         found = [
-            ("slurm.extra_args", f"{word} is set by nemodeploy itself", "leave it out")
+            ("slurm.extra_args", f"{word} is set by nemodeploy itself", _instead(word))
             for word in spec.slurm.extra_args
             if _is_ours(word)
         ]
@@ -75,7 +81,8 @@ class Slurm:
         """The site's own words to sbatch; they beat the script's lines."""
         options = spec.slurm
         names = ("partition", "account", "qos", "reservation", "constraint")
-        words = tuple(f"--{name}={getattr(options, name)}" for name in names if getattr(options, name))
+        chosen = (f"--clusters={spec.cluster.slurm_cluster}",) if spec.cluster.slurm_cluster else ()
+        words = (*chosen, *(f"--{name}={getattr(options, name)}" for name in names if getattr(options, name)))
         return tuple(
             word
             for word in (*words, gpu_words(spec.gpu_request, spec.gpus_per_node, spec.nodes), *options.extra_args)
@@ -86,7 +93,10 @@ class Slurm:
         """What the controller decides."""
         where = spec.slurm.partition or "the default partition"
         nodes = f"{spec.nodes} node{'s' if spec.nodes > 1 else ''}"
+        listed = not spec.gpus_per_node or ("gpus", spec.gpu.type, "request") in spec.origins
+        type_ = () if listed else (f"whether its GPUs are {spec.gpu.type}, for which the cluster file has no words",)
         return (
+            *type_,
             f"whether {where} allows {nodes} with {spec.gpu_request or 'no GPU'}",
             f"whether {spec.slurm.account or 'your default account'} may use it, and when it would start",
         )
@@ -135,6 +145,14 @@ class Slurm:
         """Queue and accounting, each by itself."""
         return parse_trace(jobs, text)
 
+    def granted_script(self, job_id: str) -> str:
+        """The details of one job."""
+        return f"timeout 20 scontrol show job -d {int(job_id)} 2>&1"
+
+    def parse_granted(self, text: str) -> Mapping[str, int]:
+        """Its GRES, as allocated."""
+        return slurm_gpus.granted(text)
+
     def parse_job_id(self, text: str) -> str:
         """The likeliest one."""
         return parse_job_id(text)
@@ -166,11 +184,13 @@ class Slurm:
         whose = (f"--account={account}",) if account else ()
         options = shlex.join((*words, *more, *whose, "--export=ALL"))
         clean = " ".join(("env", "-i", *self.environment))
-        return f'{clean} timeout 60 sbatch {options} import.sh "$PWD" 2>&1 >job || {{ rm -f job; exit 1; }}'
+        chosen = '${SLURM_CLUSTERS:+--clusters="$SLURM_CLUSTERS"}'
+        return f'{clean} timeout 60 sbatch {chosen} {options} import.sh "$PWD" 2>&1 >job || {{ rm -f job; exit 1; }}'
 
     def errand_state_script(self, name: str) -> str:
         """squeue by name; a question that failed counts as an answer, since nothing may be taken for gone by it."""
-        return f"squeue --me --noheader --name={shlex.quote(name)} -o %T 2>/dev/null || echo unknown; exit 0"
+        asked = f"squeue --me --noheader --name={shlex.quote(name)} -o %T 2>/dev/null"
+        return f"{{ {asked} || echo unknown; }} | grep -v '^CLUSTER: '; exit 0"  # which it prints with a cluster named
 
     def cancel_script(self, token: str, root: str, *, gently: bool, renamed: str = "") -> str:
         """scancel by name, so that an id which wrapped around is never hit."""
@@ -179,6 +199,11 @@ class Slurm:
     def cancel_listed_script(self, job_ids: Sequence[str], *, gently: bool) -> str:
         """scancel takes one name only, but many ids."""
         return f"{_scancel(gently)}{' '.join(job_ids)} 2>&1\n"
+
+
+def _instead(word: str) -> str:
+    """What to write for an option that is ours to set."""
+    return "slurm.cluster: NAME in the cluster file" if word.startswith(("-M", "--cl")) else "leave it out"
 
 
 def _is_ours(word: str) -> bool:

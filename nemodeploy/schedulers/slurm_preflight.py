@@ -14,8 +14,16 @@ from nemodeploy.core.rendering import duration
 from nemodeploy.core.sections import Section
 from nemodeploy.schedulers import slurm_words
 from nemodeploy.schedulers.base import Findings
+from nemodeploy.schedulers.slurm_gpus import (
+    Kind,
+    asked_gpus,
+    features_of,
+    gpus_of,
+    is_untold,
+    told,
+    wrong_type,
+)
 
-GPU = re.compile(r"gpu(?::(?P<type>(?!no_consume)[A-Za-z0-9_.-]+?))?(?::no_consume)?:(?P<count>\d+)")
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)")
 _START = re.compile(r"to start at (\d{4}-\d\d-\d\d)T(\d\d:\d\d)")
 # Not an answer to the question: the controller was busy or away.
@@ -42,7 +50,7 @@ def parts(files: Mapping[str, str]) -> Mapping[str, str]:
     uploads = "".join(sections.here_document(name, text) for name, text in files.items())
     return {
         "partitions": "timeout 20 scontrol show partition --oneliner 2>&1",
-        "nodes": "timeout 20 sinfo --noheader --all -o '%R|%D|%G' 2>&1",
+        "nodes": "timeout 20 sinfo --noheader --all -o '%R|%D|%G|%f' 2>&1",
         "test": (
             'd=$(mktemp -d) && cd "$d" || exit 125\n'
             f'{uploads}timeout 60 sh submit.sh "$d" nd-preflight --test-only 2>&1; status=$?\n'
@@ -58,8 +66,15 @@ def judge(plan: Plan, answers: Mapping[str, Section]) -> Findings:
     nodes = answers["nodes"].text if answers["nodes"].status == 0 else ""
     test = answers["test"]
     wanted = chosen(plan, partitions)
+    kinds = {name: _kinds(name, nodes) for name in wanted}
+    others = filter(None, (wrong_type(plan, name, found) for name, found in kinds.items() if found))
+    for problem in others:  # a request without a type is granted, whatever there is
+        return Findings(problems=(problem,), says="")
+    says = _says(plan, wanted, partitions, test)
+    if any(is_untold(plan, found) for found in kinds.values()):
+        says += f" · Slurm does not say whether its GPUs are {plan.gpu_type}"
     if test.status == 0 and _START.search(test.text):  # Slurm's own yes; a site may allow what its tables do not say
-        return Findings(problems=(), says=_says(plan, wanted, partitions, test))
+        return Findings(problems=(), says=says)
     against = [list(_against(plan, name, partitions, nodes)) for name in wanted] if partitions else []
     problems = next((found for found in against if found), []) if against and all(against) else []
     said = refusal(test)
@@ -67,7 +82,7 @@ def judge(plan: Plan, answers: Mapping[str, Section]) -> Findings:
         problems = [
             (f"Slurm would refuse the job: {said}", slurm_words.advice_on(said, _choices(plan, partitions, test)))
         ]
-    return Findings(problems=tuple(problems), says=_says(plan, wanted, partitions, test))
+    return Findings(problems=tuple(problems), says=says)
 
 
 def refusal(test: Section) -> str:
@@ -132,32 +147,30 @@ def _against(
     yield from _gpus(plan, name, nodes)
 
 
+def _kinds(partition: str, nodes: str) -> tuple[Kind, ...]:
+    """The nodes with GPUs of a partition; none where Slurm counts none."""
+    rows = [line.split("|", 3) for line in nodes.splitlines() if line.count("|") >= 2]
+    found = (
+        Kind(nodes=int(row[1]), gpus=gpus_of(row[2]), features=features_of("".join(row[3:])))
+        for row in rows
+        if row[0] == partition and row[1].isdigit()
+    )
+    return tuple(one for one in found if one.gpus)
+
+
 def _gpus(plan: Plan, name: str, nodes: str) -> Iterator[tuple[str, str]]:
     """Too few nodes with that many GPUs of the type asked for. Sites that count no GPUs say nothing either way."""
-    asked = asked_gpus(plan)
-    rows = [line.split("|") for line in nodes.splitlines() if line.count("|") == 2]
-    here = [(int(count), gres) for partition, count, gres in rows if partition == name and count.isdigit()]
-    if not asked or not plan.layout.gpus_per_node or not any("gpu" in gres for _, gres in here):
+    asked, here = asked_gpus(plan), _kinds(name, nodes)
+    if not asked or not plan.layout.gpus_per_node or not here:
         return
     kind = asked["type"] or ""
-    enough = sum(count for count, gres in here if _count(gres, kind) >= plan.layout.gpus_per_node)
+    enough = sum(one.nodes for one in here if one.count(kind) >= plan.layout.gpus_per_node)
     if enough < plan.layout.nodes:
         what = f"{plan.layout.gpus_per_node} {kind or 'GPU'}{'s' if not kind and plan.layout.gpus_per_node > 1 else ''}"
-        there = ", ".join(sorted({gres.partition("(")[0] for _, gres in here if "gpu" in gres}))
         yield (
             f"partition {name} has {enough} nodes with {what}, and the job needs {plan.layout.nodes}",
-            f"it has {there}",
+            f"it has {told(here)}",
         )
-
-
-def asked_gpus(plan: Plan) -> re.Match[str] | None:
-    """The `type` (None: any) and the `count` per node for which the job asks; None: it asks in another way."""
-    words = " ".join(plan.submit_options)
-    return GPU.search(words) or re.search(r"--gpus-per-node=(?:(?P<type>[A-Za-z0-9_.-]+):)?(?P<count>\d+)", words)
-
-
-def _count(gres: str, kind: str) -> int:
-    return sum(int(match["count"]) for match in GPU.finditer(gres) if not kind or match["type"] in (None, kind))
 
 
 def seconds_of(text: str) -> int | None:

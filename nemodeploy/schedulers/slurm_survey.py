@@ -13,7 +13,8 @@ from nemodeploy.core.plan import Plan
 from nemodeploy.core.rendering import duration
 from nemodeploy.core.sections import Section
 from nemodeploy.schedulers.node_states import Use, use_of, words_of
-from nemodeploy.schedulers.slurm_preflight import GPU, asked_gpus, chosen, partitions_of, seconds_of
+from nemodeploy.schedulers.slurm_gpus import Kind, asked_gpus, features_of, gpus_of, is_untold, told, wrong_type
+from nemodeploy.schedulers.slurm_preflight import chosen, partitions_of, seconds_of
 from nemodeploy.schedulers.survey import NodeKind, Partition, Survey
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
@@ -35,7 +36,8 @@ def parts() -> Mapping[str, str]:
         "reasons": "timeout 20 sinfo --noheader --list-reasons -o '%N|%E' 2>&1",
         "settings": f"timeout 20 scontrol show config 2>&1 | grep -E '^({_SETTINGS}) '",
         "accounts": (
-            'timeout 20 sacctmgr --noheader --parsable2 show assoc user="$(id -un)" format=Account,QOS 2>/dev/null'
+            'timeout 20 sacctmgr --noheader --parsable2 show user "$(id -un)" withassoc '
+            "format=Account,QOS,Cluster,DefaultAccount 2>/dev/null"
         ),
         "accounting": "timeout 10 sacct --noheader -X --starttime=now 2>&1 >/dev/null",
     }
@@ -53,7 +55,11 @@ def parse(answers: Mapping[str, Section]) -> Survey:
     version = re.search(r"(\d+)\.(\d+)[\w.-]*", answers["slurm.version"].text)
     ping = answers["slurm.ping"]
     accounts = answers["slurm.accounts"]
-    rows = [line.split("|") for line in accounts.text.splitlines() if "|" in line] if accounts.status == 0 else None
+    settings = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition("=") for line in answers["slurm.settings"].text.splitlines())
+        if value
+    }
     return Survey(
         version=version[0] if version else "",
         missing=tuple(answers["slurm.programs"].text.split()),
@@ -61,14 +67,26 @@ def parse(answers: Mapping[str, Section]) -> Survey:
         partitions=_partitions(answers["slurm.partitions"]),
         nodes=tuple(_nodes(answers["slurm.nodes"])),
         reasons=dict(_pairs(answers["slurm.reasons"])),
-        accounts={row[0]: tuple(filter(None, row[1].split(","))) for row in rows} if rows else None,
+        accounts=_accounts(accounts.text, settings.get("ClusterName", "")) if accounts.status == 0 else None,
         accounting=answers["slurm.accounting"].status == 0,
-        settings={
-            key.strip(): value.strip()
-            for key, _, value in (line.partition("=") for line in answers["slurm.settings"].text.splitlines())
-            if value
-        },
+        settings=settings,
     )
+
+
+def _accounts(text: str, cluster: str) -> dict[str, tuple[str, ...]] | None:
+    """The accounts of this user on this cluster, each with its QOS, the default one first; None: there are none.
+
+    One slurmdbd may know several clusters, whose names it keeps in small letters.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    default = ""
+    for line in text.splitlines():
+        account, qos, where, first = [*line.split("|"), "", "", ""][:4]
+        if "|" not in line or not account or (where and cluster and where.lower() != cluster.lower()):
+            continue
+        found[account] = tuple(dict.fromkeys((*found.get(account, ()), *filter(None, qos.split(",")))))
+        default = first or default
+    return {name: found[name] for name in sorted(found, key=lambda name: name != default)} or None
 
 
 def _all_down(text: str) -> bool:
@@ -100,15 +118,14 @@ def _nodes(section: Section) -> Iterator[NodeKind]:
     for line in section.text.splitlines() if section.status == 0 else ():
         row = line.split("|")
         if len(row) == 7 and row[1].isdigit():
-            gpus = {match["type"] or "": int(match["count"]) for match in GPU.finditer(row[2])}
             yield NodeKind(
                 partition=row[0],
                 nodes=int(row[1]),
-                gpus=gpus,
+                gpus=gpus_of(row[2]),
                 state=row[3],
                 cpus=int(re.sub(r"\D.*", "", row[4]) or 0),
                 memory_mb=int(re.sub(r"\D.*", "", row[5]) or 0),
-                features=tuple(word for word in row[6].split(",") if word and word != "(null)"),
+                features=features_of(row[6]),
             )
 
 
@@ -233,21 +250,27 @@ def _gpus(survey: Survey, name: str, plan: Plan | None) -> Iterator[Check]:
             "gpus", f"Slurm counts no GPUs in {name}", "gpus: {TYPE: {request: --constraint=…}} asks for them"
         )
         return
+    alike = tuple(Kind(nodes=one.nodes, gpus=one.gpus, features=one.features) for one in kinds if one.gpus)
+    wrong = wrong_type(plan, name, alike)
+    if wrong:
+        yield failed("gpus", *wrong)
+        return
     asked = asked_gpus(plan)
     kind = (asked["type"] or "") if asked else ""
     needed = plan.layout.gpus_per_node
-    enough = sum(one.nodes for one in kinds if _of(one.gpus, kind) >= needed)
-    there = ", ".join(sorted({f"{kind or 'gpu'}:{count}" for one in kinds for kind, count in one.gpus.items()}))
+    enough = sum(one.nodes for one in alike if one.count(kind) >= needed)
     what = f"{needed} {kind or 'GPU'}{'s' if needed > 1 else ''}"
     if enough < plan.layout.nodes:
+        there = told(alike)
         says = f"{name} has {enough} nodes with {what}, and the job needs {plan.layout.nodes}; it has {there}"
         yield failed("gpus", says, f"gpus: in the cluster file, or another profile; there is {there}")
+    elif is_untold(plan, alike):
+        says = f"{enough} nodes of {name} have {what}, and Slurm does not say whether they are {plan.gpu_type}"
+        yield warning(
+            "gpus", says, f'gpus: {{{plan.gpu_type}: {{request: "--gpus-per-node=8"}}}} in the cluster file says so'
+        )
     else:
         yield ok("gpus", f"{enough} nodes of {name} have {what}")
-
-
-def _of(gpus: Mapping[str, int], kind: str) -> int:
-    return sum(count for one, count in gpus.items() if not kind or one in ("", kind))
 
 
 def _account(survey: Survey, plan: Plan | None) -> Iterator[Check]:

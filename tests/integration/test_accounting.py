@@ -236,7 +236,12 @@ def test_a_job_that_outstays_its_grace_time_is_preempted(sandbox: Sandbox) -> No
     until(lambda: queued(sandbox, urgent_job).startswith("RUNNING"))
 
 
-def test_sacct_tells_how_a_deployment_ended(sandbox: Sandbox, site: Home) -> None:
+def test_sacct_tells_how_a_deployment_on_a_named_cluster_ended(sandbox: Sandbox, site: Home) -> None:
+    file = site.config / "clusters/sandbox.yaml"
+    plain = file.read_text()
+    file.write_text(plain.replace("slurm: {", "slurm: {cluster: elsewhere, "))
+    assert site.run("status").returncode == 11, "a cluster that slurmdbd does not know is not the local one"
+    file.write_text(plain.replace("slurm: {", "slurm: {cluster: sandbox, "))
     job = str(site.up("--profile", "cpu")["job_id"])
     until(lambda: row(sandbox, job, "State,Account,QOS") == "RUNNING|research|normal")
     assert site.run("down", "--all").returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tests.terminal import terminal
 
 pytestmark = pytest.mark.sandbox
 ALIAS = "nemodeploy-sandbox"
+# The default account first, whatever the order; what belongs to another cluster of the slurmdbd is not ours.
+ACCOUNTS = r"printf '%s\n' 'far|normal|elsewhere|far' 'cv|normal|sandbox|nlp' 'nlp|normal|sandbox|nlp'"
 SINFO = 'case "$*" in *%G*) printf \'%s\\n\' {rows};; *) exec $real "$@";; esac'
 
 
@@ -50,6 +53,18 @@ def nodes(*rows: str) -> str:
 def both(*plants: Callable[[Rig], object]) -> Callable[[Rig], object]:
     """One after the other."""
     return lambda rig: [plant(rig) for plant in plants]
+
+
+def login_shell(rig: Rig, path: str) -> None:
+    """What a login shell's PATH begins with there, or all of it."""
+    profile = rig.sandbox.place.home / ".profile"
+    profile.write_text(f"export PATH={path}\n")
+    rig.undo.append(profile.unlink)
+
+
+def no_slurm(rig: Rig) -> None:
+    rig.hide("sinfo", "sbatch", "scontrol")
+    login_shell(rig, "/nowhere")
 
 
 def asked(request: str) -> dict[str, Any]:
@@ -83,18 +98,25 @@ DISGUISES: dict[str, tuple[Callable[[Rig], object], dict[str, Any]]] = {
         ),
         {"gpus": asked("--gres=gpu:{0}:8")},
     ),
-    "no default partition, and two accounts": (
+    "no default partition, two accounts, and a docker without its daemon": (
         both(
             lambda rig: rig.shim("scontrol", changed("partition", "s/Default=YES/Default=NO/")),
-            lambda rig: rig.shim("sacctmgr", "printf 'nlp|normal\\ncv|normal\\n'"),
+            lambda rig: rig.shim("sacctmgr", ACCOUNTS),
+            lambda rig: rig.shim("docker", '[ "$1" != info ]'),
         ),
-        {"slurm": {"partition": "batch", "account": "nlp"}},
+        {"slurm": {"partition": "batch", "account": "nlp"}, "runtime": "none"},
     ),
     "short times only": (
         lambda rig: rig.shim("scontrol", changed("partition", "s/MaxTime=[^ ]*/MaxTime=02:00:00/")),
         {"time": "02:00:00"},
     ),
-    "no Slurm": (lambda rig: rig.hide("sinfo", "sbatch", "scontrol"), {"scheduler": "none"}),
+    "no Slurm on a host with GPUs": (
+        both(
+            no_slurm,
+            lambda rig: rig.shim("nvidia-smi", "echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0)'"),
+        ),
+        {"scheduler": "none", "slurm": None},
+    ),
 }
 
 
@@ -104,6 +126,29 @@ def test_the_file_works_as_it_is(rig: Rig, dressed: str) -> None:
     plant(rig)
     found = written(rig)
     assert {key: found.get(key) for key in wanted} == wanted
+
+
+def test_slurm_that_only_a_login_shell_finds_is_used(rig: Rig) -> None:
+    place = rig.sandbox.place.root / "run/module"
+    place.mkdir(exist_ok=True)
+    for one in ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun", "sacct", "sacctmgr"):
+        where = shutil.which(one, path=rig.sandbox.search_path)
+        if not (place / one).exists():
+            (place / one).symlink_to(str(where))
+    rig.hide(*(one.name for one in place.iterdir()))
+    login_shell(rig, f"{place}:$PATH")
+    assert written(rig)["slurm"] == {"path": str(place), "partition": "batch"}
+
+
+def test_no_slurm_is_never_concluded_of_a_host_without_gpus(rig: Rig) -> None:
+    no_slurm(rig)
+    config = str(rig.sandbox.place.ssh_config)
+    done = rig.site.run("init", ALIAS, "--ssh-config", config, "--name", "bare", "--yes", "--json")
+    text = json.loads(done.stdout)["text"]
+    assert "scheduler" not in yaml.safe_load(text)
+    for line in ("# slurm: {path: ", "# scheduler: none ", "this host has no GPUs"):
+        assert line in text
+    assert rig.site.run("doctor", "bare").returncode == 12
 
 
 def test_nothing_is_overwritten_and_a_host_is_wanted(rig: Rig) -> None:
@@ -165,3 +210,11 @@ def test_slices_of_a_gpu_are_no_gpus() -> None:
         features=(),
     )
     assert gpu_types([kind]) == {"h200": ("h200", 8)}
+
+
+def test_the_other_accounts_stand_in_the_file() -> None:
+    survey = Survey(version="24.11.5", accounts={"nlp": (), "cv": (), "far": ()})
+    found = Found(host="h", config="", description="", survey=survey, spaces=(), runtimes={}, home="/home/me")
+    text = write(found, lambda _, answers, __: answers[1])
+    assert yaml.safe_load(text)["slurm"] == {"account": "cv"}
+    assert "# other accounts of yours: nlp, far\n" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import pytest
 
 from nemodeploy.adapters.transports.local import LocalTransport
-from nemodeploy.app import ending
+from nemodeploy.app import ending, submitting
 from nemodeploy.app.down import Living, down, living
+from nemodeploy.app.look import Look
 from nemodeploy.app.site import Site
 from nemodeploy.app.status import status
 from nemodeploy.app.up import up
 from nemodeploy.cli.status import View
 from nemodeploy.core.readiness import Budget, State, judge
+from nemodeploy.core.submission import Receipt
 from nemodeploy.errors import (
     AuthenticationFailed,
     BadInput,
@@ -27,6 +30,7 @@ from nemodeploy.errors import (
     OutcomeUnknown,
     PreflightFailed,
     StartupTimeout,
+    SubmissionRefused,
 )
 from nemodeploy.values import Command, Completed, Token
 from tests.unit.app.test_site import CANCELLED, FORGOTTEN, NO_ACCOUNTING, Login, accepted, gone_when_cancelled, login
@@ -301,3 +305,13 @@ def test_a_second_interrupt_while_somebody_is_asked_is_a_yes(login: Login, monke
     monkeypatch.setattr(login.listener, "wants_cancel", again)
     with pytest.raises(CancelledByUser, match="job 77 is verified gone"):
         run_up(login, Site(login.wanted.cluster, Interrupted(), login.nonce))
+
+
+def test_a_host_without_a_scheduler_is_called_the_host(login: Login) -> None:
+    site = Site(replace(login.wanted.cluster, scheduler="none"), LocalTransport(), login.nonce)
+    error = "nothing was started: setsid is not installed here"
+    with pytest.raises(SubmissionRefused, match=r"^The host refused the job: nothing was started"):
+        submitting.read_receipt(site, login.ports(), TOKEN, Receipt(status=1, out="", error=error))
+    looks = Look(answered=False, rows={}, directories=(), told_by=site.scheduler.called)
+    with pytest.raises(ClusterUnreachable, match=r"^the host does not answer"):
+        looks.named(None)

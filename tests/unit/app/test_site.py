@@ -713,3 +713,14 @@ def test_what_is_up_is_not_removed_and_neither_is_its_name(login: Login) -> None
         login.site().remove(token)
         assert [one.token for one in login.site().look().directories] == [second.token]
     assert not (login.shared / "archive" / str(first)).exists()
+
+
+def test_what_slurm_granted_is_told_of_one_that_runs(login: Login) -> None:
+    token = accepted(login)
+    login.slurm(scontrol="echo '   JOB_GRES=gpu:a100:16'")
+    login.row("77", "RUNNING", token)
+    (one,) = status.status(login.site())
+    assert status.detail(login.site(), one).as_json()["granted_gpus"] == [{"type": "a100", "count": 16}]
+    login.row("77", "PENDING", token)
+    (one,) = status.status(login.site())
+    assert status.detail(login.site(), one).as_json()["granted_gpus"] == []

@@ -8,6 +8,7 @@ from nemodeploy.adapters import resources
 from nemodeploy.adapters.yaml_files import parse
 from nemodeploy.assembly import plugins
 from nemodeploy.core import decode, planning
+from nemodeploy.core.cluster_files import decode_cluster
 from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.layering import merge
 from nemodeploy.core.model_files import decode_model
@@ -145,3 +146,16 @@ def test_a_type_of_gpu_has_defaults_of_its_own() -> None:
 def test_what_cannot_depend_on_the_type_of_gpu_is_refused(key: str) -> None:
     with pytest.raises(BadInput, match=rf"site.yaml:2:\d+: {key} cannot depend on the type of GPU"):
         decode.defaults_for_gpu(parse(GPUS.replace("KEY", key), "site.yaml"), "h100")
+
+
+def test_the_cluster_of_a_slurmdbd_is_read_with_the_way_in_and_only_there() -> None:
+    text = "ssh: {host: a}\nslurm: {cluster: mine, path: /opt/slurm/bin, partition: p}"
+    one = decode_cluster("a", parse(text, "a.yaml"))
+    assert (one.slurm_cluster, one.slurm_path, one.partition) == ("mine", "/opt/slurm/bin", "p")
+    for wrong in ("slurm: {cluster: 'a,b'}", "slurm: {path: bin}", "slurm: {path: '/a b'}"):
+        with pytest.raises(BadInput):
+            decode_cluster("a", parse(f"ssh: {{host: a}}\n{wrong}", "a.yaml"))
+    elsewhere = parse("slurm: {cluster: mine, partition: p}\nroot: /x", "profile.yaml")
+    assert [key for _, key in decode.only_in_cluster_files(elsewhere)] == ["root", "slurm.cluster"]
+    with pytest.raises(BadInput, match=r"slurm\.cluster cannot depend"):
+        decode.defaults_for_gpu(parse("gpus: {h100: {defaults: {slurm: {cluster: x}}}}", "a.yaml"), "h100")

@@ -92,6 +92,35 @@ def test_an_image_names_its_registry_or_none(image: str, host: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("image", "registry", "repository", "tag"),
+    [
+        ("nemo:24.09", "", "nemo", "24.09"),
+        ("nvcr.io/nvidia/nemo:24.09", "nvcr.io", "nvidia/nemo", "24.09"),
+        ("nvcr.io/nvidia/nemo:24.09@sha256:" + "25" * 32, "nvcr.io", "nvidia/nemo", "24.09"),
+        ("nvcr.io/nvidia/nemo@sha256:" + "25" * 32, "nvcr.io", "nvidia/nemo", ""),
+        ("localhost/nemo:24.09", "localhost", "nemo", "24.09"),
+        ("own.site:24000/nemo", "own.site:24000", "nemo", ""),
+        ("docker://own.site:5000/nvidia/nemo:24.05.llama3.1", "own.site:5000", "nvidia/nemo", "24.05.llama3.1"),
+        ("$oauthtoken@nvcr.io#nvidia/nemo:24.09", "nvcr.io", "nvidia/nemo", "24.09"),
+        ("nvidia+nemo+24.09.sqsh", "", "nvidia/nemo", "24.09"),
+        ("/images/nvidia+nemo+24.01.framework.sqsh", "", "nvidia/nemo", "24.01.framework"),
+        ("/images/nvidia+nemo.sqsh", "", "nvidia/nemo", ""),
+        ("/images/nemo_24.09.sif", "", "nemo", "24.09"),
+        ("./nemo_24.05.llama3.1.sif", "", "nemo", "24.05.llama3.1"),
+        ("/images/nemo-24.09.sqsh", "", "nemo", "24.09"),
+        ("/images/nemo:24.09.sqsh", "", "nemo", "24.09"),
+        ("/r/images/" + images.file_name("nvcr.io#nvidia/nemo:24.09", "sqsh"), "", "nvcr.io-nvidia-nemo", "24.09"),
+        ("/images/24.09/nemo.sqsh", "", "nemo", ""),
+        ("/images/unpacked/nemo_24.09/", "", "nemo", "24.09"),
+        ("/images/llama-3.1-70b+nemo+24.09.sqsh", "", "llama-3.1-70b/nemo", "24.09"),
+    ],
+)
+def test_an_image_is_read_in_every_spelling(image: str, registry: str, repository: str, tag: str) -> None:
+    found = images.read_name(image)
+    assert (found.registry, found.repository, found.tag) == (registry, repository, tag)
+
+
+@pytest.mark.parametrize(
     ("host", "password", "machines", "word"),
     [
         ("nvcr.io", "canary-'\"$x `id`", ("nvcr.io", "authn.nvidia.com"), "canary-'\"$x `id`"),

@@ -239,3 +239,21 @@ def test_a_job_is_silent_when_its_files_are_and_not_when_slurm_counts_a_prolog()
 
 def test_no_queue_limit_waits_for_ever() -> None:
     assert overdue(Clocks(began=0.0), QUEUED, Budget(queue_s=None, startup_s=1.0), 1e9) == ""
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Seen(directory=RunDirectory(token=TOKEN, manifest={"plan": PLAN}), answered=answered, row=None, **more)
+        for answered, more in (
+            (False, {}),
+            (True, {"refused": True}),
+            (True, {"job_id": "7"}),
+            (True, {"job_id": "7", "gone": True, "trace": Trace(state="FAILED", queue=Word.ENDED)}),
+        )
+    ],
+)
+def test_a_scheduler_is_called_by_its_own_name(seen: Seen) -> None:
+    assert "Slurm" in judge(seen).reason, "this verdict names no scheduler"
+    reason = judge(replace(seen, told_by="the host")).reason
+    assert ("the host" in reason, "Slurm" in reason) == (True, False), reason

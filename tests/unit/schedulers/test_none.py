@@ -146,3 +146,13 @@ def test_what_the_host_lacks_is_named(missing: str, gpus: tuple[int, str], what:
 def test_a_host_without_nvidia_smi_says_nothing_of_its_gpus() -> None:
     answers = {"missing": Section(status=0, text=""), "gpus": Section(status=127, text="not found")}
     assert HOST.judge_preflight(plan(), answers).problems == ()
+
+
+def test_a_host_with_other_gpus_is_refused_unless_the_cluster_file_says_that_they_are_those() -> None:
+    wanted = replace(plan(), gpu_type="b200")
+    text = "".join(f"GPU {index}: NVIDIA A100-SXM4-80GB (UUID: GPU-{index})\n" for index in range(16))
+    answers = {"missing": Section(0, ""), "gpus": Section(0, text)}
+    ((what, _),) = HOST.judge_preflight(wanted, answers).problems
+    assert what == "the host has 0 b200 GPUs, and the job needs 16; it has NVIDIA A100-SXM4-80GB"
+    stated = replace(wanted, sources={**wanted.sources, "gpus.b200.request": "site.yaml"})
+    assert HOST.judge_preflight(stated, answers).problems == ()

@@ -8,8 +8,10 @@ import pytest
 
 from nemodeploy.adapters import resources
 from nemodeploy.assembly import assemble
+from nemodeploy.core.checks import Verdict
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.sections import Section
+from nemodeploy.schedulers import slurm_gpus, slurm_survey
 from nemodeploy.schedulers import slurm_preflight as preflight
 from tests.unit.core.test_decode import draft
 
@@ -134,3 +136,83 @@ def test_the_jobs_own_files_are_tried_and_do_not_stay() -> None:
     text = preflight.parts({"submit.sh": "x", "nemo_inference.sbatch": "y"})["test"]
     assert "--test-only" in text
     assert 'rm -rf "$d"' in text
+
+
+A100_ONLY = "batch|2|gpu:a100:8|(null)\n"
+MIXED = "batch|2|gpu:a100:8|(null)\nbatch|2|gpu:h100:8|(null)\n"
+UNTYPED = "batch|2|gpu:8|ib\n"
+
+
+def of_type(kind: str, *words: str, listed: tuple[str, ...] = (), memory_gib: float = 79.0) -> Plan:
+    made = plan(*(words or ("--gpus-per-node=8",)))
+    sources = {key: value for key, value in made.sources.items() if not key.startswith("gpus.")}
+    sources |= {f"gpus.{one}.request": "site.yaml" for one in listed}
+    memory = replace(made.memory, total_gib_per_gpu=memory_gib)
+    return replace(made, gpu_type=kind, sources=sources, memory=memory)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "what", "instead"),
+    [
+        (of_type("b200"), A100_ONLY, "partition batch has no b200 GPUs", "there is gpu:a100:8"),
+        (of_type("b200", listed=("a100",)), A100_ONLY, "has no b200 GPUs", "the cluster file lists a100"),
+        (of_type("b200", listed=("a100",)), UNTYPED, "the cluster file lists no b200 GPUs", "there is gpu:8"),
+        (of_type("h100"), MIXED, "has other GPUs besides h100", 'request: "--gpus-per-node=h100:8"'),
+        (of_type("h200"), "batch|2|gpu:gh200:8|(null)\n", "has no h200 GPUs", "gpu:gh200:8"),
+        (of_type("a100-40g", memory_gib=39.0), A100_ONLY, "has no a100-40g GPUs", "gpu:a100:8"),
+        (of_type("b200"), "batch|2|gpu:8|h100,ib\n", "has no b200 GPUs", "with the features h100, ib"),
+        (of_type("b200", "--gres=gpu:8"), A100_ONLY, "has no b200 GPUs", "gpu:a100:8"),
+    ],
+)
+def test_any_gpu_is_not_asked_for_where_slurm_could_grant_another(
+    wanted: Plan, nodes: str, what: str, instead: str
+) -> None:
+    ((said, remedy),) = preflight.judge(wanted, answers(nodes=nodes)).problems  # Slurm itself says yes to it
+    assert what in said
+    assert instead in remedy
+    rows = "".join(
+        f"{line[: line.rindex('|')]}|idle|64|1000|{line.rpartition('|')[2]}\n" for line in nodes.splitlines()
+    )
+    texts = dict.fromkeys(slurm_survey.parts(), Section(status=0, text=""))
+    texts |= {"slurm.version": Section(0, "slurm 24.11.5"), "slurm.partitions": Section(0, BATCH)}
+    checks = list(slurm_survey.judge(slurm_survey.parse({**texts, "slurm.nodes": Section(0, rows)}), wanted, "batch"))
+    assert any(what in one.says and one.verdict is Verdict.FAILED for one in checks), checks
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes"),
+    [
+        (of_type("h100"), "batch|2|gpu:nvidia_h100_80gb_hbm3:8|(null)\n"),
+        (of_type("h100"), "batch|2|gpu:8|h100\n"),
+        (of_type("h100"), "batch|2|gpu:h100:8|x\nbatch|2|gpu:a100:4|x\n"),  # too few to be granted
+        (of_type("b200", listed=("b200",)), A100_ONLY),  # the owner of the cluster file says so
+        (of_type("h100", "--gpus-per-node=8", "--constraint=h100"), MIXED),
+        (of_type("h100", "--gpus-per-node=h100:8"), MIXED),
+        (of_type("b200"), UNTYPED),
+        (of_type("b200"), "batch|2|vgpu:a100:8|(null)\n"),
+        (of_type("b200"), ""),
+    ],
+)
+def test_any_gpu_is_asked_for_where_all_are_of_the_type_or_the_file_says_so(wanted: Plan, nodes: str) -> None:
+    assert preflight.judge(wanted, answers(nodes=nodes)).problems == ()
+
+
+def test_a_site_that_does_not_name_its_gpus_is_said_to() -> None:
+    said = "Slurm does not say whether its GPUs are b200"
+    assert said in preflight.judge(of_type("b200"), answers(nodes=UNTYPED)).says
+    assert said not in preflight.judge(of_type("b200", listed=("b200",)), answers(nodes=UNTYPED)).says
+    assert said not in preflight.judge(of_type("a100"), answers(nodes=A100_ONLY)).says
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus"),
+    [
+        ("JobId=7\n   JOB_GRES=gpu:a100:8\n     Nodes=a CPU_IDs=0 Mem=0 GRES=gpu:a100:4(IDX:0-3)\n", {"a100": 8}),
+        ("   JOB_GRES=gpu:8\n", {"": 8}),
+        ("   Nodes=a[1-2] GRES=gpu:h100:4(IDX:0-3)\n   Nodes=b GRES=gpu:a100:2(IDX:0-1)\n", {"h100": 4, "a100": 2}),
+        ("slurm_load_jobs error: Invalid job id specified\n", {}),
+        ("   JOB_GRES=(null)\n   TresPerNode=gres:gpu:8\n", {}),
+    ],
+)
+def test_what_slurm_granted_is_read_as_it_says_it(text: str, gpus: dict[str, int]) -> None:
+    assert slurm_gpus.granted(text) == gpus

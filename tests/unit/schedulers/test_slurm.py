@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -352,3 +356,50 @@ def test_the_advice_names_what_the_site_has() -> None:
 )
 def test_of_several_ids_sbatchs_own_line_is_the_likeliest(text: str, ids: tuple[str, ...]) -> None:
     assert slurm.parse_job_ids(text) == ids
+
+
+def test_one_cluster_of_several_is_named_to_every_command(tmp_path: Path) -> None:
+    named = spec("slurm: {cluster: mine, path: /opt/slurm/bin}")
+    assert slurm.Slurm().submit_words(named)[0] == "--clusters=mine"
+    assert "--clusters=mine" not in slurm.Slurm().submit_words(spec())
+    ask = slurm.Slurm().prelude(named.cluster) + 'echo "$SLURM_CLUSTERS ${PATH%%:*}"'
+    environment = {**os.environ, "SLURM_CLUSTERS": "another"}
+    done = subprocess.run(["sh"], input=ask, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "mine /opt/slurm/bin\n"
+    plain = slurm.Slurm().prelude(spec().cluster) + 'echo "${SLURM_CLUSTERS-none}"'
+    done = subprocess.run(["sh"], input=plain, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "none\n"
+    assert slurm.parse_job_id("77;mine\n") == "77"
+
+
+# Slurm prints a line with the cluster's name above each answer, in some versions with --noheader, too.
+ABOVE = "CLUSTER: nd-demo-1\n"
+
+
+def test_the_line_that_names_a_cluster_is_no_answer(tmp_path: Path) -> None:
+    fake = tmp_path / "squeue"
+    scancel = tmp_path / "scancel"
+
+    def run(script: str, *, says: str) -> str:
+        fake.write_text(f"#!/bin/sh\nprintf '%s' '{ABOVE}{says}'\n")
+        scancel.write_text('#!/bin/sh\necho "cancelled $*"\n')
+        fake.chmod(0o755)
+        scancel.chmod(0o755)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["sh"], input=script, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
+        ).stdout
+
+    errand = slurm.Slurm().errand_state_script("import")
+    assert run(errand, says="") == ""
+    assert run(errand, says="PENDING\n") == "PENDING\n"
+    assert slurm.Slurm().parse_queue(run(slurm.Slurm().queue_script(str(tmp_path)), says="")) == ()
+    renamed = slurm.cancel_script("nd-demo-1", gently=False, renamed="7")
+    assert "7\n" in run(renamed, says="/root/deployments/demo/nd-demo-1\n")
+    assert "quiet 7\n" not in run(renamed, says="/root/deployments/demo/nd-other-1\n")
+
+
+@pytest.mark.parametrize("word", ["-M", "-Mmine", "--clusters=mine", "--cluster=mine"])
+def test_a_cluster_in_extra_args_is_sent_to_its_key(word: str) -> None:
+    ((key, _, instead),) = slurm.Slurm().rules(spec(f"slurm: {{extra_args: ['{word}']}}"))
+    assert (key, instead) == ("slurm.extra_args", "slurm.cluster: NAME in the cluster file")

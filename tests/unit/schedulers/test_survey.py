@@ -91,3 +91,25 @@ def test_accounting_that_does_not_answer_is_not_missing() -> None:
     assert "no accounting" in says
     assert "ask for accounting" in instead
     assert checks("", dbd)["accounting"][1] == "sacct knows what has ended"
+
+
+@pytest.mark.parametrize(
+    ("rows", "accounts"),
+    [
+        (
+            "far|normal|other|far\ncv|normal|mine|nlp\nnlp|normal,long|mine|nlp\n",
+            {"nlp": ("normal", "long"), "cv": ("normal",)},
+        ),
+        ("cv|normal|mine|\n|normal|mine|\n", {"cv": ("normal",)}),
+        ("nlp|a|mine|nlp\nnlp|a,b|mine|nlp\n", {"nlp": ("a", "b")}),  # once for each partition
+        ("far|normal|other|far\n", None),
+        ("", None),
+    ],
+)
+def test_accounts_are_those_of_this_cluster_the_default_one_first(
+    rows: str, accounts: dict[str, tuple[str, ...]] | None
+) -> None:
+    answers = dict.fromkeys(slurm_survey.parts(), Section(status=0, text=""))
+    answers |= {"slurm.accounts": Section(0, rows), "slurm.settings": Section(0, "ClusterName             = Mine")}
+    found = slurm_survey.parse(answers).accounts
+    assert (found and list(found.items())) == (accounts and list(accounts.items()))
