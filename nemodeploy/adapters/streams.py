@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Sequence
 from typing import IO
+
+END_WITHIN_S = 1.0
 
 
 def of_command(
@@ -25,3 +30,13 @@ def of_command(
         theirs.close()
     threading.Thread(target=process.wait, daemon=True).start()  # whoever ends is not left unburied
     return ours, process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a command and what it has started, as ssh ends its proxy command; one that heeds no SIGHUP is killed."""
+    for number, within_s in ((signal.SIGHUP, END_WITHIN_S), (signal.SIGKILL, END_WITHIN_S)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)  # it leads a group of its own
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(within_s)
+            return

@@ -18,7 +18,7 @@ def key(tmp_path: Path) -> str:
 
 
 def keys(path: Path, name: str = "door") -> list[str]:
-    return [one.get_base64() for one in known_hosts.read(name, [path]).keys.values()]
+    return [one.get_base64() for one in known_hosts.read(name, [path]).keys]
 
 
 def test_what_cannot_be_read_hides_nothing_after_it(tmp_path: Path, key: str) -> None:
