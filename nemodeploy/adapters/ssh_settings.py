@@ -74,6 +74,17 @@ def effective(ssh: Ssh, host: str = "") -> SshSettings:
     return _settings(host or ssh.host, ssh.user, ssh.port, ssh.config)
 
 
+def leads_somewhere(ssh: Ssh) -> bool:
+    """Whether ssh would know where its first host is. Raises BadInput for what ssh does not accept."""
+    found = effective(ssh)
+    if found.jumps or found.proxy_command:
+        return True
+    try:
+        return bool(socket.getaddrinfo(found.host, found.port))
+    except (OSError, UnicodeError):
+        return False
+
+
 def way(ssh: Ssh, host: str) -> tuple[SshSettings, ...]:
     """The settings of a login host, and of all hosts on the way, the first one first. Raises BadInput for a way that
     leads in a circle, on which the ssh client itself would start itself for ever."""

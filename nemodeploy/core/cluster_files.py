@@ -19,7 +19,7 @@ HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
 # shell's, and no option.
 SSH_HOST = (
     r"([A-Za-z0-9_.][A-Za-z0-9_.+@-]{0,127}@)?"
-    r"([A-Za-z0-9_][A-Za-z0-9._+:=,-]{0,252}|::|::?[0-9A-Fa-f][0-9A-Fa-f:.]*|[0-9A-Fa-f:]+%[A-Za-z0-9._-]+)"
+    r"([A-Za-z0-9_][A-Za-z0-9._+:=-]{0,252}|::|::?[0-9A-Fa-f][0-9A-Fa-f:.]*|[0-9A-Fa-f:]+%[A-Za-z0-9._-]+)"
 )
 HOST_KEY = r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,}={0,3}( .*)?"
 LIKE_HOST_KEY = "a host key such as `ssh-ed25519 AAAA…`; nemodeploy trust shows them"

@@ -129,7 +129,8 @@ def start(
 ) -> None:
     """Connect and authenticate, and leave the connection to a process of its own, which ends after so long without use.
 
-    `person`: ssh may ask on the terminal, and an answer must come within `within_s`. Raises ClusterUnreachable, AuthenticationFailed or HostKeyRejected.
+    `person`: ssh may ask on the terminal, and an answer must come within `within_s`. Raises ClusterUnreachable,
+    AuthenticationFailed or HostKeyRejected.
     """
     masters.make()
     ssh_settings.way(cluster.ssh, host)

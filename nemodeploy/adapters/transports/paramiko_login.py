@@ -150,7 +150,7 @@ class Chain:
         if isinstance(error, paramiko.AuthenticationException):
             if authentication.wants_person:
                 return AuthenticationFailed(
-                    f"{where} wants a code or a password, and there is no terminal to ask for it",
+                    f"{where} wants a code or a password, and {_why_nobody()}",
                     hint=f"nemodeploy login {called}   on a terminal; what comes later needs no code",
                 )
             tried = ", ".join(authentication.tried) or "none"
@@ -159,6 +159,10 @@ class Chain:
                 hint=f"try by hand: {by_hand}",
             )
         return self.silent(settings, stream, error)
+
+
+def _why_nobody() -> str:
+    return "there is no terminal to ask for it" if is_main() else "it is not asked for while other work goes on"
 
 
 class _Stream:
