@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from typing import IO
 
@@ -33,10 +34,13 @@ def of_command(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a command and what it has started, as ssh ends its proxy command; one that heeds no SIGHUP is killed."""
-    for number, within_s in ((signal.SIGHUP, END_WITHIN_S), (signal.SIGKILL, END_WITHIN_S)):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)  # it leads a group of its own
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(within_s)
-            return
+    """End a command and what it has started, as ssh ends its proxy command; what heeds no SIGHUP is killed."""
+    deadline = time.monotonic() + END_WITHIN_S
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGHUP)  # it leads a group of its own
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(END_WITHIN_S)

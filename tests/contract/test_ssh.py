@@ -349,7 +349,8 @@ def test_no_proxy_command_is_left(reach: Reach, tmp_path: Path, by: str) -> None
     if by == "paramiko":  # ssh itself leaves one that heeds no SIGHUP
         (tmp_path / "stubborn").write_text(STUBBORN)
     with sshd(tmp_path) as door:
-        door.more(f"ProxyCommand sh -c 'python3 {tmp_path}/stubborn %h %p {tmp_path}/pids; true'")
+        command = f"python3 {tmp_path}/stubborn %h %p {tmp_path}/pids"
+        door.more(f"ProxyCommand sh -c '{command}; true'" if by == "paramiko" else f"ProxyCommand {command}")
         for _ in range(3):
             transport = reach(door.cluster("auto"))
             assert run(transport, "echo in\n")[1] == "in\n"
@@ -397,8 +398,10 @@ def test_what_is_no_ssh_server_is_told(
 
         def greet() -> None:
             with contextlib.suppress(OSError):
-                near = taken.enter_context(listener.accept()[0])
-                if isinstance(greets, bytes):
+                while True:
+                    near = taken.enter_context(listener.accept()[0])
+                    if not isinstance(greets, bytes):
+                        continue
                     near.recv(100)
                     near.sendall(greets)
                     near.shutdown(socket.SHUT_RDWR)

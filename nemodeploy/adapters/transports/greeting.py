@@ -9,11 +9,12 @@ from nemodeploy.core.foreign import wash
 from nemodeploy.errors import ClusterUnreachable
 
 BANNER_WITHIN_S = 20  # RFC 4253, 4.2: the server sends its identification first
+ASK_WITHIN_S = 3.0
 MOST_SHOWN = 60
 # What OpenSSH 9.2 says for the same.
 _MUTE = re.compile(r"timed out during banner exchange|banner exchange: .*timed out")
 _NOT_SSH = re.compile(
-    r"banner line \d+: (?P<line>.*)|banner line contains invalid characters|remote protocol version|No banner received"
+    r"banner line contains invalid characters|remote protocol version|No banner received"
     r"|banner line too long|Bad remote protocol version"
 )
 _CLOSED = re.compile(
@@ -73,15 +74,30 @@ def refused(where: str, hint: str = "") -> ClusterUnreachable:
     )
 
 
-def from_client(where: str, said: str, hint: str = "") -> ClusterUnreachable | None:
-    """The same from what the OpenSSH client says; None: it is something else."""
+def said_first(host: str, port: int) -> str:
+    """What a server says to an SSH client, asked once more, because the OpenSSH client keeps it to itself; empty: it
+    says nothing, or is an SSH server."""
+    try:
+        with socket.create_connection((host, port), timeout=ASK_WITHIN_S) as connection:
+            connection.sendall(b"SSH-2.0-nemodeploy\r\n")
+            first = connection.recv(1024).decode(errors="replace").partition("\n")[0]
+    except OSError:
+        return ""
+    return "" if first.startswith("SSH-") else first
+
+
+def from_client(
+    where: str, said: str, hint: str = "", address: tuple[str, int] | None = None
+) -> ClusterUnreachable | None:
+    """The same from what the OpenSSH client says; None: it is something else. `address`: where it connected to."""
     if _UNKNOWN.search(said):
         return unknown(where, hint)
     if _REFUSED.search(said):
         return refused(where, hint)
     if _MUTE.search(said):
         return mute(where, hint)
-    other = _NOT_SSH.search(said)
-    if other:
-        return not_ssh(where, other["line"] or "", hint)
-    return closed(where, hint) if _CLOSED.search(said) else None
+    is_closed, other = _CLOSED.search(said), _NOT_SSH.search(said)
+    first = said_first(*address) if address and (is_closed or other) else ""
+    if first or other:
+        return not_ssh(where, first, hint)
+    return closed(where, hint) if is_closed else None

@@ -212,7 +212,9 @@ def translated(cluster: Cluster, host: str, said: str, *, person: bool = False) 
     settings = ssh_settings.effective(cluster.ssh, host)
     is_direct = not (settings.jumps or settings.proxy_command)  # else it may speak of a host on the way
     where = f"{settings.host} port {settings.port}" if is_direct else f"{host}, or a host on the way,"
-    known = greeting.from_client(where, said, cluster.when_unreachable)
+    known = greeting.from_client(
+        where, said, cluster.when_unreachable, (settings.host, settings.port) if is_direct else None
+    )
     return known or ClusterUnreachable(
         f"no SSH session with cluster {cluster.name} at {host}: {last}",
         hint=cluster.when_unreachable or f"try by hand: ssh {host}",
