@@ -263,10 +263,17 @@ def _from_client(host: str, user: str, port: int | None, config: str) -> Mapping
 def _from_parser(host: str, config: str) -> Mapping[str, list[str]]:
     import paramiko
 
+    class Unfilled(paramiko.SSHConfig):
+        """What paramiko would fill in it knows less of than we do."""
+
+        TOKENS_BY_CONFIG_KEY = {  # noqa: RUF012 # its own kind of table
+            key: paramiko.SSHConfig.TOKENS_BY_CONFIG_KEY[key] for key in ("hostname", "match-exec")
+        }
+
     user, _, host = host.rpartition("@")
 
     path = Path(config or "~/.ssh/config").expanduser()
-    found: Mapping[str, object] = paramiko.SSHConfig.from_path(str(path)).lookup(host) if path.is_file() else {}
+    found: Mapping[str, object] = Unfilled.from_path(str(path)).lookup(host) if path.is_file() else {}
     values = {key: [*map(str, value)] if isinstance(value, list) else [str(value)] for key, value in found.items()}
     values.setdefault("hostname", [host])
     values["user"] = [user] if user else values.get("user", [getpass.getuser()])

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -454,3 +457,35 @@ def test_a_passphrase_is_asked_for_once_and_by_the_main_thread_only(
             other.submit(transport.open).result()
         transport.close()
         assert len(asked) == 1
+
+
+def test_the_way_out_that_init_names_works_before_there_is_a_cluster_file(tmp_path: Path, by: str) -> None:
+    def told(*words: str) -> tuple[int, str]:
+        environment = {
+            **os.environ,
+            "XDG_CONFIG_HOME": str(tmp_path / "cfg"),
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+        }
+        command = [sys.executable, "-m", "nemodeploy", *words]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    with sshd(tmp_path) as door:
+        (tmp_path / "door.known").write_text("")
+        words = ("init", "door", "--ssh-config", str(door.config), "--transport", by, "--yes")
+        status, said = told(*words)
+        assert status == HostKeyRejected.exit_code
+        named = re.search(r"nemodeploy (trust .*?)   shows", said)
+        assert named, said
+        status, said = told(*shlex.split(named[1]))
+        assert (status, "SHA256:" in said) == (HostKeyRejected.exit_code, True)
+        further = re.search(r"nemodeploy (trust .*?)   once the site", said)
+        assert further, said
+        status, said = told(*shlex.split(further[1]))
+        assert (status, "recorded in" in said) == (0, True), said
+        assert told(*words, "--name", "mine")[0] != HostKeyRejected.exit_code
+        assert door.logins() >= 1
+        status, said = told("trust", "dooor")
+        assert (status, "dooor" in said) == (2, True)
