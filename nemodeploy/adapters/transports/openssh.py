@@ -33,7 +33,7 @@ from nemodeploy.adapters.transports.base import (
 )
 from nemodeploy.adapters.transports.openssh_master import ALWAYS, CONNECT_WITHIN_S, Masters, start
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import ClusterUnreachable
+from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, HostKeyRejected, PersonWanted
 from nemodeploy.values import Command, Completed
 
 OPENED, REFUSED = b"master session id:", b"forwarding request failed"
@@ -146,7 +146,12 @@ class OpenSshTransport:
 
     def _start(self, host: str, path: Path) -> None:
         person, within_s = self.person and is_main(), self._answer_within_s
-        start(self.cluster, host, path, self.masters, person=person, keep_s=IDLE_S, within_s=within_s)
+        try:
+            start(self.cluster, host, path, self.masters, person=person, keep_s=IDLE_S, within_s=within_s)
+        except AuthenticationFailed as error:
+            if person or not self.person or isinstance(error, HostKeyRejected):
+                raise
+            raise PersonWanted(error.message, hint=error.hint) from error
 
     def _forwarded(self, host: str, port: int) -> socket.socket | None:
         """None: the login host has no way there, or forwards nothing."""

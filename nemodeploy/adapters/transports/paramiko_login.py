@@ -18,7 +18,7 @@ from nemodeploy.adapters.terminal import ANSWER_WITHIN_S, Ask, is_main
 from nemodeploy.adapters.transports import greeting, known_hosts
 from nemodeploy.adapters.transports.paramiko_keys import Authentication, tilde
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, HostKeyRejected
+from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, HostKeyRejected, PersonWanted
 
 CONNECT_WITHIN_S = float(greeting.BANNER_WITHIN_S)
 FIRST_BYTES = 1024
@@ -148,13 +148,14 @@ class Chain:
                 hint=f"nemodeploy trust {called}   shows its fingerprint, to be compared with the site's",
             )
         if isinstance(error, paramiko.AuthenticationException):
+            refused = AuthenticationFailed if is_main() or not self.ask else PersonWanted
             if authentication.wants_person:
-                return AuthenticationFailed(
+                return refused(
                     f"{where} wants a code or a password, and {_why_nobody()}",
                     hint=f"nemodeploy login {called}   on a terminal; what comes later needs no code",
                 )
             tried = ", ".join(authentication.tried) or "none"
-            return AuthenticationFailed(
+            return (refused if authentication.locked else AuthenticationFailed)(
                 f"{where} refused to let us in; keys tried: {tried}{authentication.beside}",
                 hint=f"try by hand: {by_hand}",
             )
