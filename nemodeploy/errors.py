@@ -3,6 +3,7 @@
     NemodeployError                  1   a bug, unless a subclass says otherwise
     ├── BadInput                     2   nothing was sent anywhere
     ├── AuthenticationFailed        10
+    │   ├── PersonWanted            10   the main thread may ask
     │   └── HostKeyRejected         10
     ├── ClusterUnreachable          11   transient; nothing was submitted
     │   └── ForwardingRefused       11   the site lets nobody through to its nodes
@@ -48,6 +49,10 @@ class AuthenticationFailed(NemodeployError):
     """The login host refused every key that was offered."""
 
     exit_code = 10
+
+
+class PersonWanted(AuthenticationFailed):
+    """A code or a passphrase is wanted, and the thread that connects may not ask for it; the main thread may."""
 
 
 class HostKeyRejected(AuthenticationFailed):

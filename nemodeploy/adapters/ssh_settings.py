@@ -5,8 +5,12 @@ Source: ssh_config(5), OpenSSH 9.2.
 
 from __future__ import annotations
 
+import getpass
+import hashlib
+import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +24,10 @@ DEVNULL = "/dev/null"
 DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 NOT_SAID = ("", "none", "no")
 MOST_HOPS = 8
+BEYOND_PARAMIKO = (
+    *("CertificateFile", "PKCS11Provider", "KnownHostsCommand", "RevokedHostKeys", "HostbasedAuthentication"),
+    *("ProxyUseFdpass", "BindAddress", "BindInterface", "AddressFamily"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +72,17 @@ def effective(ssh: Ssh, host: str = "") -> SshSettings:
     if ssh.config and not Path(ssh.config).expanduser().is_file():
         raise BadInput(f"the ssh configuration {ssh.config} does not exist")
     return _settings(host or ssh.host, ssh.user, ssh.port, ssh.config)
+
+
+def leads_somewhere(ssh: Ssh) -> bool:
+    """Whether ssh would know where its first host is. Raises BadInput for what ssh does not accept."""
+    found = effective(ssh)
+    if found.jumps or found.proxy_command:
+        return True
+    try:
+        return bool(socket.getaddrinfo(found.host, found.port))
+    except (OSError, UnicodeError):
+        return False
 
 
 def way(ssh: Ssh, host: str) -> tuple[SshSettings, ...]:
@@ -124,29 +143,35 @@ def options(ssh: Ssh) -> tuple[str, ...]:
 
 
 def _settings(host: str, user: str, port: int | None, config: str) -> SshSettings:
-    values = _from_client(host, user, config) if shutil.which("ssh") else _from_parser(host, config)
+    values = _from_client(host, user, port, config) if shutil.which("ssh") else _from_parser(host, config)
 
     def said(key: str) -> str:
         word = " ".join(values.get(key, [""]))
         return "" if word in NOT_SAID else word
 
-    keys = _existing(values.get("identityfile", []))
-    name = values["hostname"][0]
+    name, port, user = values["hostname"][0], port or int(values.get("port", ["22"])[0]), user or values["user"][0]
+    known_as = said("hostkeyalias")
+    original = host.rpartition("@")[2]
+    way = {"h": name, "n": original, "p": str(port), "r": user, "%": "%"}
+    tokens = {**way, **_local_tokens(name, port, user), "k": known_as or original}
+    files = [_filled(word, tokens) for word in values.get("identityfile", []) if word.lower() != "none"]
+    recorded = [_filled(word, tokens) for word in values.get("userknownhostsfile", [])]
+    keys = tuple(path for path in map(_path, files) if path.is_file() or Path(f"{path}.pub").is_file())
     return SshSettings(
         alias=host,
         host=name,
-        port=port or int(values.get("port", ["22"])[0]),
-        user=user or values["user"][0],
+        port=port,
+        user=user,
         key_files=keys,
         known_hosts=_existing(
-            [*values.get("userknownhostsfile", []), *values.get("globalknownhostsfile", [])] or DEFAULT_KNOWN_HOSTS
+            [*recorded, *values.get("globalknownhostsfile", [])] if recorded else DEFAULT_KNOWN_HOSTS
         ),
-        own_known_hosts=_recording(values.get("userknownhostsfile", [DEFAULT_KNOWN_HOSTS[0]])[0]),
+        own_known_hosts=_recording((*recorded, DEFAULT_KNOWN_HOSTS[0])[0]),
         identities_only=values.get("identitiesonly", ["no"])[0] == "yes",
-        host_key_alias=said("hostkeyalias"),
-        jumps=tuple(filter(None, said("proxyjump").split(","))),
-        proxy_command=said("proxycommand"),
-        agent="none" if values.get("identityagent") == ["none"] else _agent(said("identityagent")),
+        host_key_alias=known_as,
+        jumps=tuple(filter(None, _filled(said("proxyjump"), way, variables=False).split(","))),
+        proxy_command=_filled(said("proxycommand"), way, variables=False),
+        agent="none" if values.get("identityagent") == ["none"] else _agent(said("identityagent"), tokens),
         only_openssh=tuple(_only_openssh(said, keys)),
     )
 
@@ -156,17 +181,53 @@ def _recording(name: str) -> Path:
     return Path(DEVNULL if name.lower() == "none" else name).expanduser()
 
 
-def _agent(said: str) -> str:
-    return "" if said == "SSH_AUTH_SOCK" else str(Path(said).expanduser()) if said else ""
+def _agent(said: str, tokens: Mapping[str, str]) -> str:
+    if re.fullmatch(r"\$[A-Za-z_]\w*", said):  # a variable that holds the path
+        return os.environ.get(said[1:], "none")
+    return "" if said in ("SSH_AUTH_SOCK", "") else str(_path(_filled(said, tokens)))
+
+
+def _local_tokens(host: str, port: int, user: str) -> Mapping[str, str]:
+    """What stands for this machine and its user, ssh_config(5), TOKENS."""
+    here = socket.gethostname()
+    joined = f"{here}{host}{port}{user}"
+    return {
+        "d": str(Path.home()),
+        "i": str(os.getuid()),
+        "u": getpass.getuser(),
+        "l": here,
+        "L": here.partition(".")[0],
+        "C": hashlib.sha1(joined.encode(), usedforsecurity=False).hexdigest(),
+    }
+
+
+def _filled(text: str, tokens: Mapping[str, str], *, variables: bool = True) -> str:
+    """With values for %-tokens, those that are none left, and for ${VAR}. Raises BadInput for a variable that is not
+    set, as ssh does."""
+
+    def value(match: re.Match[str]) -> str:
+        if match["token"]:
+            return tokens.get(match["token"], match[0])
+        if not variables:
+            return match[0]
+        if match["name"] not in os.environ:
+            raise BadInput(f"the ssh configuration says {text}, and {match['name']} is not set in the environment")
+        return os.environ[match["name"]]
+
+    return re.sub(r"%(?P<token>.)|\$\{(?P<name>[^}]+)\}", value, text)
+
+
+def _path(name: str) -> Path:
+    """Raises no error for a user that does not exist."""
+    try:
+        return Path(name.strip('"')).expanduser()
+    except RuntimeError:
+        return Path(name)
 
 
 def _only_openssh(said: Callable[[str], str], keys: Sequence[Path]) -> list[str]:
     """What paramiko 5.1 does not know, as reasons."""
-    found = [
-        f"{word} {said(key)}"
-        for key, word in (("certificatefile", "CertificateFile"), ("pkcs11provider", "PKCS11Provider"))
-        if said(key)
-    ]
+    found = [f"{word} {said(word.lower())}" for word in BEYOND_PARAMIKO if said(word.lower()) not in ("", "any")]
     found += [f"{path.name} is a FIDO key" for path in keys if _is_fido(path)]
     if said("gssapiauthentication") == "yes" and _has_ticket():
         found.append("a Kerberos ticket")
@@ -186,33 +247,39 @@ def _has_ticket() -> bool:
     return done.returncode == 0
 
 
-def _from_client(host: str, user: str, config: str) -> Mapping[str, list[str]]:
-    words = ["ssh", "-G", *options(Ssh(hosts=(host,), user=user, config=config)), "--", host]
+def _from_client(host: str, user: str, port: int | None, config: str) -> Mapping[str, list[str]]:
+    words = ["ssh", "-G", *options(Ssh(hosts=(host,), user=user, port=port, config=config)), "--", host]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise BadInput(f"ssh does not accept the settings of {host}: {done.stderr.strip()}")
     values: dict[str, list[str]] = {}
     for line in done.stdout.splitlines():
         key, _, value = line.partition(" ")
-        parts = value.split() if key.endswith("knownhostsfile") else [value]
+        parts = value.split() if key.endswith("knownhostsfile") and not _path(value).is_file() else [value]
         values.setdefault(key.lower(), []).extend(parts)
     return values
 
 
 def _from_parser(host: str, config: str) -> Mapping[str, list[str]]:
-    import getpass
-
     import paramiko
 
+    class Unfilled(paramiko.SSHConfig):
+        """What paramiko would fill in it knows less of than we do."""
+
+        TOKENS_BY_CONFIG_KEY = {  # noqa: RUF012 # its own kind of table
+            key: paramiko.SSHConfig.TOKENS_BY_CONFIG_KEY[key] for key in ("hostname", "match-exec")
+        }
+
+    user, _, host = host.rpartition("@")
+
     path = Path(config or "~/.ssh/config").expanduser()
-    found: Mapping[str, object] = paramiko.SSHConfig.from_path(str(path)).lookup(host) if path.is_file() else {}
+    found: Mapping[str, object] = Unfilled.from_path(str(path)).lookup(host) if path.is_file() else {}
     values = {key: [*map(str, value)] if isinstance(value, list) else [str(value)] for key, value in found.items()}
     values.setdefault("hostname", [host])
-    values.setdefault("user", [getpass.getuser()])
+    values["user"] = [user] if user else values.get("user", [getpass.getuser()])
     values.setdefault("identityfile", list(DEFAULT_KEYS))
     return values
 
 
 def _existing(names: tuple[str, ...] | list[str]) -> tuple[Path, ...]:
-    paths = (Path(name.strip('"')).expanduser() for name in names)
-    return tuple(path for path in paths if path.is_file())
+    return tuple(path for path in map(_path, names) if path.is_file())

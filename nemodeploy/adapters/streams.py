@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from typing import IO
+
+END_WITHIN_S = 1.0
 
 
 def of_command(
@@ -25,3 +31,16 @@ def of_command(
         theirs.close()
     threading.Thread(target=process.wait, daemon=True).start()  # whoever ends is not left unburied
     return ours, process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a command and what it has started, as ssh ends its proxy command; what heeds no SIGHUP is killed."""
+    deadline = time.monotonic() + END_WITHIN_S
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGHUP)  # it leads a group of its own
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(END_WITHIN_S)

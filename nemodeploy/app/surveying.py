@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
+from nemodeploy.adapters import resources, ssh_settings
+from nemodeploy.app import wanted
 from nemodeploy.app.site import PREFLIGHT_WITHIN_S, Site
 from nemodeploy.app.site_file import SPACES_SCRIPT, Found, parse_spaces
 from nemodeploy.core.cluster_files import SLURM_PATH, decode_cluster
 from nemodeploy.core.documents import Document
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster
+from nemodeploy.errors import BadInput
 from nemodeploy.runtimes import RUNTIMES
 
 # Where a login shell finds Slurm's commands, as with an environment module that /etc/profile or ~/.profile loads.
@@ -25,7 +30,26 @@ LOGIN_SCRIPT = 'echo "${SSH_CONNECTION:+ssh} $(uname -sr) $(id -un)@$(uname -n)"
 def unknown_cluster(name: str, host: str, config: str, transport: str) -> Cluster:
     """A cluster of which no more is known than how to log in. Raises BadInput for what is no host."""
     ssh = {"host": host, **({"config": config} if config else {})}
-    return decode_cluster(name, Document({"ssh": ssh, "transport": transport}, source="nemodeploy init"))
+    known = decode_cluster(name, Document({"ssh": ssh, "transport": transport}, source="nemodeploy init"))
+    return replace(known, has_file=False)
+
+
+def name_of(host: str) -> str:
+    """What a cluster is called after its host, without a user."""
+    word = host.rpartition("@")[2].partition(".")[0].lower()
+    return re.sub(r"[^a-z0-9-]+", "-", word).strip("-")[:64] or "site"
+
+
+def cluster_or_host(name: str, config: str) -> Cluster:
+    """A configured cluster, or a host of which there is no cluster file yet. Raises BadInput for what is neither."""
+    if not config and (resources.is_path(name) or name in resources.names("clusters")):
+        return wanted.cluster(name)
+    absolute = str(Path(config).expanduser().absolute()) if config else ""
+    with contextlib.suppress(BadInput):
+        host = unknown_cluster(name_of(name), name, absolute, "auto")
+        if absolute or ssh_settings.leads_somewhere(host.ssh):
+            return host
+    return wanted.cluster(name)
 
 
 def survey(site: Site) -> Found:

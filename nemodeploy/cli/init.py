@@ -35,7 +35,7 @@ def command(
     from nemodeploy.adapters import files
     from nemodeploy.adapters.resources import config_directory
     from nemodeploy.app.site_file import write
-    from nemodeploy.app.surveying import survey, unknown_cluster
+    from nemodeploy.app.surveying import name_of, survey, unknown_cluster
     from nemodeploy.app.validating import validate
 
     if host and transport == "local" and host != "localhost":
@@ -45,7 +45,7 @@ def command(
     config = str(Path(config).expanduser().absolute()) if config else ""
     asks = not yes and somebody_is_there()
     chosen = host or ("localhost" if transport == "local" else _host(config, asks=asks))
-    called = name or re.sub(r"[^a-z0-9-]+", "-", chosen.partition(".")[0].lower()).strip("-")[:64] or "site"
+    called = name or name_of(chosen)
     path = output or config_directory() / "clusters" / f"{called}.yaml"
     if path.exists() or path.is_symlink():
         raise BadInput(f"{path} is there already", hint="--output FILE, or --name NAME")

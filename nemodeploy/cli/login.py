@@ -15,19 +15,20 @@ KEEP_S, MOST_S = 8 * 3600.0, 7 * 86400.0
 
 
 @click.command("login", short_help="Log in once; later commands ask for no code.")
-@click.argument("cluster")
+@click.argument("cluster", metavar="CLUSTER|HOST")
+@click.option("--ssh-config", "config", default="", metavar="FILE", help="For a HOST without a cluster file.")
 @click.option("--for", "keep_s", type=options.Seconds(), default=KEEP_S, help="Closed after so long without use; 8h.")
 @options.as_json
 @options.verbose
-def command(cluster: str, keep_s: float, as_json: bool) -> int:
+def command(cluster: str, config: str, keep_s: float, as_json: bool) -> int:
     """Open a connection to a cluster with the OpenSSH client, which asks for a code on the terminal if the site wants
     one, and keep it. Whatever needs the cluster then uses it, until `nemodeploy logout` or the time is over.
     """
     from nemodeploy.adapters import terminal
     from nemodeploy.adapters.transports.openssh_master import masters, start
-    from nemodeploy.app.wanted import cluster as read
+    from nemodeploy.app.surveying import cluster_or_host
 
-    site = read(cluster)
+    site = cluster_or_host(cluster, config)
     if site.transport in ("local", "paramiko"):
         raise PreflightFailed(
             f"cluster {site.name} is reached by {site.transport}, which keeps no connection",
@@ -54,7 +55,7 @@ def command(cluster: str, keep_s: float, as_json: bool) -> int:
         elif there:
             say(f"{site.name} is logged in to already ({host})")
         else:
-            say(f"logged in to {site.name} ({host}) until nemodeploy logout {cluster}, or {clock(keep_s)} unused")
+            say(f"logged in to {site.name} ({host}) until nemodeploy logout {site.called}, or {clock(keep_s)} unused")
         return 0
     assert failure is not None
     raise failure

@@ -23,23 +23,24 @@ FINGERPRINT = r"SHA256:[A-Za-z0-9+/]{43}"
 
 
 @click.command("trust", short_help="Show and record the host keys of a cluster.")
-@click.argument("cluster")
+@click.argument("cluster", metavar="CLUSTER|HOST")
+@click.option("--ssh-config", "config", default="", metavar="FILE", help="For a HOST without a cluster file.")
 @click.option("--fingerprint", "wanted", metavar="SHA256:…", help="Record the key that has it, and ask nobody.")
 @options.as_json
 @options.verbose
-def command(cluster: str, wanted: str | None, as_json: bool) -> int:
+def command(cluster: str, config: str, wanted: str | None, as_json: bool) -> int:
     """Show the fingerprints of the login hosts' keys, to be compared with those that the site publishes.
 
     On a terminal it asks whether they are the same, and then records them; otherwise it shows them.
     """
     from nemodeploy.adapters import terminal
     from nemodeploy.adapters.transports.host_keys import KNOWN, REVOKED, offered
-    from nemodeploy.app.wanted import cluster as read
+    from nemodeploy.app.surveying import cluster_or_host
 
     if wanted is not None and not re.fullmatch(FINGERPRINT, wanted.strip()):
         raise BadInput(f"--fingerprint {wanted} is none", hint="SHA256: and 43 characters, as ssh-keygen -l prints it")
     wanted = wanted.strip() if wanted else None
-    site = read(cluster)
+    site = cluster_or_host(cluster, config)
     if site.transport == "local":
         raise PreflightFailed(f"cluster {site.name} is this machine; no host key is asked for")
     found = [offered(site, host, terminal.asker()) for host in site.ssh.hosts]

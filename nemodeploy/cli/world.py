@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nemodeploy.cli.words import tell
 from nemodeploy.core.listing import counted
-from nemodeploy.errors import BadInput, ClusterUnreachable, NemodeployError, PreflightFailed
+from nemodeploy.errors import BadInput, ClusterUnreachable, NemodeployError, PersonWanted, PreflightFailed
 
 if TYPE_CHECKING:
     from nemodeploy.app.ports import Ports, Reporter
@@ -112,6 +112,9 @@ def at_once(sites: Sequence[Site], deed: Callable[[Site], T]) -> list[T | Nemode
             thread.start()
         for thread in threads:
             thread.join()
+    for number, here in enumerate(sites if len(threads) > 1 else ()):  # a person is asked by this thread, one by one
+        if isinstance(answers[number], PersonWanted):
+            ask(number, here)
     wrong = next((one for one in answers if isinstance(one, Exception) and not isinstance(one, NemodeployError)), None)
     if wrong is not None:
         raise wrong

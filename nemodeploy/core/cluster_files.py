@@ -15,6 +15,12 @@ TRANSPORTS = ("auto", "paramiko", "openssh", "local")
 MODULE = r"/?[A-Za-z0-9_][A-Za-z0-9_.+@:/-]*"
 REGISTRY = r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d{1,5})?"
 HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
+# What ssh takes as its host: an alias, a name or an address, with a user before it or not. No blank, nothing of a
+# shell's, and no option.
+SSH_HOST = (
+    r"([A-Za-z0-9_.][A-Za-z0-9_.+@-]{0,127}@)?"
+    r"([A-Za-z0-9_][A-Za-z0-9._+:=-]{0,252}|::|::?[0-9A-Fa-f][0-9A-Fa-f:.]*|[0-9A-Fa-f:]+%[A-Za-z0-9._-]+)"
+)
 HOST_KEY = r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,}={0,3}( .*)?"
 LIKE_HOST_KEY = "a host key such as `ssh-ed25519 AAAA…`; nemodeploy trust shows them"
 SLURM_CLUSTER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
@@ -82,9 +88,9 @@ def _registries(reader: Reader) -> Iterator[Registry]:
 
 
 def _ssh(reader: Reader, *, needed: bool) -> Ssh:
-    like = "a host name or an alias of ssh_config"
-    several = reader.texts("hosts", pattern=HOST, like=like)
-    one = reader.text("host", REQUIRED if needed and not several else "", pattern=HOST, like=like)
+    like = "a host name, an address or an alias of ssh_config, as `ssh HOST` takes it; user@ may stand before it"
+    several = reader.texts("hosts", pattern=SSH_HOST, like=like)
+    one = reader.text("host", REQUIRED if needed and not several else "", pattern=SSH_HOST, like=like)
     if one and several:
         reader.complain("host", "stands beside hosts", "leave one of them out")
     return Ssh(

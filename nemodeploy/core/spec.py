@@ -255,10 +255,14 @@ class Cluster:
     path: str = ""
     slurm_cluster: str = ""
     slurm_path: str = ""
+    has_file: bool = True
 
     @property
     def called(self) -> str:
-        """What names it on a command line."""
+        """What names it on a command line; where it has no file yet, how ssh reaches it."""
+        if not self.has_file and self.ssh.hosts:
+            config = f" --ssh-config {shlex.quote(self.ssh.config)}" if self.ssh.config else ""
+            return shlex.quote(self.ssh.hosts[0]) + config
         return shlex.quote(self.path or self.name)
 
     @property

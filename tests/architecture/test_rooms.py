@@ -118,7 +118,7 @@ SINKS = {
     },  # washed
     "nemodeploy/cli/options.py": {"logging.basicConfig"},  # with a handler that tells
     "nemodeploy/cli/chat.py": {"input"},  # a prompt of our own
-    "nemodeploy/adapters/terminal.py": {"sys.stderr.write", "getpass.getpass", "writing.write"},  # each washes
+    "nemodeploy/adapters/terminal.py": {"sys.stderr.write", "writing.write"},  # each washes
     "nemodeploy/adapters/transports/openssh.py": {"os.write"},  # into a pipe of its own
 }
 SINK = re.compile(

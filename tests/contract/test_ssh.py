@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
+import socket
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from nemodeploy.adapters.transports import choose
+from nemodeploy.adapters.transports import choose, greeting, openssh_master, paramiko_login
 from nemodeploy.adapters.transports.base import Transport
 from nemodeploy.adapters.transports.openssh import OpenSshTransport
 from nemodeploy.adapters.transports.openssh_master import Masters, start
 from nemodeploy.adapters.transports.paramiko_ssh import ParamikoTransport
-from nemodeploy.core.spec import Cluster
+from nemodeploy.core.cluster_files import decode_cluster
+from nemodeploy.core.documents import Document
+from nemodeploy.core.spec import Cluster, Ssh
 from nemodeploy.errors import AuthenticationFailed, BadInput, ClusterUnreachable, HostKeyRejected, PreflightFailed
 from nemodeploy.values import Command
 from tests.contract.sshd import keygen, sshd
@@ -326,3 +334,158 @@ def test_a_jump_host_behind_itself_is_told_and_nothing_is_started(reach: Reach, 
         with pytest.raises(BadInput, match="leads in a circle"):
             reach(door.cluster("auto")).open()
         assert (first.logins(), door.logins()) == (0, 0)
+
+
+STUBBORN = """
+import os, signal, socket, sys, threading
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+open(sys.argv[3], "a").write(f"{os.getpid()}\\n")
+s = socket.create_connection(sys.argv[1:3])
+threading.Thread(target=lambda: [os.write(1, d) for d in iter(lambda: s.recv(9999), b"")], daemon=True).start()
+[s.sendall(d) for d in iter(lambda: os.read(0, 9999), b"")]
+signal.pause()
+"""
+
+
+def test_no_proxy_command_is_left(reach: Reach, tmp_path: Path, by: str) -> None:
+    (tmp_path / "stubborn").write_text(STUBBORN.replace("SIGHUP, signal.SIG_IGN", "SIGUSR1, signal.SIG_IGN"))
+    if by == "paramiko":  # ssh itself leaves one that heeds no SIGHUP
+        (tmp_path / "stubborn").write_text(STUBBORN)
+    with sshd(tmp_path) as door:
+        command = f"python3 {tmp_path}/stubborn %h %p {tmp_path}/pids"
+        door.more(f"ProxyCommand sh -c '{command}; true'" if by == "paramiko" else f"ProxyCommand {command}")
+        for _ in range(3):
+            transport = reach(door.cluster("auto"))
+            assert run(transport, "echo in\n")[1] == "in\n"
+            transport.close()
+        left = (tmp_path / "pids").read_text().split()
+        assert len(left) == 3
+        deadline = time.monotonic() + 10
+        while any(map(_lives, left)):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.02)
+
+
+def _lives(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("greets", "says"),
+    [
+        ("nothing", r"127\.0\.0\.1 port \d+ accepted the connection, but sent no SSH banner within 1 s"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"port \d+ is no SSH server: it sent 'HTTP/1.1 400 Bad Request'"),
+        (b"220 mail\x1b[31m ESMTP\r\n", r"port \d+ is no SSH server"),
+        (b"", r"port \d+ closed the connection before its SSH banner"),
+        ("refuses", r"port \d+: it refused the connection"),
+        ("no name", r"no-such-host.invalid port \d+: no address is known for that name"),
+    ],
+)
+def test_what_is_no_ssh_server_is_told(
+    reach: Reach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greets: object, says: str
+) -> None:
+    for module, name in ((greeting, "BANNER_WITHIN_S"), (paramiko_login, "CONNECT_WITHIN_S")):
+        monkeypatch.setattr(module, name, 1)
+    at = openssh_master.ALWAYS.index("ConnectTimeout=20")
+    monkeypatch.setattr(
+        openssh_master, "ALWAYS", (*openssh_master.ALWAYS[:at], "ConnectTimeout=1", *openssh_master.ALWAYS[at + 1 :])
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as taken:
+        one = Ssh(
+            hosts=("no-such-host.invalid" if greets == "no name" else "127.0.0.1",), config=str(tmp_path / "config")
+        )
+        (tmp_path / "config").write_text(f"Host *\n    Port {listener.getsockname()[1]}\n")
+
+        def greet() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    near = taken.enter_context(listener.accept()[0])
+                    if not isinstance(greets, bytes):
+                        continue
+                    near.recv(100)
+                    near.sendall(greets)
+                    near.shutdown(socket.SHUT_RDWR)
+
+        if greets == "refuses":
+            listener.close()
+        else:
+            threading.Thread(target=greet, daemon=True).start()
+        cluster = decode_cluster("door", Document({"ssh": {"host": one.hosts[0], "config": one.config}}, source="x"))
+        with pytest.raises(ClusterUnreachable, match=says) as caught:
+            reach(cluster).open()
+        assert "check" in caught.value.hint or "try again" in caught.value.hint
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_who_finds_an_old_connection_dead_leaves_the_new_one(reach: Reach, tmp_path: Path) -> None:
+    with sshd(tmp_path) as door:
+        transport = reach(door.cluster("auto"))
+        assert isinstance(transport, (ParamikoTransport, OpenSshTransport))
+        old = transport._connected()
+        transport.close()
+        assert run(transport, "echo new\n")[1] == "new\n"
+        transport._drop(old)  # type: ignore[arg-type]
+        assert run(transport, "echo still\n")[1] == "still\n"
+        assert door.logins() == 2
+
+
+def test_a_passphrase_is_asked_for_once_and_by_the_main_thread_only(
+    tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by == "openssh":
+        pytest.skip("ssh asks by itself")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    asked: list[str] = []
+
+    def ask(heading: str, prompts: Sequence[tuple[str, bool]]) -> list[str]:
+        asked.append(heading + prompts[0][0])
+        return ["secret"]
+
+    with sshd(tmp_path) as door:
+        subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(door.key)], check=True, capture_output=True)
+        transport = ParamikoTransport(door.cluster("auto"), ask, ask)
+        with ThreadPoolExecutor(1) as other:
+            with pytest.raises(AuthenticationFailed, match="without its passphrase"):
+                other.submit(transport.open).result()
+            assert asked == []
+            transport.open()
+            transport.close()
+            other.submit(transport.open).result()
+        transport.close()
+        assert len(asked) == 1
+
+
+def test_the_way_out_that_init_names_works_before_there_is_a_cluster_file(tmp_path: Path, by: str) -> None:
+    def told(*words: str) -> tuple[int, str]:
+        environment = {
+            **os.environ,
+            "XDG_CONFIG_HOME": str(tmp_path / "cfg"),
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+        }
+        command = [sys.executable, "-m", "nemodeploy", *words]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    with sshd(tmp_path) as door:
+        (tmp_path / "door.known").write_text("")
+        words = ("init", "door", "--ssh-config", str(door.config), "--transport", by, "--yes")
+        status, said = told(*words)
+        assert status == HostKeyRejected.exit_code
+        named = re.search(r"nemodeploy (trust .*?)   shows", said)
+        assert named, said
+        status, said = told(*shlex.split(named[1]))
+        assert (status, "SHA256:" in said) == (HostKeyRejected.exit_code, True)
+        further = re.search(r"nemodeploy (trust .*?)   once the site", said)
+        assert further, said
+        status, said = told(*shlex.split(further[1]))
+        assert (status, "recorded in" in said) == (0, True), said
+        assert told(*words, "--name", "mine")[0] != HostKeyRejected.exit_code
+        assert door.logins() >= 1
+        status, said = told("trust", "dooor")
+        assert (status, "dooor" in said) == (2, True)

@@ -40,7 +40,7 @@ def _paramiko(cluster: Cluster) -> Transport:
     with _without("invoke"):
         from nemodeploy.adapters.transports.paramiko_ssh import ParamikoTransport
 
-    return ParamikoTransport(cluster, terminal.asker())
+    return ParamikoTransport(cluster, terminal.asker(), terminal.asker(terminal.AGAIN_WITHIN_S))
 
 
 def _openssh(cluster: Cluster) -> Transport:
@@ -97,7 +97,7 @@ def _only_openssh(cluster: Cluster, host: str) -> Iterator[str]:
         from nemodeploy.adapters.transports import known_hosts
 
         known = known_hosts.read(settings.known_as, settings.known_hosts)
-        if known.authority and not known.keys:
+        if known.authority and not (known.keys or known.portless):
             yield "host certificates, and known_hosts has a @cert-authority for this host, but no key"
 
 

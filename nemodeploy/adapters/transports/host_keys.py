@@ -13,7 +13,6 @@ from nemodeploy.adapters.terminal import Ask
 from nemodeploy.adapters.transports import known_hosts
 from nemodeploy.adapters.transports.paramiko_login import CONNECT_WITHIN_S, Chain, trusted
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import ClusterUnreachable
 
 KNOWN, UNKNOWN, CHANGED, REVOKED = "recorded", "unknown", "changed", "revoked"
 
@@ -46,17 +45,20 @@ class HostKey:
 def offered(cluster: Cluster, host: str, ask: Ask | None) -> HostKey:
     """Ask one login host, by way of its jump hosts. Raises ClusterUnreachable, or what keeps one from a jump host."""
     chain = Chain(cluster, ask)
-    settings = effective(cluster.ssh, host)
-    known = trusted(settings, cluster.ssh.host_keys)
+    known = trusted(effective(cluster.ssh, host), cluster.ssh.host_keys)
     try:
         settings, connection = chain.dial(host)
-        with paramiko.Transport(connection) as transport:
+    except BaseException:
+        chain.close()
+        raise
+    try:
+        with paramiko.Transport(connection) as transport:  # type: ignore[arg-type] # it has what a socket has
             security = transport.get_security_options()
-            security.key_types = sorted(security.key_types, key=lambda name: _kind(name) not in known.keys)
+            security.key_types = known.first(security.key_types)
             transport.start_client(timeout=CONNECT_WITHIN_S)
             key = transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise ClusterUnreachable(f"no SSH server answers at {settings.where}: {error}") from error
+        raise chain.silent(settings, connection, error) from error
     finally:
         chain.close()
     return HostKey(
@@ -69,13 +71,7 @@ def offered(cluster: Cluster, host: str, ask: Ask | None) -> HostKey:
     )
 
 
-def _kind(algorithm: str) -> str:
-    """The type of key that a signature algorithm wants."""
-    return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
-
-
 def _state(known: known_hosts.Known, key: paramiko.PKey) -> str:
-    recorded = known.keys.get(key.get_name())
     if key.asbytes() in known.revoked:
         return REVOKED
-    return UNKNOWN if recorded is None else KNOWN if recorded == key else CHANGED
+    return KNOWN if known.has(key) else CHANGED if known.changed(key) else UNKNOWN

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from nemodeploy.adapters import ssh_settings, streams
+from nemodeploy.adapters.terminal import AGAIN_WITHIN_S, ANSWER_WITHIN_S, is_main
 from nemodeploy.adapters.transports.base import (
     FULL_WITHIN_S,
     NO_BASH,
@@ -32,7 +33,7 @@ from nemodeploy.adapters.transports.base import (
 )
 from nemodeploy.adapters.transports.openssh_master import ALWAYS, CONNECT_WITHIN_S, Masters, start
 from nemodeploy.core.spec import Cluster
-from nemodeploy.errors import ClusterUnreachable
+from nemodeploy.errors import AuthenticationFailed, ClusterUnreachable, HostKeyRejected, PersonWanted
 from nemodeploy.values import Command, Completed
 
 OPENED, REFUSED = b"master session id:", b"forwarding request failed"
@@ -51,6 +52,7 @@ class OpenSshTransport:
         self._hosts = list(cluster.ssh.hosts)
         self._path: Path | None = None
         self._is_ours = False
+        self._answer_within_s = ANSWER_WITHIN_S
         self._connecting = threading.Lock()
 
     def open(self) -> None:
@@ -64,25 +66,26 @@ class OpenSshTransport:
         told = remote_line(f'/bin/sh -s; printf "\\n%s:%d\\n" {nonce} $? >&2')
         deadline = time.monotonic() + FULL_WITHIN_S
         while True:
-            words = [*self._client(), "--", self._hosts[0], told]
-            stdout, stderr = self._fed(words, command)
+            path = self._connected()
+            words = [*self._client(path), "--", self._hosts[0], told]
+            stdout, stderr = self._fed(path, words, command)
             said, _, status = stderr.rpartition(f"\n{nonce}:".encode())
             if status.strip().isdigit():
                 cut = len(stdout) >= OUTPUT_CAP
                 return Completed(status=int(status), stdout=_text(stdout), stderr=_text(said), is_cut=cut)
             if not stderr.lstrip().startswith(FULL) or time.monotonic() > deadline:
-                self.close()
+                self._drop(path)
                 raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")
             time.sleep(0.05)
 
-    def _fed(self, words: Sequence[str], command: Command) -> tuple[bytes, bytes]:
+    def _fed(self, path: Path, words: Sequence[str], command: Command) -> tuple[bytes, bytes]:
         with subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         ) as process:
             try:
                 return _exchange(process, command.script.encode(), command.deadline_s)
             except TimeoutError:
-                self.close()  # the next call must not meet a dead connection
+                self._drop(path)  # the next call must not meet a dead connection
                 raise late(self._name, command) from None
             finally:
                 process.kill()
@@ -94,10 +97,8 @@ class OpenSshTransport:
 
     def close(self) -> None:
         """End the connection, unless it is one that `login` has opened."""
-        with self._connecting:
-            path, is_ours, self._path = self._path, self._is_ours, None
-        if path and is_ours:
-            self.masters.end(path, self._hosts[0])
+        if path := self._path:
+            self._drop(path)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -105,9 +106,17 @@ class OpenSshTransport:
     def _name(self) -> str:
         return f"cluster {self.cluster.name}"
 
-    def _client(self) -> list[str]:
+    def _drop(self, path: Path) -> None:
+        """End this connection if it is ours; one that another thread has made since stays."""
+        with self._connecting:
+            is_current, is_ours = self._path == path, self._is_ours
+            if is_current:
+                self._path = None
+        if is_current and is_ours:
+            self.masters.end(path, self._hosts[0])
+
+    def _client(self, path: Path) -> list[str]:
         """A client of the connection that is kept; it never connects by itself."""
-        path = self._connected()
         own = ("-o", "BatchMode=yes", "-o", "ProxyCommand=false", "-o", "ControlMaster=no")
         return ["ssh", "-S", str(path), *own, *ALWAYS, *ssh_settings.options(self.cluster.ssh)]
 
@@ -131,14 +140,23 @@ class OpenSshTransport:
 
     def _connect(self) -> Path:
         path = self.masters.fresh()
-        _, self._hosts = first_reachable(
-            self._hosts, lambda host: start(self.cluster, host, path, self.masters, person=self.person, keep_s=IDLE_S)
-        )
+        _, self._hosts = first_reachable(self._hosts, lambda host: self._start(host, path))
+        self._answer_within_s = AGAIN_WITHIN_S
         return path
+
+    def _start(self, host: str, path: Path) -> None:
+        person, within_s = self.person and is_main(), self._answer_within_s
+        try:
+            start(self.cluster, host, path, self.masters, person=person, keep_s=IDLE_S, within_s=within_s)
+        except AuthenticationFailed as error:
+            if person or not self.person or isinstance(error, HostKeyRejected):
+                raise
+            raise PersonWanted(error.message, hint=error.hint) from error
 
     def _forwarded(self, host: str, port: int) -> socket.socket | None:
         """None: the login host has no way there, or forwards nothing."""
-        words = [*self._client(), "-v", "-W", f"{host}:{port}", "--", self._hosts[0]]
+        path = self._connected()
+        words = [*self._client(path), "-v", "-W", f"{host}:{port}", "--", self._hosts[0]]
         reading, writing = os.pipe()
         heard = os.fdopen(reading, "rb", buffering=0)
         try:
@@ -151,15 +169,15 @@ class OpenSshTransport:
         heard.close()
         stream.close()
         process.kill()
-        if self._path and not self.masters.is_open(self._path, self._hosts[0]):
-            self.close()
+        if not self.masters.is_open(path, self._hosts[0]):
+            self._drop(path)
             raise ClusterUnreachable(f"the connection to {self._name} broke")
         return None
 
     def _relay(self, host: str, port: int) -> socket.socket:
         """Through a command on the login host."""
         mark, command = relay(host, port)
-        stream, process = streams.of_command([*self._client(), "--", self._hosts[0], command])
+        stream, process = streams.of_command([*self._client(self._connected()), "--", self._hosts[0], command])
         stream.settimeout(CONNECT_WITHIN_S)
         try:
             if is_marked(stream, mark):

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import secrets
+import signal
 import stat
 import subprocess
 import tempfile
@@ -18,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nemodeploy.adapters import ssh_settings
+from nemodeploy.adapters.terminal import ANSWER_WITHIN_S
+from nemodeploy.adapters.transports import greeting
 from nemodeploy.core.foreign import wash
 from nemodeploy.core.spec import Cluster
 from nemodeploy.errors import AuthenticationFailed, BadInput, ClusterUnreachable, HostKeyRejected, NemodeployError
 
-CONNECT_WITHIN_S = 20
-ANSWER_WITHIN_S = 120.0  # a person looks for the code
+CONNECT_WITHIN_S = greeting.BANNER_WITHIN_S
 ALIVE_EVERY_S, ALIVE_MISSES = 15, 3  # dead after 45 s of silence
 LONGEST_PATH = 60  # of a socket's 107 characters our names take 20, and ssh appends 17 while it makes it
 _WORDS = {
@@ -115,10 +117,20 @@ def masters() -> Masters:
     return Masters(Path(f"/tmp/nemodeploy-{os.getuid()}"))
 
 
-def start(cluster: Cluster, host: str, path: Path, masters: Masters, *, person: bool, keep_s: int) -> None:
+def start(
+    cluster: Cluster,
+    host: str,
+    path: Path,
+    masters: Masters,
+    *,
+    person: bool,
+    keep_s: int,
+    within_s: float = ANSWER_WITHIN_S,
+) -> None:
     """Connect and authenticate, and leave the connection to a process of its own, which ends after so long without use.
 
-    `person`: ssh may ask on the terminal. Raises ClusterUnreachable, AuthenticationFailed or HostKeyRejected.
+    `person`: ssh may ask on the terminal, and an answer must come within `within_s`. Raises ClusterUnreachable,
+    AuthenticationFailed or HostKeyRejected.
     """
     masters.make()
     ssh_settings.way(cluster.ssh, host)
@@ -133,21 +145,31 @@ def start(cluster: Cluster, host: str, path: Path, masters: Masters, *, person: 
             start_new_session=not person,  # a code is read from the terminal that is ours
         )
         try:
-            deadline = time.monotonic() + (ANSWER_WITHIN_S if person else 2 * CONNECT_WITHIN_S)
+            deadline = time.monotonic() + (within_s if person else 2 * CONNECT_WITHIN_S)
             while not masters.is_open(path, host) and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.02)
             if masters.is_open(path, host):
                 process.wait()
                 return
         except BaseException:  # nobody wants it any more, and it must not get there by itself
-            process.kill()
-            process.wait()
+            _kill(process, alone=not person)
             masters.end(path, host)
             raise
-        process.kill()
-        process.wait()
+        _kill(process, alone=not person)
         said.seek(0)
         raise translated(cluster, host, wash(said.read().decode(errors="replace")), person=person)
+
+
+def _kill(process: subprocess.Popen[bytes], *, alone: bool) -> None:
+    """With its proxy command, which ssh itself ends only where it is not killed. `alone`: it leads its group."""
+    if alone:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.terminate()  # so that it gives the terminal back as it was
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.kill()
+    process.wait()
 
 
 @contextlib.contextmanager
@@ -187,7 +209,13 @@ def translated(cluster: Cluster, host: str, said: str, *, person: bool = False) 
         )
     if denied or "Too many authentication failures" in said:
         return AuthenticationFailed(f"{host} refused to let us in: {last}", hint=f"try by hand: ssh {host}")
-    return ClusterUnreachable(
+    settings = ssh_settings.effective(cluster.ssh, host)
+    is_direct = not (settings.jumps or settings.proxy_command)  # else it may speak of a host on the way
+    where = f"{settings.host} port {settings.port}" if is_direct else f"{host}, or a host on the way,"
+    known = greeting.from_client(
+        where, said, cluster.when_unreachable, (settings.host, settings.port) if is_direct else None
+    )
+    return known or ClusterUnreachable(
         f"no SSH session with cluster {cluster.name} at {host}: {last}",
         hint=cluster.when_unreachable or f"try by hand: ssh {host}",
     )

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import paramiko
 
@@ -47,14 +48,13 @@ logging.getLogger("paramiko").propagate = False
 class ParamikoTransport:
     """One SSH connection to a cluster's login host."""
 
-    def __init__(self, cluster: Cluster, ask: Ask | None = None) -> None:
-        """Nothing is connected before the first command; `ask`: who can be asked for a code."""
-        self.cluster = cluster
-        self._chain = Chain(cluster, ask)
+    def __init__(self, cluster: Cluster, ask: Ask | None = None, again: Ask | None = None) -> None:
+        """Nothing is connected before the first command; `ask`: who can be asked for a code, `again`: the same when a
+        connection has been lost, while others wait for the new one."""
+        self.cluster, self.ask, self.again = cluster, ask, again
         self._hosts = list(cluster.ssh.hosts)
-        self._client: paramiko.SSHClient | None = None
-        self._pulse = _Pulse(None)
-        self._connecting = threading.Lock()
+        self._connection: _Connection | None = None
+        self._connecting, self._dropping = threading.Lock(), threading.Lock()
 
     def open(self) -> None:
         """Connect and authenticate now."""
@@ -62,20 +62,20 @@ class ParamikoTransport:
 
     def run(self, command: Command) -> Completed:
         """Feed the text to `sh` on its standard input and collect both streams."""
-        channel = self._start(command.script)
+        connection, channel = self._start(command.script)
         deadline = time.monotonic() + command.deadline_s
         streams: tuple[list[bytes], list[bytes]] = ([], [])
         try:
             while not self._drain(channel, streams):
                 left = deadline - time.monotonic()
-                if left <= 0 or self._pulse.is_dead:
-                    self.close()  # the next call must not meet a dead connection
+                if left <= 0 or connection.pulse.is_dead:
+                    self._drop(connection)  # the next call must not meet a dead connection
                     if left <= 0:
                         raise late(self._name, command)
                     raise ClusterUnreachable(f"{self._name} has been silent for {DEAD_AFTER_S:.0f} s")
                 select.select([channel], [], [], min(left, 1.0))
             if not channel.status_event.wait(max(0.0, deadline - time.monotonic())) or channel.exit_status < 0:
-                self.close()
+                self._drop(connection)
                 raise ClusterUnreachable(f"the connection to {self._name} broke before the answer was complete")
             cut = _size(streams[0]) >= OUTPUT_CAP
             return Completed(status=channel.exit_status, stdout=_text(streams[0]), stderr=_text(streams[1]), is_cut=cut)
@@ -85,23 +85,25 @@ class ParamikoTransport:
     def tunnel(self, host: str, port: int) -> socket.socket:
         """A direct-tcpip channel, which has what a socket has; where the site forbids forwarding, a command on the
         login host that passes bytes on. Raises ForwardingRefused where neither is possible."""
-        transport = self._transport()
+        connection = self._connected()
         try:
-            channel = transport.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_WITHIN_S)
+            channel = connection.transport.open_channel(
+                "direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_WITHIN_S
+            )
         except paramiko.ChannelException as error:
             if error.code == ADMINISTRATIVELY_PROHIBITED:
                 return self._relay(host, port)
             raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
-            if not transport.is_active():
-                self.close()  # the next call must not meet a dead connection
+            if not connection.transport.is_active():
+                self._drop(connection)  # the next call must not meet a dead connection
             raise ClusterUnreachable(f"{self._name} cannot reach {host}:{port}: {error}") from error
         return channel  # type: ignore[return-value]
 
     def _relay(self, host: str, port: int) -> socket.socket:
         """Through a command on the login host."""
         mark, command = relay(host, port)
-        channel = self._exec(command)
+        _, channel = self._exec(command)
         channel.settimeout(CONNECT_WITHIN_S)
         try:
             if is_marked(channel, mark):  # type: ignore[arg-type] # it has what a socket has
@@ -114,8 +116,8 @@ class ParamikoTransport:
 
     def close(self) -> None:
         """End the connection."""
-        self._chain.close()
-        self._client = None
+        if connection := self._connection:
+            self._drop(connection)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -123,26 +125,34 @@ class ParamikoTransport:
     def _name(self) -> str:
         return f"cluster {self.cluster.name}"
 
-    def _start(self, script: str) -> paramiko.Channel:
-        channel = self._exec(SHELL)
+    def _drop(self, connection: _Connection) -> None:
+        """End this one; one that another thread has made since stays."""
+        with self._dropping:
+            if self._connection is connection:
+                self._connection = None
+        connection.chain.close()
+
+    def _start(self, script: str) -> tuple[_Connection, paramiko.Channel]:
+        connection, channel = self._exec(SHELL)
         try:
             channel.sendall(script.encode())
             channel.shutdown_write()
-            return channel
+            return connection, channel
         except (paramiko.SSHException, OSError, EOFError) as error:
-            self.close()
+            self._drop(connection)
             raise ClusterUnreachable(f"the connection to {self._name} broke: {error}") from error
 
-    def _exec(self, command: str) -> paramiko.Channel:
-        """A channel on which a command has been started."""
+    def _exec(self, command: str) -> tuple[_Connection, paramiko.Channel]:
+        """A channel on which a command has been started, and the connection that it belongs to."""
+        connection = self._connected()
         try:
-            channel = _session(self._transport())
+            channel = _session(connection.transport)
             channel.settimeout(CONNECT_WITHIN_S)
-            with self._pulse.within(CONNECT_WITHIN_S):  # exec_command itself waits for ever
+            with connection.pulse.within(CONNECT_WITHIN_S):  # exec_command itself waits for ever
                 channel.exec_command(command)
-            return channel
+            return connection, channel
         except (paramiko.SSHException, OSError, EOFError) as error:
-            self.close()
+            self._drop(connection)
             raise ClusterUnreachable(f"the connection to {self._name} broke: {error}") from error
 
     def _drain(self, channel: paramiko.Channel, streams: tuple[list[bytes], list[bytes]]) -> bool:
@@ -154,39 +164,43 @@ class ParamikoTransport:
             _keep(streams[1], channel.recv_stderr(65536))
         return ended
 
-    def _connected(self) -> paramiko.SSHClient:
+    def _connected(self) -> _Connection:
         with self._connecting:  # a tunnel is used by many threads
-            if self._client is None:
-                self._client = self._connect()
-                transport = self._client.get_transport()
-                assert transport is not None
-                self._pulse = _Pulse(transport)
-            return self._client
+            if connection := self._connection:
+                return connection
+            made, self._hosts = first_reachable(self._hosts, self._connect)
+            self._connection, self.ask = made, self.again
+            return made
 
-    def _transport(self) -> paramiko.Transport:
-        transport = self._connected().get_transport()
-        if transport is None:  # another thread has just found it dead
-            raise ClusterUnreachable(f"the connection to {self._name} broke")
-        return transport
+    def _connect(self, host: str) -> _Connection:
+        chain = Chain(self.cluster, self.ask)
+        transport = chain.connect(host).get_transport()
+        assert transport is not None
+        return _Connection(chain=chain, transport=transport, pulse=_Pulse(transport))
 
-    def _connect(self) -> paramiko.SSHClient:
-        client, self._hosts = first_reachable(self._hosts, self._chain.connect)
-        return client
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Connection:
+    """One way to a login host, which is closed as this one and no other."""
+
+    chain: Chain
+    transport: paramiko.Transport
+    pulse: _Pulse
 
 
 class _Pulse:
     """Asks the server for a sign of life for as long as a connection stands, and ends one on which an answer has not
     come in time, in threads of its own: a timer for each call would cost as much as a fortieth of it."""
 
-    def __init__(self, transport: paramiko.Transport | None) -> None:
+    def __init__(self, transport: paramiko.Transport) -> None:
         self.transport, self.heard = transport, time.monotonic()
         self._deadlines: dict[object, float] = {}
-        for work in (self._beat, self._watch) if transport else ():
+        for work in (self._beat, self._watch):
             threading.Thread(target=work, args=(transport,), daemon=True).start()
 
     @property
     def is_dead(self) -> bool:
-        return self.transport is not None and time.monotonic() - self.heard > DEAD_AFTER_S
+        return time.monotonic() - self.heard > DEAD_AFTER_S
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:

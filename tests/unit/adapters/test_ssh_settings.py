@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from nemodeploy.adapters import ssh_settings
+from nemodeploy.core.cluster_files import decode_cluster
+from nemodeploy.core.documents import Document
 from nemodeploy.core.spec import Ssh
 from nemodeploy.errors import BadInput
 
@@ -84,3 +86,62 @@ def test_a_missing_configuration_is_bad_input() -> None:
 def test_keys_that_do_not_exist_are_not_tried(config: Path) -> None:
     (config.parent / "key").unlink()
     assert ssh_settings.effective(Ssh(hosts=("dgx",), config=str(config))).key_files == ()
+
+
+@pytest.mark.parametrize("client", ["ssh -G", "paramiko's parser"])
+def test_paths_are_filled_as_ssh_fills_them(config: Path, monkeypatch: pytest.MonkeyPatch, client: str) -> None:
+    if client != "ssh -G":
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setenv("ND_KEYS", str(config.parent))
+    (config.parent / "alice-login.example.org").write_text("")
+    (config.parent / "bob-2222-dgx.pub").write_text("ssh-ed25519 AAAA me")
+    text = config.read_text().replace(f"IdentityFile {config.parent}/key", "IdentityFile ${ND_KEYS}/%r-%h")
+    config.write_text(text)
+    ssh = Ssh(hosts=("dgx",), config=str(config))
+    assert ssh_settings.effective(ssh).key_files == (config.parent / "alice-login.example.org",)
+    config.write_text(text.replace("%r-%h", "%r-%p-%n"))
+    known = ssh_settings.effective(ssh, "bob@dgx")  # only its public half is there; the agent has the other
+    assert (known.user, known.host) == ("bob", "login.example.org")
+    assert known.key_files == (config.parent / "bob-2222-dgx",)
+    config.write_text(text.replace("ND_KEYS", "ND_UNSET"))
+    with pytest.raises(BadInput, match="ND_UNSET is not set"):
+        ssh_settings.effective(ssh)
+
+
+HOSTS = (
+    "jump+cluster",
+    "alice@dgx",
+    "a.b@dgx",
+    "::1",
+    "fe80::1%eth0",
+    "2001:db8::10.0.0.1",
+    "10.0.0.1",
+    "me@::1",
+    "a=b",
+)
+NO_HOSTS = (
+    "-oProxyCommand=x",
+    "alice@-x",
+    "-l@dgx",
+    "a b",
+    "a;b",
+    "$(id)",
+    "a`b",
+    "a|b",
+    "a\nb",
+    "a/b",
+    "[::1]",
+    "",
+    "@dgx",
+)
+
+
+@pytest.mark.parametrize("word", HOSTS)
+def test_a_word_that_ssh_takes_is_a_host(word: str) -> None:
+    assert decode_cluster("x", Document({"ssh": {"host": word}}, source="x")).ssh.hosts == (word,)
+
+
+@pytest.mark.parametrize("word", NO_HOSTS)
+def test_what_could_be_an_option_or_a_shells_is_no_host(word: str) -> None:
+    with pytest.raises(BadInput):
+        decode_cluster("x", Document({"ssh": {"host": word}}, source="x"))

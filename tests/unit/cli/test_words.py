@@ -113,7 +113,7 @@ def test_questions_are_washed_and_the_answer_is_the_one_that_was_meant(
 
 def test_a_servers_question_is_washed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("getpass.getpass", asked.append)
+    monkeypatch.setattr(asking, "_typed", lambda prompt, within_s, shown: asked.append(prompt))
     asking._ask(EVIL, [(EVIL, False)])
     assert (capsys.readouterr().err, asked) == (SEEN, [SEEN[:-1]])
 
