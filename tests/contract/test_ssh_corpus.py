@@ -24,7 +24,7 @@ from nemodeploy.errors import NemodeployError
 from nemodeploy.values import Command
 from tests.contract.sshd import Sshd, keygen, sshd
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.long]
 HOST, KEY = "127.0.0.1", "IdentityFile {dir}/client_key"
 
 
