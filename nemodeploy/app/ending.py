@@ -14,6 +14,7 @@ from nemodeploy.schedulers.base import QueueRow
 from nemodeploy.values import Token
 
 GIVE_UP_AFTER_S = 180.0  # and the time that its server has to end by itself
+BY_HAND = "taken down with nemodeploy"
 NO_SHOW_AFTER_S = 150.0  # sbatch itself tries again for up to 120 s
 
 
@@ -26,10 +27,13 @@ class Ended:
     submitted: bool
 
 
-def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False) -> Ended:
+def end(
+    site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False, reason: str = BY_HAND
+) -> Ended:
     """Return when nothing of the token is held any more. Raises OutcomeUnknown when that cannot be shown in time.
 
-    Gently first, unless `hard`. Idempotent: the same call after a lost connection goes on where the first one stopped.
+    Gently first, unless `hard`. `reason`: why it ended, for later readers; the first one is kept. Idempotent: the same
+    call after a lost connection goes on where the first one stopped.
     """
     begun, last, pace = ports.clock.now(), "", list(SOON_S)
     heard: float | None = None  # since when every question has been answered
@@ -41,7 +45,7 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", 
             verdict = judge(seen)
             now = ports.clock.now()
             heard = None if not seen.answered else now if heard is None else heard
-            ended = _conclude(site, ports, seen, verdict, heard_for_s=0.0 if heard is None else now - heard)
+            ended = _conclude(site, ports, seen, verdict, reason, 0.0 if heard is None else now - heard)
             if ended:
                 return ended
             grace_s = seen.directory.grace_s + 15.0
@@ -49,7 +53,7 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", 
             asleep = verdict.state is State.QUEUED or (seen.row is not None and seen.row.kind == "paused")
             hard = hard or asleep or ports.clock.now() - begun > grace_s
             if seen.job_id and (hard or verdict.state is not State.STOPPING):
-                said = site.cancel(token, gently=not hard, renamed=_renamed(seen))
+                said = site.cancel(token, gently=not hard, renamed=_renamed(seen), reason=reason)
                 unsure = verdict.reason if verdict.state is State.UNKNOWN else "Slurm did not confirm the end"
                 problem = " ".join(said.text.split()[-30:]) if said.status else unsure
         except AuthenticationFailed as error:
@@ -65,13 +69,15 @@ def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", 
     raise unknown_outcome(token, site.cluster, problem)
 
 
-def end_for_user(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False) -> Ended:
+def end_for_user(
+    site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False, reason: str = BY_HAND
+) -> Ended:
     """As `end`. Interrupted it goes on, and hurries; interrupted again it raises OutcomeUnknown."""
     try:
         try:
-            return end(site, ports, token, why=why, hard=hard)
+            return end(site, ports, token, why=why, hard=hard, reason=reason)
         except KeyboardInterrupt:
-            return end(site, ports, token, why=why, hard=True)
+            return end(site, ports, token, why=why, hard=True, reason=reason)
     except KeyboardInterrupt:
         with contextlib.suppress(NemodeployError, KeyboardInterrupt):
             site.cancel(token, gently=False)
@@ -92,19 +98,19 @@ def _renamed(seen: Seen) -> str:
     return row.job_id if isinstance(row, QueueRow) and row.name != str(seen.directory.token) else ""
 
 
-def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, heard_for_s: float) -> Ended | None:
+def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, reason: str, heard_for_s: float) -> Ended | None:
     """The proof, if this look gives one."""
     token = seen.directory.token
     if verdict.gone:
         with contextlib.suppress(KeyboardInterrupt):  # it is gone, whatever becomes of its files
-            site.archive(token)
+            site.archive(token, seen.last_word)
         ports.journal.forget(token)
         return Ended(token=token, job_id=seen.job_id, submitted=bool(seen.job_id))
     if verdict.state is not State.SUBMITTING or seen.job_id:
         return None
     if not site.withhold(token):
         # Somebody was about to run sbatch and nothing came of it. A job that appears all the same ends at once.
-        site.revoke(token)
+        site.revoke(token, reason)
         if heard_for_s < NO_SHOW_AFTER_S:
             return None
     site.archive(token)

@@ -108,7 +108,7 @@ def act(site: Site, ports: Ports, found: list[Found], owner: str, *, older_than_
             if one.action in (END, ARCHIVE):
                 if one.action == END and one.token not in _still_to_end(site, ports, owner, older_than_s):
                     continue
-                ending.end(site, ports, one.token, why="reaping")
+                ending.end(site, ports, one.token, why="reaping", reason="reaped with nemodeploy")
             elif one.action == REMOVE:
                 site.remove(one.token)
         except NemodeployError as error:

@@ -274,26 +274,28 @@ class Site:
             token=str(token),
         )
 
-    def cancel(self, token: Token, *, gently: bool, renamed: str = "") -> Section:
+    def cancel(self, token: Token, *, gently: bool, renamed: str = "", reason: str = "") -> Section:
         """Take back whatever has the token: the mark that keeps a late start from serving, then the signal. `renamed`:
-        the id of its job, where that has another name by now."""
-        mark = f"touch {self.directory(token)}/revoked 2>/dev/null"
+        the id of its job, where that has another name by now. `reason`: why, for later readers; the first is kept."""
+        mark = run_directory.revoke_script(self.directory(token), reason)
         script = self.scheduler.cancel_script(str(token), self.root, gently=gently, renamed=renamed)
         return self.ask({"cancel": f"{mark}\n{script}"})["cancel"]
 
-    def revoke(self, token: Token) -> None:
-        """Leave the mark by which a job that starts later ends at once."""
-        self.ask({"revoke": f"touch {self.directory(token)}/revoked 2>/dev/null; exit 0"})
+    def revoke(self, token: Token, reason: str = "") -> None:
+        """Leave the mark by which a job that starts later ends at once, with the reason as `cancel` does."""
+        self.ask({"revoke": f"{run_directory.revoke_script(self.directory(token), reason)}; exit 0"})
 
     def withhold(self, token: Token) -> bool:
         """Take `submit/go` so that nobody can submit any more. True is proof that nothing was submitted."""
         return self.ask({"go": submission.withhold_script(self.directory(token))})["go"].status == 0
 
-    def archive(self, token: Token) -> None:
-        """Move a verified-ended token out of sight; its logs stay readable, its secrets do not stay."""
+    def archive(self, token: Token, word: str = "") -> None:
+        """Move a verified-ended token out of sight; its logs stay readable, its secrets do not stay. `word`: what the
+        scheduler said of its end, which may be forgotten there later."""
         directory = self.directory(token)
         script = (
-            f"cd {directory} && {{\n{FORGET_SECRETS}}}; cd / && mkdir -p {self.root}/archive &&\n"
+            f"cd {directory} && {{\n{run_directory.keep_word_script(word)}{FORGET_SECRETS}}}; cd / &&"
+            f" mkdir -p {self.root}/archive &&\n"
             f"touch -c {directory} && mv {directory} {self.root}/archive/"  # its age counts from here
         )
         self.ask({"archive": f"{{ {script}\n}} 2>/dev/null; exit 0"})

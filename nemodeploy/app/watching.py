@@ -6,17 +6,21 @@ import contextlib
 import itertools
 import re
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from nemodeploy.app import asking, ending
 from nemodeploy.app.archive import archived
 from nemodeploy.app.explaining import advise, explain
+from nemodeploy.app.holding import Held
 from nemodeploy.app.look import Look
-from nemodeploy.app.pace import RENEWALS_A_LEASE, SOON_S, WATCHER_S
+from nemodeploy.app.pace import RENEWALS_A_LEASE, SOON_S, WATCHER_S, in_short
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
-from nemodeploy.core import readiness
+from nemodeploy.core import patience, readiness
+from nemodeploy.core.diagnosis import Diagnosis
 from nemodeploy.core.observation import RunDirectory
-from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict
+from nemodeploy.core.patience import Budget, Clocks
+from nemodeploy.core.readiness import Seen, State, Verdict
 from nemodeploy.errors import (
     AuthenticationFailed,
     ClusterUnreachable,
@@ -36,6 +40,8 @@ QUICK_FOR_S = 30.0
 UNREACHABLE_FOR_S = 600.0
 REACH_WITHIN_S = 60.0
 ASK_AGAIN_S = 5.0
+MUTE = 3  # good answers without text, one after another
+LATE_S = 5  # from when on a question that is not answered is worth telling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +70,12 @@ class Watch:
         *,
         adopted: bool,
         ttl_s: int | None = None,
+        held: Held | None = None,
     ) -> None:
         """Its clocks start now; `begun` is when the whole command did. `ttl_s`: the lease that is to be renewed."""
         self.site, self.ports, self.token, self.budget = site, ports, token, budget
         self.begun, self.adopted, self.ttl_s = begun, adopted, ttl_s
+        self.held = held or Held()
         self.submitted_at = ports.clock.now()
         self.renewed_at = self.submitted_at
         self.clocks = Clocks(began=self.submitted_at)
@@ -168,7 +176,8 @@ class Watch:
 
     def _act(self, seen: Seen, verdict: Verdict) -> Up | None:
         now = self.ports.clock.now()
-        before, self.clocks = self.clocks, readiness.turn(self.clocks, seen, verdict, now)
+        before, self.clocks = self.clocks, patience.turn(self.clocks, seen, verdict, now)
+        self.held.note(seen.job_id, self.clocks.started)
         if before.started is None and self.clocks.started is not None:
             self.looks = [now + WATCHER_S]  # the run directory tells the rest
         if verdict.gone:
@@ -195,31 +204,48 @@ class Watch:
         elif now - self.stopping_since > ending.GIVE_UP_AFTER_S + self.last.directory.grace_s:
             raise unknown_outcome(self.token, self.site.cluster, "it is ending, and Slurm does not confirm the end")
         if verdict.state is State.QUEUED and row and row.reason in NEVER_HEALS:
-            self._give_up()
+            self._give_up(f"it would have waited for ever: {row.plain_reason}")
             raise QueueTimeout(
                 f"the job would have waited for ever: {row.plain_reason}; it is cancelled",
                 hint=NEVER_HEALS[row.reason],
                 token=token,
             )
-        late = readiness.overdue(self.clocks, verdict, self.budget, now)
+        late = patience.overdue(self.clocks, verdict, self.budget, now)
         if late == "queue":
-            self._give_up()
+            self._give_up(f"no nodes within {self.budget.queue_s:.0f} s")
             raise QueueTimeout(
                 f"no nodes within {self.budget.queue_s:.0f} s ({verdict.reason}); the job is cancelled",
                 hint="--queue-timeout waits longer",
                 token=token,
             )
+        health = self.last.directory.health
+        if verdict.state is State.STARTING and health and health.mute >= MUTE:
+            given = asking.only_unseen(self.last.directory.plan, self.last.directory.answer)
+            if given is not None:
+                what = f"it answers, but only {given}: check the prompt's template and stop strings"
+                self._fail(what, Diagnosis(advice="prompt: of the model file has template and stop strings"))
         if late == "startup":
-            answered = self._bad_answer()
-            self._give_up()
-            found = advise(self.site, self.last)
-            raise StartupTimeout(
-                f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason or self.said}; "
-                "the job is cancelled",
-                hint=found.advice or "--startup-timeout waits longer",
-                detail=answered or found.evidence or self._last_words(),
-                token=token,
-            )
+            self._fail(*self._why_late(verdict))
+
+    def _why_late(self, verdict: Verdict) -> tuple[str, Diagnosis]:
+        """What its start-up timeout ran out on. The logs are read before our own end writes into them."""
+        health, within = self.last.directory.health, f"{self.budget.startup_s:.0f} s of start-up"
+        found = advise(self.site, self.last)
+        if health and not health.generated and health.asked_s >= LATE_S:
+            mute = f"it accepts requests and has not answered one in {health.asked_s} s"
+            return f"no answer within {within}: {mute}", found
+        return f"no answer within {within}, last {verdict.reason or self.said}", found
+
+    def _fail(self, what: str, found: Diagnosis) -> NoReturn:
+        """End a job whose start has failed, with the reason where later readers find it."""
+        detail = self._bad_answer() or found.evidence or self._last_words()
+        self._give_up(what)
+        raise StartupTimeout(
+            f"{what}; the job is cancelled",
+            hint=found.advice or "--startup-timeout waits longer",
+            detail=detail,
+            token=str(self.token),
+        )
 
     def _bad_answer(self) -> tuple[str, ...]:
         """What a server that listens and is not READY has answered last, as the job kept it."""
@@ -236,7 +262,7 @@ class Watch:
         health = self.last.directory.health
         return (health.said,) if health and health.said else ()
 
-    def _give_up(self) -> None:
+    def _give_up(self, reason: str) -> None:
         """Cancel what we submitted; what somebody else did is left to them."""
         if self.adopted:
             name, cluster = self.token.name, self.site.cluster
@@ -245,7 +271,7 @@ class Watch:
                 hint=f"{cluster.command('status', name)}, or {cluster.command('down', name)}",
                 token=str(self.token),
             )
-        ending.end(self.site, self.ports, self.token, why="cancelling")
+        ending.end(self.site, self.ports, self.token, why="cancelling", reason=reason)
 
     def _ask(self, seen: Seen, now: float) -> Up | None:
         """The proof: what the server gave to the job's own question, read by its engine's reader, and a way to it from
@@ -287,7 +313,7 @@ class Watch:
         why = explain(self.site, seen)
         # It has ended, whatever becomes of its files.
         with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
-            self.site.archive(self.token)
+            self.site.archive(self.token, seen.last_word)
         self.ports.journal.forget(self.token)
         return JobEnded(
             f"job {seen.job_id} ended before the server had answered: {why.text}",
@@ -308,7 +334,7 @@ class Watch:
         health = seen.directory.health
         if verdict.state is not State.STARTING or health is None or self.clocks.started is None:
             return ""
-        left = readiness.loaded_in(self.clocks, health, now)
+        left = patience.loaded_in(self.clocks, health, now)
         most = f"at most {in_short(max(self.clocks.started + self.budget.startup_s - now, 0))} more"
         return f" · {most if left is None else f'about {in_short(left)} left'}" + (
             f" │ {health.said}" if health.said else ""
@@ -324,10 +350,3 @@ class Watch:
 def _coarse(text: str) -> str:
     """Percentages in steps of twenty: every one of them would be too many lines for a pipe."""
     return re.sub(r"(\d+) %", lambda match: str(int(match[1]) // 20), text)
-
-
-def in_short(seconds: float) -> str:
-    """`40 s`, `12 min`, `2.5 h`: for what is not known exactly."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

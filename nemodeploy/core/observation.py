@@ -24,6 +24,8 @@ class Health:
 
     `port_held`: whether this job's processes listen on its port: ours, foreign, unproven; empty: an older job.
 
+    `mute`: how many answers in a row had status 200 and no text; `asked_s`: for how long a question has waited.
+
     `said`: the last words in a rank's log, after its name. `silent_ranks`: those whose node gives no sign of life.
     """
 
@@ -37,6 +39,8 @@ class Health:
     said: str = ""
     silent_ranks: tuple[int, ...] = ()
     port_held: str = ""
+    mute: int = 0
+    asked_s: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +61,8 @@ class RunDirectory:
     """The small files of one token. Missing, torn or foreign ones are None, never an error.
 
     `ttl_s`: the job ends itself when its lease is not renewed for so many seconds; None: it has none. `revoked`: a
-    client has taken it back. `has_secrets`: those of its server lie there. `answer`: what the server gave to the job's
+    client has taken it back, `revoked_why` is why it did. `word`: the scheduler's on its end, kept from then.
+    `has_secrets`: those of its server lie there. `answer`: what the server gave to the job's
     last question: status, newline, raw body; empty where that was not asked for.
     """
 
@@ -74,6 +79,8 @@ class RunDirectory:
     answer: str = ""
     ttl_s: int | None = None
     revoked: bool = False
+    revoked_why: str = ""
+    word: str = ""
     has_secrets: bool = False
 
     @property
@@ -156,6 +163,8 @@ def _directory(token: Token, files: Mapping[str, str], made: Collection[str]) ->
         submitted="go" in made,
         withheld="withheld" in made,
         revoked="revoked" in made,
+        revoked_why=wash_line(files.get("revoked", ""))[:SAID_LETTERS],
+        word=wash_line(files.get("scheduler.said", ""))[:SAID_LETTERS],
         has_secrets="secrets.env" in made,
         submit_status=int(status) if re.fullmatch(r"\d{1,3}", status) else None,
         submit_out=wash(files.get("submit/sbatch.out", "")).strip(),
@@ -191,6 +200,8 @@ def read_health(text: str) -> Health | None:
         said=wash_line(str(data.get("said", "")))[:SAID_LETTERS],
         silent_ranks=tuple(rank for rank in silent if isinstance(rank, int)) if isinstance(silent, list) else (),
         port_held=str(data.get("port_held", ""))[:10],
+        mute=_number(data, "mute") or 0,
+        asked_s=_number(data, "asked_s") or 0,
     )
 
 

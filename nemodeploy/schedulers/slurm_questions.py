@@ -114,6 +114,16 @@ said=$(ask --name={token})
 status=$?
 [ -n "$said" ] || [ -z "$id" ] || said=$(ask --jobs="$id") || status=$?
 printf '%s\n' "$said"
+case $said in *"CANCELLED by "[0-9]*)
+  by=${{said#*CANCELLED by }}; by=${{by%%[!0-9]*}}; echo "by $(id -un "$by" 2>/dev/null) $by" ;;
+esac
+if [ ! -L {directory}/claim ] && [ -n "$id" ] && [ "$status" -eq 0 ]; then # it never began
+  on=$(ask --jobs="$id" --format=NodeList | head -n 1)
+  on=${{on##*|}}
+  case $on in '' | None*) ;; *)
+    sinfo --noheader -N --nodes="$on" --format='node|%N|%E' 2>/dev/null | grep -i 'prolog\\|launch' | head -n 4 ;;
+  esac
+fi
 case $said in *"{_NO_ACCOUNTING[0]}"* | *"{_NO_ACCOUNTING[1]}"*)
   sacct --completion --noheader --parsable2 --format=JobID,State,JobName 2>/dev/null | grep -F '|{token}' ;;
 esac
@@ -126,11 +136,15 @@ def parse_trace(token: str, job_id: str, text: str) -> Trace:
     asked = re.search(r"^id (\d+)$", text, re.MULTILINE)
     known = job_id or (asked[1] if asked else "")
     account, state, other = _account(token, known, text)
+    by = re.search(r"^by (\S*) (\d+)$", text, re.MULTILINE)
+    nodes = dict.fromkeys(re.findall(r"^node\|([\w.-]+)\|([^|\n]{1,80})$", text, re.MULTILINE))
     return Trace(
         job_id=known or other,
         queue=_queue(token, known, text) if known else Word.SILENT,
         account=account,
         state=state,
+        by=f"{by[1] or 'uid'} ({by[2]})" if by else "",
+        failed=", ".join(f"{name}: {reason.strip()}" for name, reason in nodes),
     )
 
 

@@ -370,7 +370,7 @@ class SimulatedSite(Site):
 
         self.happen("drop", deed)
 
-    def cancel(self, token: Token, *, gently: bool, renamed: str = "") -> Section:
+    def cancel(self, token: Token, *, gently: bool, renamed: str = "", reason: str = "") -> Section:
         def deed() -> Section:
             self._mark(token)
             if not self.world.controller:
@@ -387,7 +387,7 @@ class SimulatedSite(Site):
         if directory and directory.where == "deployments":
             directory.revoked = True
 
-    def revoke(self, token: Token) -> None:
+    def revoke(self, token: Token, reason: str = "") -> None:
         self.happen("revoke", lambda: self._mark(token))
 
     def withhold(self, token: Token) -> bool:
@@ -402,7 +402,7 @@ class SimulatedSite(Site):
 
         return self.happen("withhold", deed)  # type: ignore[no-any-return]
 
-    def archive(self, token: Token) -> None:
+    def archive(self, token: Token, word: str = "") -> None:
         def deed() -> None:
             directory = self.world.directories.get(str(token))
             if directory:

@@ -22,7 +22,8 @@ from nemodeploy.app.site import Site
 from nemodeploy.app.submitting import Submitted, Taken
 from nemodeploy.app.up import IfTaken, Request, obtain, up
 from nemodeploy.app.wanted import Wanted, Wish, resolve
-from nemodeploy.core.readiness import Budget, State, judge
+from nemodeploy.core.patience import Budget
+from nemodeploy.core.readiness import State, judge
 from nemodeploy.core.submission import receipt_script
 from nemodeploy.errors import (
     BadInput,

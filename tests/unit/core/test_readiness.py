@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from nemodeploy.core.observation import Exit, Health, RunDirectory
-from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict, judge, loaded_in, overdue, turn
+from nemodeploy.core.patience import Budget, Clocks, loaded_in, overdue, turn
+from nemodeploy.core.readiness import Seen, State, Verdict, judge
 from nemodeploy.core.witnesses import Trace, Word
 from nemodeploy.schedulers.slurm import LIFE, Life, QueueRow
 from nemodeploy.values import Endpoint, Epoch, Token
