@@ -41,7 +41,7 @@ UNREACHABLE_FOR_S = 600.0
 REACH_WITHIN_S = 60.0
 ASK_AGAIN_S = 5.0
 MUTE = 3  # good answers without text, one after another
-LATE_S = 5  # from when on a question that is not answered is worth telling
+LATE_S = 5  # so long without an answer is told
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,19 +218,18 @@ class Watch:
                 hint="--queue-timeout waits longer",
                 token=token,
             )
-        health = self.last.directory.health
-        if verdict.state is State.STARTING and health and health.mute >= MUTE:
-            given = asking.only_unseen(self.last.directory.plan, self.last.directory.answer)
-            if given is not None:
-                what = f"it answers, but only {given}: check the prompt's template and stop strings"
-                self._fail(what, Diagnosis(advice="prompt: of the model file has template and stop strings"))
+        directory = self.last.directory
+        mute = verdict.state is State.STARTING and directory.health and directory.health.mute >= MUTE
+        if mute and (given := asking.only_unseen(directory.plan, directory.answer)):
+            what = f"it answers, but only {given}: check the prompt's template and stop strings"
+            self._fail(what, Diagnosis(advice="they stand in the model file"))
         if late == "startup":
             self._fail(*self._why_late(verdict))
 
     def _why_late(self, verdict: Verdict) -> tuple[str, Diagnosis]:
         """What its start-up timeout ran out on. The logs are read before our own end writes into them."""
-        health, within = self.last.directory.health, f"{self.budget.startup_s:.0f} s of start-up"
-        found = advise(self.site, self.last)
+        health, found = self.last.directory.health, advise(self.site, self.last)
+        within = f"{self.budget.startup_s:.0f} s of start-up"
         if health and not health.generated and health.asked_s >= LATE_S:
             mute = f"it accepts requests and has not answered one in {health.asked_s} s"
             return f"no answer within {within}: {mute}", found
@@ -238,12 +237,11 @@ class Watch:
 
     def _fail(self, what: str, found: Diagnosis) -> NoReturn:
         """End a job whose start has failed, with the reason where later readers find it."""
-        detail = self._bad_answer() or found.evidence or self._last_words()
         self._give_up(what)
         raise StartupTimeout(
             f"{what}; the job is cancelled",
             hint=found.advice or "--startup-timeout waits longer",
-            detail=detail,
+            detail=self._bad_answer() or found.evidence or self._last_words(),
             token=str(self.token),
         )
 

@@ -240,3 +240,26 @@ def test_a_job_is_silent_when_its_files_are_and_not_when_slurm_counts_a_prolog()
 
 def test_no_queue_limit_waits_for_ever() -> None:
     assert overdue(Clocks(began=0.0), QUEUED, Budget(queue_s=None, startup_s=1.0), 1e9) == ""
+
+
+def test_the_clocks_of_a_start_up_stand_while_slurm_suspends_it() -> None:
+    begun = turn(Clocks(began=0), joined(1), judge(joined(1)), 10)
+    held = seen(row("SUSPENDED"), health=health("joining", generated=False))
+    first = turn(begun, held, judge(held), 20)
+    later = turn(first, held, judge(held), 4020)
+    assert later.started == (begun.started or 0) + 4010
+    assert overdue(later, judge(held), Budget(queue_s=None, startup_s=60, stall_s=60), 4021) == ""
+
+
+@pytest.mark.parametrize("state", ["NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "OUT_OF_MEMORY", "DEADLINE", "TIMEOUT"])
+def test_slurms_own_end_counts_before_the_jobs_cancelled(state: str) -> None:
+    told = replace(ENDED, cause="cancelled")
+    assert judge(seen(row(state), exit=told, gone=True)).reason == f"Slurm says {state}"
+    archived = seen(None, exit=told, gone=True, job_id="7", word=state)
+    assert judge(archived).reason == f"Slurm says {state}"
+
+
+def test_why_it_was_taken_back_is_told() -> None:
+    told = replace(ENDED, cause="cancelled")
+    why = "no answer within 60 s of start-up"
+    assert judge(seen(row("COMPLETED"), exit=told, gone=True, revoked=True, revoked_why=why)).reason == why
