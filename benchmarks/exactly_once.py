@@ -32,7 +32,7 @@ from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.app.up import IfTaken, Request, obtain
 from nemodeploy.app.wanted import Wanted, Wish, resolve
-from nemodeploy.core.readiness import Budget
+from nemodeploy.core.patience import Budget
 from nemodeploy.errors import NemodeployError
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.sandbox.proxy import Proxy

@@ -18,7 +18,7 @@ from nemodeploy.app.running import Ran, lent
 from nemodeploy.app.up import IfTaken, Lease, Request
 from nemodeploy.app.wanted import Wanted, Wish, resolve, secrets
 from nemodeploy.core.foreign import wash_line
-from nemodeploy.core.readiness import Budget
+from nemodeploy.core.patience import Budget
 from nemodeploy.errors import BadInput, ClusterUnreachable
 
 log = logging.getLogger("nemodeploy")

@@ -15,7 +15,7 @@ from nemodeploy.core.masking import FORGET_SECRETS
 from nemodeploy.core.plan import Bundle, Plan, manifest
 from nemodeploy.core.rendering import render
 from nemodeploy.core.spec import Cluster, Draft, Hardware, Spec
-from nemodeploy.engines import ENGINES
+from nemodeploy.engines import ENGINES, answers
 from nemodeploy.engines.base import Engine, Phase, Probe
 from nemodeploy.runtimes import RUNTIMES
 from nemodeploy.runtimes.base import Runtime
@@ -41,6 +41,7 @@ class Launch:
     cheap: Probe
     ask: Probe
     tempo: Mapping[str, int]
+    invisible: str
     stop_signal: str
 
 
@@ -235,6 +236,7 @@ def _launch(spec: Spec, engine: Engine, runtime: Runtime, bind: str) -> Launch:
         cheap=engine.cheap_probe(served),
         ask=engine.ready_probe(served, spec.model.prompting),
         tempo=tempo.TEMPO.hundredths,
+        invisible=answers.INVISIBLE_SED,
         stop_signal=engine.stop_signal,
     )
 

@@ -12,7 +12,8 @@ from nemodeploy.app.site import Site
 from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.spec import Prompting
 from nemodeploy.engines import ENGINES
-from nemodeploy.engines.base import Engine
+from nemodeploy.engines.answers import visible_or_token
+from nemodeploy.engines.base import NO_TEXT, Engine, Question
 from nemodeploy.errors import ClusterUnreachable, PreflightFailed
 from nemodeploy.values import Endpoint, HttpRequest, Reply
 
@@ -21,6 +22,12 @@ DEFAULT_TOKENS = 256  # of manifests that say nothing
 
 class NoAnswer(PreflightFailed):
     """The server was reached and gave no text."""
+
+
+class NoText(NoAnswer):
+    """Its answer is in order and holds nothing that can be seen; `given` is what it holds, quoted."""
+
+    given = ""
 
 
 def prompting_of(plan: Mapping[str, Any]) -> Prompting:
@@ -58,7 +65,25 @@ def recorded(plan: Mapping[str, Any], answer: str) -> str:
     status, _, body = answer.lstrip("\n").partition("\n")
     prompt = prompting.compose(prompting.probe)
     number = int(status) if status.isdigit() else 0
-    return _text(engine.read(number, body, served=served_of(plan), prompt=prompt, stop=prompting.stop))
+    reply = engine.read(number, body, served=served_of(plan), prompt=prompt, stop=prompting.stop)
+    if reply.problem == NO_TEXT:
+        whole = engine.replies(number, body, Question(served=served_of(plan), prompts=(prompt,)))[0].text
+        error = NoText(f"the server gave no text: {reply.problem}")
+        shown = whole.encode("ascii", "backslashreplace").decode() if not visible_or_token(whole) else whole.strip()
+        error.given = f"`{wash_line(shown)[:200]}`" if whole.strip() else "an empty text"
+        raise error
+    return _text(reply)
+
+
+def only_unseen(plan: Mapping[str, Any], answer: str) -> str | None:
+    """What the server gave instead of text, where its answer is good but for that; None: it is another answer."""
+    try:
+        recorded(plan, answer)
+    except NoText as error:
+        return error.given
+    except NoAnswer:
+        pass
+    return None
 
 
 def reach(site: Site, endpoint: Endpoint, plan: Mapping[str, Any], *, timeout_s: float) -> None:

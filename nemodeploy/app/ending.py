@@ -20,6 +20,7 @@ from nemodeploy.schedulers.base import QueueRow
 from nemodeploy.values import Token
 
 GIVE_UP_AFTER_S = 180.0  # and the time that its server has to end by itself
+BY_HAND = "taken down with nemodeploy"
 NO_SHOW_AFTER_S = 150.0  # sbatch itself tries again for up to 120 s
 PEEK_S = 0.25  # to read a run directory asks no controller
 
@@ -48,12 +49,15 @@ class _Case:
     verdict: Verdict = field(default_factory=lambda: Verdict(state=State.UNKNOWN))
 
 
-def end(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False) -> Ended:
+def end(
+    site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False, reason: str = BY_HAND
+) -> Ended:
     """Return when nothing of the token is held any more. Raises OutcomeUnknown when that cannot be shown in time.
 
-    Gently first, unless `hard`. Idempotent: the same call after a lost connection goes on where the first one stopped.
+    Gently first, unless `hard`. `reason`: why it ended, for later readers; the first one is kept. Idempotent: the same
+    call after a lost connection goes on where the first one stopped.
     """
-    result = end_all(site, ports, (token,), why=why, hard=hard)[token]
+    result = end_all(site, ports, (token,), why=why, hard=hard, reason=reason)[token]
     if isinstance(result, NemodeployError):
         raise result
     return result
@@ -66,6 +70,7 @@ def end_all(
     *,
     why: str = "taking it down",
     hard: bool = False,
+    reason: str = BY_HAND,
     look: Look | None = None,
     results: dict[Token, Ended | NemodeployError] | None = None,
 ) -> Mapping[Token, Ended | NemodeployError]:
@@ -77,7 +82,7 @@ def end_all(
     cases = {token: _Case(token=token, begun=now, hard=hard, problem=_unconfirmed(site)) for token in tokens}
     while cases:
         try:
-            results.update(_round(site, ports, cases, look))
+            results.update(_round(site, ports, cases, look, reason))
         except AuthenticationFailed as error:
             results.update({token: unknown_outcome(token, site.cluster, error.message) for token in cases})
         except ClusterUnreachable as error:
@@ -108,21 +113,25 @@ def _doze(site: Site, ports: Ports, tokens: Sequence[Token], pause_s: float) -> 
     ports.clock.sleep(max(until - ports.clock.now(), 0.0))
 
 
-def end_for_user(site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False) -> Ended:
+def end_for_user(
+    site: Site, ports: Ports, token: Token, *, why: str = "taking it down", hard: bool = False, reason: str = BY_HAND
+) -> Ended:
     """As `end`. Interrupted it goes on, and hurries; interrupted again it raises OutcomeUnknown."""
     try:
         try:
-            return end(site, ports, token, why=why, hard=hard)
+            return end(site, ports, token, why=why, hard=hard, reason=reason)
         except KeyboardInterrupt:
-            return end(site, ports, token, why=why, hard=True)
+            return end(site, ports, token, why=why, hard=True, reason=reason)
     except KeyboardInterrupt:
         with contextlib.suppress(NemodeployError, KeyboardInterrupt):
-            site.cancel((Target(token=token),), gently=False)
+            site.cancel((Target(token=token),), gently=False, reason=reason)
         problem = "interrupted again and again before that was verified"
         raise unknown_outcome(token, site.cluster, problem) from None
 
 
-def _round(site: Site, ports: Ports, cases: Mapping[Token, _Case], look: Look | None) -> dict[Token, Ended]:
+def _round(
+    site: Site, ports: Ports, cases: Mapping[Token, _Case], look: Look | None, reason: str
+) -> dict[Token, Ended]:
     """Look once, unless that was just done, conclude what can be concluded, and signal the rest."""
     ended: dict[Token, Ended] = {}
     rest: list[tuple[_Case, Seen]] = []
@@ -131,7 +140,7 @@ def _round(site: Site, ports: Ports, cases: Mapping[Token, _Case], look: Look | 
         case.job_id, case.verdict = seen.job_id, judge(seen)
         now = ports.clock.now()
         case.heard = None if not seen.answered else now if case.heard is None else case.heard
-        proof = _conclude(site, ports, seen, case.verdict, heard_for_s=0.0 if case.heard is None else now - case.heard)
+        proof = _conclude(site, ports, seen, case.verdict, reason, 0.0 if case.heard is None else now - case.heard)
         if proof:
             ended[case.token] = proof
         else:
@@ -139,7 +148,7 @@ def _round(site: Site, ports: Ports, cases: Mapping[Token, _Case], look: Look | 
     for gently in (True, False):
         due = [(case, seen) for case, seen in rest if _is_due(case, seen, ports.clock.now()) and case.hard != gently]
         if due:
-            said = site.cancel([_target(seen) for _, seen in due], gently=gently)
+            said = site.cancel([_target(seen) for _, seen in due], gently=gently, reason=reason)
             for case, _ in due:
                 unsure = case.verdict.reason if case.verdict.state is State.UNKNOWN else _unconfirmed(site)
                 case.problem = (" ".join(said.text.split()[-30:]) if said.status else "") or unsure
@@ -194,7 +203,7 @@ def _tell(ports: Ports, outage: Outage, cases: Mapping[Token, _Case], why: str) 
         ports.reporter.say("stopping", f"{why} · {which}{text}")
 
 
-def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, heard_for_s: float) -> Ended | None:
+def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, reason: str, heard_for_s: float) -> Ended | None:
     """The proof, if this look gives one."""
     token = seen.directory.token
     if verdict.gone:
@@ -207,7 +216,7 @@ def _conclude(site: Site, ports: Ports, seen: Seen, verdict: Verdict, *, heard_f
         return None
     if not site.withhold(token):
         # Somebody was about to run sbatch and nothing came of it. A job that appears all the same ends at once.
-        site.revoke(token)
+        site.revoke(token, reason)
         if heard_for_s < NO_SHOW_AFTER_S:
             return None
     site.archive({token: ""})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass, replace
 
 from nemodeploy.app.site import Site
@@ -37,8 +39,9 @@ def advise(site: Site, seen: Seen, rank: int | None = None) -> Diagnosis:
 
 def explain(site: Site, seen: Seen) -> Why:
     """The first cause of an end. Says that it is unknown rather than guess."""
+    seen = _asked_who(site, seen)
     ended = seen.directory.exit
-    state = seen.row.state if seen.row else seen.account.split(" ")[0]
+    state = _state(seen)
     asked = _asked_to_end(seen, state)
     if asked:
         return Why(text=f"{asked[0]}{_scheduler(seen, state)}", shown=Diagnosis(advice=asked[1]))
@@ -53,14 +56,35 @@ def explain(site: Site, seen: Seen) -> Why:
     return Why(text=f"{_own_word(ended)}{_scheduler(seen, state)}: {meaning}", shown=found)
 
 
+def _asked_who(site: Site, seen: Seen) -> Seen:
+    """With the accounting's word on who cancelled it, where the queue alone has told of its end."""
+    token, state = seen.directory.token, _state(seen)
+    if seen.row is None or state != "CANCELLED" or seen.directory.revoked or seen.trace.by:
+        return seen
+    with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):
+        return replace(seen, trace=site.trace({token: seen.job_id})[token])
+    return seen
+
+
+def _state(seen: Seen) -> str:
+    """Slurm's word on its end without what stands behind it; else its word on a job that it still lists."""
+    return seen.last_word.partition(" ")[0].rstrip(":") or (seen.row.state if seen.row else "")
+
+
 def _asked_to_end(seen: Seen, state: str) -> tuple[str, str] | None:
     """What made the job end itself, and what to do: no log says more about it. None: it did not. A job that was taken
     down before it ran has no word of its own; `state` is Slurm's, if it still knows one."""
-    if not seen.directory.exit and seen.directory.revoked and (not state or state.startswith("CANCELLED")):
-        return ("taken down with nemodeploy", "")
     cause = seen.directory.exit.cause if seen.directory.exit else ""
-    if cause == "cancelled":
-        return ("taken down with nemodeploy", "") if seen.directory.revoked else ENDS["CANCELLED"]
+    failed = seen.last_word.partition(": ")[2]
+    if not cause and failed and not seen.directory.revoked:
+        return (f"it never began: {failed}", "run the same command again; tell the site about that node")
+    if cause in ("", "cancelled", "revoked", "time_limit") and state in ENDS and state != "CANCELLED":
+        return ENDS[state]  # its TERM was Slurm's, whatever the job took it for
+    if seen.directory.revoked and (cause in ("cancelled", "revoked") or (not cause and state in ("", "CANCELLED"))):
+        return (seen.directory.revoked_why or "taken down with nemodeploy", "")
+    if cause == "cancelled" or (not cause and state == "CANCELLED"):
+        who = re.search(r" by (\S+ \(\d+\))", seen.last_word)
+        return (f"cancelled by {who[1]}, not through nemodeploy", "") if who else ENDS["CANCELLED"]
     if cause == "time_limit":
         return ENDS["TIMEOUT"]
     if cause == "preempted":

@@ -72,23 +72,18 @@ def current_row(rows: tuple[QueueRow, ...]) -> QueueRow | None:
 
 def last_word(seen: Seen) -> str:
     """What the scheduler last said of a job that has ended, as final.json keeps it; empty: nothing."""
-    row, trace = seen.row, seen.trace
-    if isinstance(row, QueueRow):
-        final = Final(
-            job_id=row.job_id,
-            restart=row.restart,
-            told_by=row.told_by,
-            state=row.state,
-            nodes=row.nodes,
-            elapsed_s=row.elapsed_s,
-        )
-    elif trace.state and seen.job_id:
-        last = seen.directory.exit.epoch.restart if seen.directory.exit else 0
-        final = Final(
-            job_id=seen.job_id, restart=last, told_by=seen.told_by, state=trace.state, nodes="", elapsed_s=None
-        )
-    else:
+    said, row, ended = seen.last_word, seen.row, seen.directory.exit
+    if not said or not seen.job_id:
         return ""
+    final = Final(
+        job_id=seen.job_id,
+        restart=row.restart if row else ended.epoch.restart if ended else 0,
+        told_by=row.told_by if row else seen.told_by,
+        state=said.partition(" ")[0].rstrip(":"),
+        said=said,
+        nodes=row.nodes if isinstance(row, QueueRow) else "",
+        elapsed_s=row.elapsed_s if row else None,
+    )
     return final.as_text()
 
 

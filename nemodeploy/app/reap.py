@@ -106,7 +106,7 @@ def act(site: Site, ports: Ports, found: list[Found], owner: str, *, older_than_
     for one in found:
         try:
             if one.action == END and one.token in _still_to_end(site, ports, owner, older_than_s):
-                ending.end(site, ports, one.token, why="reaping")
+                ending.end(site, ports, one.token, why="reaping", reason="reaped with nemodeploy")
             elif one.action == ARCHIVE:
                 ports.journal.forget(one.token)  # the look that proved its end has archived it
             elif one.action == REMOVE:

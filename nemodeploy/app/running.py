@@ -10,6 +10,7 @@ from typing import Any
 
 from nemodeploy.app import connecting, ending
 from nemodeploy.app.connecting import Connection
+from nemodeploy.app.holding import Held
 from nemodeploy.app.ports import Ports, Reporter
 from nemodeploy.app.site import Site
 from nemodeploy.app.up import IfTaken, Request, up
@@ -24,7 +25,8 @@ class Ran:
 
     `ours`: what was submitted for it. `failed`: whether it did, and `signals`: how many came meanwhile. `left_up`: the
     deployment stays, because it is another's or was to be kept; `gone`: its end is proven. `unproven`: what kept its
-    end from being shown, after a command that had failed itself. Times in seconds.
+    end from being shown, after a command that had failed itself. `held_s`: for how long its job held nodes. Times in
+    seconds.
     """
 
     phase: str = "up"
@@ -38,6 +40,8 @@ class Ran:
     unproven: NemodeployError | None = None
     command_s: float | None = None
     down_s: float | None = None
+    held: Held = field(default_factory=Held)
+    held_s: float = 0.0
 
     @property
     def token(self) -> Token | None:
@@ -67,7 +71,7 @@ def lent(
     connection: Connection | None = None
     begun, hard = 0.0, False
     try:
-        ran.up = up(site, ports, request, if_taken=if_taken, ours=ran.ours)
+        ran.up = up(site, ports, request, if_taken=if_taken, ours=ran.ours, held=ran.held)
         begun, connection = ports.clock.now(), _connection(site, quietly, ran.up, raw=raw)
         connection.open(0)
         ran.phase = "command"
@@ -81,6 +85,7 @@ def lent(
                 ran.command_s = round(ports.clock.now() - begun, 3)
                 connection.close()
         finally:  # whatever comes in between
+            ran.held_s = ran.held.seconds(ports.clock.now())
             if ran.up is not None or hard:  # otherwise `up` has said what became of it
                 ran.left_up = not ran.ours or (keep_on_failure and ran.failed)
                 if not ran.left_up:
@@ -99,7 +104,7 @@ def _take_down(site: Site, ports: Ports, ran: Ran, token: Token, *, hard: bool) 
     """Verified. Interrupted once more, it hurries; what cannot be shown is raised unless the command failed anyway."""
     begun, phase, ran.phase = ports.clock.now(), ran.phase, "down"
     try:
-        ended = ending.end_for_user(site, ports, token, hard=hard)
+        ended = ending.end_for_user(site, ports, token, hard=hard, reason="its nemodeploy run was over")
     except NemodeployError as error:
         if not ran.failed:
             raise
@@ -109,3 +114,4 @@ def _take_down(site: Site, ports: Ports, ran: Ran, token: Token, *, hard: bool) 
         ports.reporter.say("gone", f"{token.name}, job {ended.job_id}: nothing is held any more")
     finally:
         ran.down_s = round(ports.clock.now() - begun, 3)
+        ran.held_s = ran.held.seconds(ports.clock.now())

@@ -273,14 +273,15 @@ class Site:
             token=str(token),
         )
 
-    def cancel(self, targets: Sequence[Target], *, gently: bool) -> Section:
-        """Take back everything that has these tokens, in one call."""
-        script = cancel_script(self.scheduler, self.root, targets, self.directory, gently=gently)
+    def cancel(self, targets: Sequence[Target], *, gently: bool, reason: str = "") -> Section:
+        """Take back everything that has these tokens, in one call. `reason`: why, for later readers; the first one is
+        kept."""
+        script = cancel_script(self.scheduler, self.root, targets, self.directory, gently=gently, reason=reason)
         return self.ask({"cancel": script})["cancel"]
 
-    def revoke(self, token: Token) -> None:
-        """Leave the mark by which a job that starts later ends at once."""
-        self.ask({"revoke": f"touch {self.directory(token)}/revoked 2>/dev/null; exit 0"})
+    def revoke(self, token: Token, reason: str = "") -> None:
+        """Leave the mark by which a job that starts later ends at once, with the reason as `cancel` does."""
+        self.ask({"revoke": f"{run_directory.revoke_script(self.directory(token), reason)}; exit 0"})
 
     def withhold(self, token: Token) -> bool:
         """Take `submit/go` so that nobody can submit any more. True is proof that nothing was submitted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nemodeploy.core.run_directory import revoke_script
 from nemodeploy.schedulers.base import Scheduler
 from nemodeploy.values import Token
 
@@ -20,12 +21,17 @@ class Target:
 
 
 def cancel_script(
-    scheduler: Scheduler, root: str, targets: Sequence[Target], directory: Callable[[Token], str], *, gently: bool
+    scheduler: Scheduler,
+    root: str,
+    targets: Sequence[Target],
+    directory: Callable[[Token], str],
+    *,
+    gently: bool,
+    reason: str,
 ) -> str:
-    """POSIX shell: leave each the mark that keeps a late start from serving, then signal the jobs. Ends with the last
-    status that was not 0. `root` and directories are shell text."""
-    marks = " ".join(f"{directory(target.token)}/revoked" for target in targets)
-    lines = [f'for mark in {marks}; do touch "$mark" 2>/dev/null; done; worst=0']
+    """POSIX shell: leave each the mark that keeps a late start from serving, with the reason, then signal the jobs.
+    Ends with the last status that was not 0. `root` and directories are shell text."""
+    lines = [*(revoke_script(directory(target.token), reason) for target in targets), "worst=0"]
     listed = [target for target in targets if target.job_id and not target.renamed]
     together = scheduler.cancel_listed_script([one.job_id for one in listed], gently=gently)
     if len(listed) > 1 and together:

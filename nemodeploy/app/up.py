@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nemodeploy.app import ending, leftovers
+from nemodeploy.app.holding import Held
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.app.submitting import Submitted, Taken, finish, take_and_submit
 from nemodeploy.app.watching import Up, Watch
 from nemodeploy.assembly import difference
 from nemodeploy.core import readiness
+from nemodeploy.core.patience import Budget
 from nemodeploy.core.plan import Bundle, Plan, manifest
-from nemodeploy.core.readiness import Budget, State
+from nemodeploy.core.readiness import State
 from nemodeploy.errors import (
     AuthenticationFailed,
     CancelledByUser,
@@ -66,13 +68,16 @@ def up(
     *,
     if_taken: IfTaken = IfTaken.ADOPT,
     ours: list[Token] | None = None,
+    held: Held | None = None,
 ) -> Up:
     """Submit or adopt, watch, ask. Raises the errors of errors.py; 30 to 40 only after the job is verified gone.
 
-    `ours` holds what this very call has submitted, or is at it, and so may be taken back.
+    `ours` holds what this very call has submitted, or is at it, and so may be taken back; `held` what it has held
+    so far.
     """
     begun, name, lease = ports.clock.now(), request.plan.name, request.lease
     ours = [] if ours is None else ours
+    held = held or Held()
     ports.journal.check()
     try:
         token, made = obtain(site, ports, request, ours, if_taken)
@@ -80,11 +85,13 @@ def up(
             ttl_s = lease.ttl_s if made else _adopt_lease(site, token, lease)
             with contextlib.suppress(ClusterUnreachable, AuthenticationFailed):  # the next one can do it as well
                 leftovers.settle(site, ports, name)
-            return Watch(site, ports, token, request.budget, begun, adopted=not ours, ttl_s=ttl_s).until_ready()
+            return Watch(
+                site, ports, token, request.budget, begun, adopted=not ours, ttl_s=ttl_s, held=held
+            ).until_ready()
         except (ClusterUnreachable, AuthenticationFailed) as error:  # too late for "nothing was submitted"
             raise unknown_outcome(token, site.cluster, error.message) from error
     except KeyboardInterrupt:
-        raise _interrupted(site, ports, name, ours) from None
+        raise _interrupted(site, ports, name, ours, held) from None
 
 
 def obtain(site: Site, ports: Ports, request: Request, ours: list[Token], if_taken: IfTaken) -> tuple[Token, bool]:
@@ -185,7 +192,7 @@ def _settle(
             ours[:] = [taken.token] if by_us else []
         return None
     if if_taken is IfTaken.REPLACE:
-        ending.end(site, ports, taken.token, why="replacing the old one")
+        ending.end(site, ports, taken.token, why="replacing the old one", reason="replaced by nemodeploy up")
         return taken.token
     lines = difference(json.loads(manifest(plan, bundle))["plan"], directory.plan)
     down = site.cluster.command("down", plan.name)
@@ -197,7 +204,7 @@ def _settle(
     )
 
 
-def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token]) -> Exception:
+def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token], held: Held) -> Exception:
     """A person pressed Ctrl-C, or a CI system sent TERM. Only what this call submitted is taken back."""
     status = site.cluster.command("status", name)
     if not ours:
@@ -211,7 +218,10 @@ def _interrupted(site: Site, ports: Ports, name: str, ours: list[Token]) -> Exce
             hint=f"{status}, or {site.cluster.command('down', name)}",
             token=str(token),
         )
-    ended = ending.end_for_user(site, ports, token, why="cancelling")
+    ended = ending.end_for_user(
+        site, ports, token, why="cancelling", reason="the command that started it was interrupted"
+    )
+    held.note(ended.job_id, None)
     if not ended.submitted:
         return InterruptedBeforeSubmission("interrupted; nothing was submitted", token=str(token))
     return CancelledByUser(f"cancelled; job {ended.job_id} is verified gone", token=str(token))

@@ -6,19 +6,24 @@ import contextlib
 import itertools
 import re
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from nemodeploy.app import asking, ending
 from nemodeploy.app.archive import archived
-from nemodeploy.app.explaining import advise, explain
+from nemodeploy.app.explaining import explain
+from nemodeploy.app.failed_start import what_shows, why_late, why_mute
+from nemodeploy.app.holding import Held
 from nemodeploy.app.hopeless import Hopeless
 from nemodeploy.app.look import Look
 from nemodeploy.app.outage import Outage
-from nemodeploy.app.pace import RENEWALS_A_LEASE, SOON_S, WATCHER_S
+from nemodeploy.app.pace import RENEWALS_A_LEASE, SOON_S, WATCHER_S, in_short
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
-from nemodeploy.core import readiness
+from nemodeploy.core import patience, readiness
+from nemodeploy.core.diagnosis import Diagnosis
 from nemodeploy.core.observation import RunDirectory
-from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict
+from nemodeploy.core.patience import Budget, Clocks
+from nemodeploy.core.readiness import Seen, State, Verdict
 from nemodeploy.errors import (
     AuthenticationFailed,
     ClusterUnreachable,
@@ -67,10 +72,12 @@ class Watch:
         *,
         adopted: bool,
         ttl_s: int | None = None,
+        held: Held | None = None,
     ) -> None:
         """Its clocks start now; `begun` is when the whole command did. `ttl_s`: the lease that is to be renewed."""
         self.site, self.ports, self.token, self.budget = site, ports, token, budget
         self.begun, self.adopted, self.ttl_s = begun, adopted, ttl_s
+        self.held = held or Held()
         self.submitted_at = ports.clock.now()
         self.renewed_at = self.submitted_at
         self.clocks = Clocks(began=self.submitted_at)
@@ -179,7 +186,8 @@ class Watch:
 
     def _act(self, seen: Seen, verdict: Verdict) -> Up | None:
         now = self.ports.clock.now()
-        before, self.clocks = self.clocks, readiness.turn(self.clocks, seen, verdict, now)
+        before, self.clocks = self.clocks, patience.turn(self.clocks, seen, verdict, now)
+        self.held.note(seen.job_id, self.clocks.started)
         if before.started is None and self.clocks.started is not None:
             self.looks = [now + WATCHER_S]  # the run directory tells the rest
         if verdict.gone:
@@ -210,48 +218,37 @@ class Watch:
             )
         hopeless = self.hopeless.why(row) if verdict.state is State.QUEUED and row else None
         if hopeless:
-            self._give_up()
+            self._give_up(f"it would have waited for ever: {hopeless[0]}")
             raise QueueTimeout(
                 f"the job would have waited for ever: {hopeless[0]}; it is cancelled",
                 hint=hopeless[1],
                 token=token,
             )
-        late = readiness.overdue(self.clocks, verdict, self.budget, now)
+        late = patience.overdue(self.clocks, verdict, self.budget, now)
         if late == "queue":
-            self._give_up()
+            self._give_up(f"no nodes within {self.budget.queue_s:.0f} s")
             raise QueueTimeout(
                 f"no nodes within {self.budget.queue_s:.0f} s ({verdict.reason}); the job is cancelled",
                 hint="--queue-timeout waits longer",
                 token=token,
             )
-        if late == "startup":
-            answered = self._bad_answer()
-            self._give_up()
-            found = advise(self.site, self.last)
-            raise StartupTimeout(
-                f"no answer within {self.budget.startup_s:.0f} s of start-up, last {verdict.reason or self.said}; "
-                "the job is cancelled",
-                hint=found.advice or "--startup-timeout waits longer",
-                detail=answered or found.evidence or self._last_words(),
-                token=token,
-            )
-
-    def _bad_answer(self) -> tuple[str, ...]:
-        """What a server that listens and is not READY has answered last, as the job kept it."""
         directory = self.last.directory
-        try:
-            if directory.answer.strip():
-                asking.recorded(directory.plan, directory.answer)
-        except asking.NoAnswer as error:
-            return (error.message,)
-        return ()
+        if verdict.state is State.STARTING and (mute := why_mute(directory)):
+            self._fail(mute, Diagnosis(advice="they stand in the model file"))
+        if late == "startup":
+            self._fail(*why_late(self.site, self.last, verdict.reason or self.said, self.budget.startup_s))
 
-    def _last_words(self) -> tuple[str, ...]:
-        """What a rank last said, where nothing else explains it."""
-        health = self.last.directory.health
-        return (health.said,) if health and health.said else ()
+    def _fail(self, what: str, found: Diagnosis) -> NoReturn:
+        """End a job whose start has failed, with the reason where later readers find it."""
+        self._give_up(what)
+        raise StartupTimeout(
+            f"{what}; the job is cancelled",
+            hint=found.advice or "--startup-timeout waits longer",
+            detail=what_shows(self.last.directory, found),
+            token=str(self.token),
+        )
 
-    def _give_up(self) -> None:
+    def _give_up(self, reason: str) -> None:
         """Cancel what we submitted; what somebody else did is left to them."""
         if self.adopted:
             name, cluster = self.token.name, self.site.cluster
@@ -260,7 +257,7 @@ class Watch:
                 hint=f"{cluster.command('status', name)}, or {cluster.command('down', name)}",
                 token=str(self.token),
             )
-        ending.end(self.site, self.ports, self.token, why="cancelling")
+        ending.end(self.site, self.ports, self.token, why="cancelling", reason=reason)
 
     def _ask(self, seen: Seen, now: float) -> Up | None:
         """The proof: what the server gave to the job's own question, read by its engine's reader, and a way to it from
@@ -323,7 +320,7 @@ class Watch:
         health = seen.directory.health
         if verdict.state is not State.STARTING or health is None or self.clocks.started is None:
             return ""
-        left = readiness.loaded_in(self.clocks, health, now)
+        left = patience.loaded_in(self.clocks, health, now)
         most = f"at most {in_short(max(self.clocks.started + self.budget.startup_s - now, 0))} more"
         return f" · {most if left is None else f'about {in_short(left)} left'}" + (
             f" │ {health.said}" if health.said else ""
@@ -339,10 +336,3 @@ class Watch:
 def _coarse(text: str) -> str:
     """Percentages in steps of twenty: every one of them would be too many lines for a pipe."""
     return re.sub(r"(\d+) %", lambda match: str(int(match[1]) // 20), text)
-
-
-def in_short(seconds: float) -> str:
-    """`40 s`, `12 min`, `2.5 h`: for what is not known exactly."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -213,21 +213,26 @@ def _document(wanted: Wanted, ran: Ran, failure: NemodeployError | None, code: i
     up = ran.up
     timings = {"queue_s": up.queue_s, "startup_s": up.startup_s, "ready_s": up.ready_s} if up else {}
     plan = wanted.plan
-    held_s = sum(filter(None, (up.startup_s, ran.command_s, ran.down_s))) if up else 0.0
     return {
         "schema": SCHEMA,
         "name": plan.name,
         "cluster": wanted.cluster.name,
-        "token": str(ran.token) if ran.token else failure.token or None if failure else None,
-        "job_id": up.seen.job_id if up else None,
+        "token": _token(ran, failure),
+        "job_id": (up.seen.job_id if up else ran.held.job_id) or None,
         "phase": ran.phase,
         "exit_code": code,
         "command_exit": ran.command_exit,
         "left_up": ran.left_up,
         "timings": {**timings, "command_s": ran.command_s, "down_s": ran.down_s},
-        "gpu_hours": round(plan.layout.gpus * held_s / 3600, 3),
+        "gpu_hours": round(plan.layout.gpus * ran.held_s / 3600, 3),
         "failure": error_document(failure) if failure else None,
     }
+
+
+def _token(ran: Ran, failure: NemodeployError | None) -> str | None:
+    """The deployment's, as far as it came: an interrupted one names none in its error."""
+    known = ran.token or next(iter(ran.ours), None)
+    return str(known) if known else (failure.token if failure else None) or None
 
 
 def _check_writable(report: Path | None, artifacts: Path | None) -> None:

@@ -85,7 +85,7 @@ def prepare(wanted: Wanted, queue_timeout: float | None, startup_timeout: float 
     """What `up` is to do, told to whoever watches. Raises BadInput before anything is sent."""
     from nemodeploy.app.up import Request
     from nemodeploy.app.wanted import secrets
-    from nemodeploy.core.readiness import Budget
+    from nemodeploy.core.patience import Budget
 
     _check_patience(wanted, startup_timeout)
     kept_back = secrets(wanted.plan.secrets, os.environ)

@@ -27,6 +27,20 @@ class Cause:
 # line counts, so what is more exact stands first. tests/unit/core/test_causes.py has a real line for each.
 GENERAL: tuple[Cause, ...] = (
     Cause(
+        key="no-bash",
+        pattern=r"execve\(\): (\S*/)?bash: No such file|exec: \"(\S*/)?bash\""
+        r"|executable file [`\"']?(\S*/)?bash[`\"']? not found",
+        meaning="the image has no bash, which starts the server",
+        advice="an image with bash: images: in the cluster file",
+    ),
+    Cause(
+        key="program-missing",
+        pattern=r"(?:: |exec: |[`\"'])(?P<what>[\w./+-]+)[`\"']?: (?:command )?not found"
+        r"|^env: .(?P<env>[\w./+-]+).: No such file",
+        meaning="the program {what} is not there: not in the image, or not on the node",
+        advice="programs: in the cluster file says where the server program is; images: which image has it",
+    ),
+    Cause(
         key="module",
         pattern=r"module load \S+ failed|Lmod has detected the following error|Unable to locate a modulefile",
         meaning="a module of the cluster file could not be loaded on the node",
@@ -217,6 +231,11 @@ _SIGNS = re.compile(r"error|exception|fatal|failed|can't|cannot|killed|signal", 
 # torch and vLLM put who says it in front.
 _WHO = r"(?:\[rank\d+\]: ?|\(\S+ pid=\d+\) ?)?(?:(?:ERROR|WARNING) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?"
 _NO_MESSAGE = re.compile(_WHO + r"(?:\t|\s{4}|  File |[IW]\d{4} \d\d:\d\d:\d\d|INFO \d\d-\d\d \d\d:\d\d:\d\d)")
+# What our own end writes, or Slurm at every start: no evidence of anything.
+_NOISE = re.compile(
+    r"^(?:slurmstepd(?:-\S+)?|srun): .*(?:\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+(?: DUE to SIGNAL .*)? \*\*\*"
+    r"|lacks support for cpu binding|task \S+: Terminated|(?i:forc(?:e|ing) (?:terminat|job terminat)))"
+)
 _SHOWN = 300
 _READ = 4000  # of one line
 
@@ -260,14 +279,17 @@ def diagnose(logs: Sequence[Log], first_rank: int | None, causes: Iterable[Cause
                 if not follower and any(pattern.search(line) for pattern in others):
                     continue
                 for cause, pattern in wanted:
-                    if pattern.search(line):
-                        return Diagnosis(shown(line), wash_line(log.name), cause.meaning, cause.advice, cause.key)
+                    match = pattern.search(line)
+                    if match:
+                        what = next(filter(None, match.groupdict().values()), "")
+                        meaning = cause.meaning.replace("{what}", wash_line(what))
+                        return Diagnosis(shown(line), wash_line(log.name), meaning, cause.advice, cause.key)
     return _last_sign(ordered)
 
 
 def _messages(text: str) -> Iterable[str]:
     """Its lines, less a traceback's own source lines, and what a server itself calls information or a warning."""
-    return (line[:_READ] for line in text.splitlines() if not _NO_MESSAGE.match(line))
+    return (line[:_READ] for line in text.splitlines() if not _NO_MESSAGE.match(line) and not _NOISE.search(line))
 
 
 def _last_sign(logs: Sequence[Log]) -> Diagnosis:
@@ -277,7 +299,7 @@ def _last_sign(logs: Sequence[Log]) -> Diagnosis:
         bool,
     ):
         for log in logs:
-            lines = [line[:_READ] for line in log.text.splitlines() if line.strip()]
+            lines = [line[:_READ] for line in log.text.splitlines() if line.strip() and not _NOISE.search(line)]
             found = [line for line in lines if wanted(line)]
             if found:
                 return Diagnosis(shown(found[-1]), wash_line(log.name))

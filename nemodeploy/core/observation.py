@@ -25,6 +25,8 @@ class Health:
 
     `port_held`: whether this job's processes listen on its port: ours, foreign, unproven; empty: an older job.
 
+    `mute`: how many answers in a row had status 200 and no text; `asked_s`: for how long a question has waited.
+
     `said`: the last words in a rank's log, after its name. `silent_ranks`: those whose node gives no sign of life.
     """
 
@@ -38,6 +40,8 @@ class Health:
     said: str = ""
     silent_ranks: tuple[int, ...] = ()
     port_held: str = ""
+    mute: int = 0
+    asked_s: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,13 +59,16 @@ class Exit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Final:
-    """final.json: the scheduler's last word on the job, kept when the run directory was archived. `elapsed_s` None: it
-    did not say."""
+    """final.json: the scheduler's last word on the job, kept when the run directory was archived.
+
+    `said`: its state with who cancelled it, or what failed before it began. `elapsed_s` None: it did not say.
+    """
 
     job_id: str
     restart: int
     told_by: str
     state: str
+    said: str
     nodes: str
     elapsed_s: int | None
 
@@ -75,8 +82,8 @@ class RunDirectory:
     """The small files of one token. Missing, torn or foreign ones are None, never an error.
 
     `ttl_s`: the job ends itself when its lease is not renewed for so many seconds; None: it has none. `revoked`: a
-    client has taken it back. `has_secrets`: those of its server lie there. `answer`: what the server gave to the job's
-    last question: status, newline, raw body; empty where that was not asked for.
+    client has taken it back, `revoked_why` is why it did. `has_secrets`: those of its server lie there. `answer`: what
+    the server gave to the job's last question: status, newline, raw body; empty where that was not asked for.
     """
 
     token: Token
@@ -93,6 +100,7 @@ class RunDirectory:
     answer: str = ""
     ttl_s: int | None = None
     revoked: bool = False
+    revoked_why: str = ""
     has_secrets: bool = False
 
     @property
@@ -175,6 +183,7 @@ def _directory(token: Token, files: Mapping[str, str], made: Collection[str]) ->
         submitted="go" in made,
         withheld="withheld" in made,
         revoked="revoked" in made,
+        revoked_why=wash_line(files.get("revoked", ""))[:SAID_LETTERS],
         has_secrets="secrets.env" in made,
         submit_status=int(status) if re.fullmatch(r"\d{1,3}", status) else None,
         submit_out=wash(files.get("submit/sbatch.out", "")).strip(),
@@ -211,6 +220,8 @@ def read_health(text: str) -> Health | None:
         said=wash_line(str(data.get("said", "")))[:SAID_LETTERS],
         silent_ranks=tuple(rank for rank in silent if isinstance(rank, int)) if isinstance(silent, list) else (),
         port_held=str(data.get("port_held", ""))[:10],
+        mute=_number(data, "mute") or 0,
+        asked_s=_number(data, "asked_s") or 0,
     )
 
 
@@ -251,7 +262,7 @@ def read_exit(text: str) -> Exit | None:
 def read_final(text: str) -> Final | None:
     """final.json, or None when it is not one."""
     data = _mapping(text)
-    words = {key: wash_line(str(data.get(key, "")))[:400] for key in ("job_id", "told_by", "state", "nodes")}
+    words = {key: wash_line(str(data.get(key, "")))[:400] for key in ("job_id", "told_by", "state", "said", "nodes")}
     if not words["job_id"].isdigit() or not words["state"]:
         return None
     return Final(restart=_number(data, "restart") or 0, elapsed_s=_number(data, "elapsed_s"), **words)

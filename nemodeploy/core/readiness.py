@@ -10,6 +10,8 @@ from nemodeploy.core import tempo
 from nemodeploy.core.observation import Health, RunDirectory
 from nemodeploy.core.witnesses import Trace, Word
 
+# Ends that Slurm alone brings about: they count before what the job took its TERM for.
+SLURMS_OWN = ("NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "OUT_OF_MEMORY", "DEADLINE", "TIMEOUT", "REVOKED")
 # Ends of a run after which Slurm may start the same job again, where it may requeue it.
 REQUEUED = ("preempted", "cancelled", "supervisor_ended")
 
@@ -83,6 +85,19 @@ class Seen:
     def account(self) -> str:
         """The accounting's own word; empty: it was not asked, or says nothing."""
         return self.trace.state
+
+    @property
+    def last_word(self) -> str:
+        """The scheduler's on an end, in one line: its state, who cancelled it, what failed before it began; else what
+        was kept when it was archived."""
+        if self.directory.final:
+            return self.directory.final.said
+        state = self.row.state if self.row and self.row.kind == "ended" else ""
+        if self.account and (not state or state == "CANCELLED"):  # sacct knows more than squeue
+            state = self.account
+        by = f" by {self.trace.by}" if self.trace.by and state == "CANCELLED" else ""
+        failed = f": {self.trace.failed}" if self.trace.failed else ""
+        return f"{state}{by}{failed}" if state else ""
 
     @property
     def own_word(self) -> bool:
@@ -252,13 +267,17 @@ def _phase(health: Health) -> str:
 
 
 def _why_ended(seen: Seen, row: Row | None) -> str:
-    ended = seen.directory.exit
+    ended, state = seen.directory.exit, seen.last_word.partition(" ")[0].rstrip(":")
+    if state in SLURMS_OWN and (ended is None or ended.cause in ("cancelled", "time_limit")):
+        return f"{row.told_by if row else seen.told_by} says {state}"
+    if seen.directory.revoked_why and (ended is None or ended.cause in ("cancelled", "revoked")):
+        return seen.directory.revoked_why
     if ended and (row is None or str(ended.epoch) == f"{row.job_id}.{row.restart}"):
         return CAUSES.get(ended.cause, ended.cause)
     if row:
-        return f"{row.told_by} says {row.state}"
-    if seen.account:
-        return f"{seen.told_by} says {seen.account}"
+        return f"{row.told_by} says {seen.last_word or row.state}"
+    if seen.last_word:
+        return f"{seen.told_by} says {seen.last_word}"
     return "nobody knows the job any more; it left no word of why"
 
 
@@ -275,69 +294,3 @@ def current(directory: RunDirectory, job_id: str, restart: int) -> RunDirectory:
         endpoint=directory.endpoint if keep(directory.endpoint) else None,
         exit=directory.exit if keep(directory.exit) else None,
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
-    """Two clocks, in seconds; None: no limit. Start-up is extended by progress, up to a stall."""
-
-    queue_s: float | None
-    startup_s: float
-    stall_s: float = 300.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Clocks:
-    """When the waiting began, when the start-up of an epoch began, and when it last moved; None: not yet.
-
-    `loading`: when a percentage was first seen, and which.
-    """
-
-    began: float
-    started: float | None = None
-    moved: float | None = None
-    loading: tuple[float, int] | None = None
-    epoch: str = ""
-    mark: str = ""
-
-
-LOADED_ENOUGH = 5  # per cent, to tell a speed by
-# Whatever runs and has not answered this client yet is starting up, as far as its patience goes.
-_STARTING_UP = (State.STARTING, State.DEGRADED, State.READY)
-
-
-def turn(clocks: Clocks, seen: Seen, verdict: Verdict, now: float) -> Clocks:
-    """The clocks after a look: a changed phase or number of ranks is progress, and a requeued job begins afresh."""
-    if verdict.state is State.QUEUED and clocks.started is not None:
-        return Clocks(began=now)
-    if verdict.state not in _STARTING_UP:
-        return clocks
-    health = seen.directory.health
-    epoch = f"{seen.row.job_id}.{seen.row.restart}" if seen.row else clocks.epoch
-    mark = f"{health.phase} {health.ranks_joined} {health.progress}" if health else ""
-    if clocks.started is None or epoch != clocks.epoch:
-        return replace(clocks, started=now, moved=now, epoch=epoch, mark=mark, loading=None)
-    if health and health.progress is not None and (clocks.loading is None or health.progress < clocks.loading[1]):
-        clocks = replace(clocks, loading=(now, health.progress))
-    return replace(clocks, moved=now, mark=mark) if mark != clocks.mark else clocks
-
-
-def loaded_in(clocks: Clocks, health: Health | None, now: float) -> float | None:
-    """In how many seconds the weights will be loaded at the speed so far; None while that would be a guess."""
-    if clocks.loading is None or clocks.moved is None or health is None or health.progress is None:
-        return None
-    since, first = clocks.loading
-    done, rest = health.progress - first, 100 - health.progress
-    if health.phase != "loading" or done < LOADED_ENOUGH or rest <= 0:
-        return None
-    return max((clocks.moved - since) * rest / done - (now - clocks.moved), 0.0)
-
-
-def overdue(clocks: Clocks, verdict: Verdict, budget: Budget, now: float) -> str:
-    """`queue` or `startup` when that clock has run out, otherwise empty."""
-    if verdict.state in (State.SUBMITTING, State.QUEUED) and clocks.started is None:
-        return "queue" if budget.queue_s is not None and now - clocks.began > budget.queue_s else ""
-    if verdict.state in _STARTING_UP and clocks.started is not None and clocks.moved is not None:
-        over = now - clocks.started > budget.startup_s and now - clocks.moved > min(budget.stall_s, budget.startup_s)
-        return "startup" if over else ""
-    return ""

@@ -7,15 +7,17 @@ there and cannot be read, the text ends with a status other than 0.
 from __future__ import annotations
 
 import re
+import shlex
 
 from nemodeploy.core import sections
+from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.masking import FORGET_SECRETS
 from nemodeploy.core.witnesses import Silence
 from nemodeploy.values import NAME
 
 ANSWER = "current/probe.body"  # the last: it may hold anything
 FILES = (
-    *("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "submit/sbatch.err", "lease"),
+    *("manifest.json", "submit/sbatch.rc", "submit/sbatch.out", "submit/sbatch.err", "lease", "revoked"),
     *("current/health.json", "current/endpoint.json", "current/exit.json", "final.json", ANSWER),
 )
 CAP_BYTES = 65536
@@ -24,6 +26,11 @@ _MARKS = '"$one"/submit/go "$one"/submit/withheld "$one"/revoked "$one"/secrets.
 # be written there, by this host's.
 SHOW_MARK = '[ ! -e "$mark" ] || printf \'%s\\n\' "$mark"'
 FILE_SYSTEM_TIME = "now=$(touch now.$$ 2>/dev/null && stat -c %Y now.$$ || date +%s); rm -f now.$$"
+
+
+def revoke_script(directory: str, reason: str) -> str:
+    """Shell text: the mark that a token was taken back, with why as its content; the first reason is kept."""
+    return f"(set -C; printf '%s\\n' {shlex.quote(wash_line(reason))} >{directory}/revoked) 2>/dev/null"
 
 
 def silence_script(directory: str) -> str:

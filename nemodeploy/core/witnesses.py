@@ -42,12 +42,15 @@ class Silence:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
     """What queue and accounting say of a job, and how still its files are. `job_id` is empty while no witness names
-    one; `state` is the accounting's own word."""
+    one; `state` is the accounting's own word, `by` the user who cancelled it, `failed` what the nodes say of a start
+    that never came."""
 
     job_id: str = ""
     queue: Word = Word.SILENT
     account: Word = Word.SILENT
     state: str = ""
+    by: str = ""
+    failed: str = ""
     silence: Silence = field(default_factory=lambda: Silence(age_s=0))
 
     @property

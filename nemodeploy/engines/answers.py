@@ -17,6 +17,20 @@ _NOTHING = r"(<[^<>\"[:space:]]*>|\\[ntr]|[[:space:]])*"
 SOME_TEXT = _NOTHING + r"([^<\"\\[:space:]]|\\[^ntr])"
 # The same, for servers that tell their errors as text: not `An error occurred: …`.
 NO_ERROR_TEXT = _NOTHING + r"([^A<\"\\[:space:]]|\\[^ntr]|A[^n]|An[^ ]|An [^e]|An e[^r]|An er[^r])"
+# What nobody can see, beside ASCII's own blanks: control and format characters, joiners, fillers, variation selectors,
+# tags and wide blanks. Once for the reader, once for the job, which takes it out of an answer first: as UTF-8, in the
+# C locale, and as JSON's escapes.
+_INVISIBLE = re.compile(
+    "[\x00-\x20\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f"
+    "\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e01ff]"
+)
+INVISIBLE_SED = (
+    r"s/\x7f|\xc2[\x80-\xa0\xad]|\xcd\x8f|\xd8\x9c|\xe1(\x85[\x9f\xa0]|\x9a\x80|\x9e[\xb4\xb5]|\xa0[\x8b-\x8f])"
+    r"|\xe2(\x80[\x80-\x8f\xa8-\xaf]|\x81[\x9f-\xaf]|\xa0\x80)|\xe3(\x80\x80|\x85\xa4)"
+    r"|\xef(\xb8[\x80-\x8f]|\xbb\xbf|\xbe\xa0|\xbf[\xb9-\xbb])|\xf3\xa0[\x80-\x87][\x80-\xbf]//g;"
+    r"s/\\[bf]|\\u(0020|00[01789].|00a0|00ad|034f|061c|115f|1160|1680|17b[45]|180[b-f]|200.|202[89a-f]|205f|206."
+    r"|2800|3000|3164|fe0.|feff|ffa0|fff[9ab]|db40\\ud[cd]..)//Ig"
+)
 IN_BAND_ERROR = "An error occurred:"
 END_OF_TEXT = "<|endoftext|>"
 _FAULTS = (400, 413, 422)  # the request's; with any other status it is the server that cannot
@@ -136,10 +150,25 @@ def cut(text: str, stop: Sequence[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
+def visible(text: str) -> str:
+    """What of a text can be seen: less special tokens, blanks and characters without a shape."""
+    return _INVISIBLE.sub("", re.sub(_SPECIAL, "", text))
+
+
+def visible_or_token(text: str) -> bool:
+    """Whether a text shows anything as it is, special tokens included."""
+    return bool(_INVISIBLE.sub("", text))
+
+
 def last_word(prompt: str) -> str:
     """The last run of visible characters without special tokens: `Assistant` of `<extra_id_1>Assistant`."""
     words = re.sub(r"<[^<>\s]*>", " ", prompt).split()
     return words[-1] if words else ""
+
+
+def last_seen(prompt: str) -> str:
+    """An expression that matches the prompt's last word in an answer out of which the job took what cannot be seen."""
+    return in_json(_INVISIBLE.sub("", last_word(prompt)))
 
 
 def in_json(text: str) -> str:

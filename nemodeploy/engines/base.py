@@ -10,8 +10,10 @@ from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.images import read_name
 from nemodeploy.core.planning import BYTES_PER_VALUE, Rules, Server
 from nemodeploy.core.spec import Option, Prompting, Spec
+from nemodeploy.engines import answers
 from nemodeploy.values import HttpRequest, Reply, Sampling
 
+NO_TEXT = "the answer holds no text"
 PROBE_TOKENS = 24
 HOST_RESERVE_GIB = 1.0
 
@@ -222,8 +224,8 @@ class Common:
     def read(self, status: int, body: str, *, served: str, prompt: str, stop: Sequence[str]) -> Reply:
         """The first."""
         reply = self.replies(status, body, Question(served=served, prompts=(prompt,), stop=stop))[0]
-        text = reply.text.strip()
-        return replace(reply, text=text, problem=reply.problem or ("" if text else "the answer holds no text"))
+        text = reply.text.strip() if answers.visible(reply.text) else ""
+        return replace(reply, text=text, problem=reply.problem or ("" if text else NO_TEXT))
 
 
 def needs_gpus(spec: Spec) -> Rules:

@@ -96,7 +96,7 @@ class NemoEval(Common):
         """The model's own question, greedily; good when text follows the prompt's last word in the answer."""
         prompt = prompting.compose(prompting.probe)
         request = self.ask(served, prompting, prompt, max_tokens=PROBE_TOKENS)
-        last = answers.in_json(answers.last_word(prompt))
+        last = answers.last_seen(prompt)
         return Probe(request=request, success=r'^200[[:space:]]+\{.*"sentences": ?\[.*' + last + answers.SOME_TEXT)
 
     def asked(self, served: str, prompting: Prompting, prompts: Sequence[str], sampling: Sampling) -> HttpRequest:

@@ -49,7 +49,7 @@ class Triton(Common):
         """The model's own question; good when there is text, and the text is no error."""
         prompt = prompting.compose(prompting.probe)
         request = self.ask(served, prompting, prompt, max_tokens=PROBE_TOKENS)
-        before = ".*" + answers.in_json(answers.last_word(prompt)) if self.echoes else ""
+        before = ".*" + answers.last_seen(prompt) if self.echoes else ""
         text = answers.SOME_TEXT if self.echoes else answers.NO_ERROR_TEXT
         head = rf'^200[[:space:]]+\{{.*"name": ?"{self.output}"[^]]*\][^]]*"data": ?\["'
         return Probe(request=request, success=head + before + text)

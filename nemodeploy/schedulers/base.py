@@ -52,7 +52,7 @@ ENDS: Mapping[str, tuple[str, str]] = {
     "PREEMPTED": ("a job of higher priority took its nodes", "--set requeue=true lets it start again by itself"),
     "TIMEOUT": ("its time limit was reached", "--set time=08:00:00 asks for more"),
     "DEADLINE": ("its deadline passed", "leave --deadline out"),
-    "CANCELLED": ("somebody cancelled it, not through nemodeploy", ""),
+    "CANCELLED": ("cancelled, not through nemodeploy", ""),
 }
 
 

@@ -92,6 +92,20 @@ ACCOUNTING_WITHIN_S = 10  # sacct itself waits for a slurmdbd that hangs much lo
 _NO_ACCOUNTING = ("accounting storage is disabled", "not running a supported accounting", "not found")
 
 
+# Shell text: who cancelled a job, and why the nodes of one that never began were drained (sacct adds a second --format
+# to the first).
+_WHY = r"""printf '%s\n' "$said" | sed -n 's/.*|CANCELLED by \([0-9]*\)|.*/\1/p' | sort -u | while read -r by; do
+  echo "by $by $(id -un "$by" 2>/dev/null)"
+done
+if [ -n "$never" ] && [ "$status" = 0 ]; then
+  ask --jobs="$never" --format=NodeList | while IFS='|' read -r id _ _ on; do
+    case $on in '' | None*) continue ;; esac
+    sinfo --noheader -N --nodes="$on" --format="node|$id|%N|%E" 2>/dev/null | grep -i -e prolog -e launch | head -n 4
+  done
+fi
+"""
+
+
 def trace_script(jobs: Mapping[str, tuple[str, str]]) -> str:
     """POSIX shell: one question to squeue and one to sacct for all jobs (id and run directory by token).
 
@@ -102,13 +116,14 @@ def trace_script(jobs: Mapping[str, tuple[str, str]]) -> str:
     """
     each = "\n".join(f"one {token} '{int(job) if job else ''}' {where}" for token, (job, where) in jobs.items())
     return f"""\
-ids=; pairs=; oldest=; week=
+ids=; pairs=; oldest=; week=; never=
 one() {{
   id=$2
   [ -n "$id" ] || id=$(readlink "$3/claim") || id=
   case $id in *[!0-9]*) id= ;; esac
   echo "id $1 $id"; pairs="$pairs $1:$id"
   [ -z "$id" ] || ids=$ids${{ids:+,}}$id
+  [ -z "$id" ] || [ -L "$3/claim" ] || never=$never${{never:+,}}$id
   made=$(stat -c %Y "$3/manifest.json" 2>/dev/null) || {{ week=now-7days; return; }}
   [ -n "$oldest" ] && [ "$oldest" -le "$made" ] || oldest=$made
 }}
@@ -136,7 +151,7 @@ if [ "$status" = 0 ] && [ -n "$rest" ]; then
 $(ask --jobs="$rest")" || status=$?
 fi
 printf '%s\n' "$said"
-case $said in *"{_NO_ACCOUNTING[0]}"* | *"{_NO_ACCOUNTING[1]}"*)
+{_WHY}case $said in *"{_NO_ACCOUNTING[0]}"* | *"{_NO_ACCOUNTING[1]}"*)
   sacct --completion --noheader --parsable2 --format=JobID,State,JobName 2>/dev/null | grep '|nd-' ;;
 esac
 echo "sacct $status"
@@ -155,8 +170,23 @@ def parse_trace(jobs: Mapping[str, tuple[str, str]], text: str) -> Mapping[str, 
             queue=_queue(token, known, text, several=len(asked) > 1) if known else Word.SILENT,
             account=account,
             state=state,
+            by=_by(known or other, text),
+            failed=_failed(known or other, text),
         )
     return found
+
+
+def _by(job_id: str, text: str) -> str:
+    """The user who cancelled a job, by the accounting; empty: it does not say."""
+    uid = re.search(rf"^{job_id}\|CANCELLED by (\d+)\|", text, re.MULTILINE) if job_id else None
+    name = re.search(rf"^by {uid[1]} (\S+)$", text, re.MULTILINE) if uid else None
+    return f"{name[1] if name else 'uid'} ({uid[1]})" if uid else ""
+
+
+def _failed(job_id: str, text: str) -> str:
+    """Why the nodes of a job that never began were drained."""
+    nodes = dict.fromkeys(re.findall(rf"^node\|{job_id}\|([\w.-]+)\|([^|\n]{{1,80}})$", text, re.MULTILINE))
+    return ", ".join(f"{name}: {reason.strip()}" for name, reason in nodes)
 
 
 def _queue(token: str, job_id: str, text: str, *, several: bool) -> Word:

@@ -29,7 +29,7 @@ CAUSES = (
     ),
     Cause(
         key="no-program",
-        pattern=r"execve\(\).*No such file|Can not execute",
+        pattern=r"execve\(\): (?!(?:\S*/)?bash:).*No such file|Can not execute",
         meaning="the program that the step starts is not on the node",
         advice="check programs: in the cluster file as the nodes see them",
     ),

@@ -371,7 +371,7 @@ class SimulatedSite(Site):
 
         self.happen("drop", deed)
 
-    def cancel(self, targets: Sequence[Target], *, gently: bool) -> Section:
+    def cancel(self, targets: Sequence[Target], *, gently: bool, reason: str = "") -> Section:
         def deed() -> Section:
             for target in targets:
                 self._mark(target.token)
@@ -389,7 +389,7 @@ class SimulatedSite(Site):
         if directory and directory.where == "deployments":
             directory.revoked = True
 
-    def revoke(self, token: Token) -> None:
+    def revoke(self, token: Token, reason: str = "") -> None:
         self.happen("revoke", lambda: self._mark(token))
 
     def withhold(self, token: Token) -> bool:

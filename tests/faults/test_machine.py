@@ -17,7 +17,8 @@ from nemodeploy.app import asking, ending
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.up import Lease, Request, up
 from nemodeploy.app.wanted import Wanted, Wish, resolve
-from nemodeploy.core.readiness import Budget, State, judge
+from nemodeploy.core.patience import Budget
+from nemodeploy.core.readiness import State, judge
 from nemodeploy.errors import CancelledByUser, JobEnded, NemodeployError, OutcomeUnknown, QueueTimeout, StartupTimeout
 from nemodeploy.values import Secret, Token
 from tests.faults.simulated import Job, SimulatedSite, World

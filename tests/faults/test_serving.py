@@ -79,7 +79,7 @@ class Server:
 def test_f34_f35_f38_whatever_is_no_answer_of_this_model_is_not_ready_and_32(rig: Rig, mode: str) -> None:
     server = Server(rig, mode)
     text = refused(rig, 32, "--cluster", server.cluster, "--startup-timeout", "6s")
-    assert "no answer within 6 s of start-up" in text
+    assert "no answer within 6 s of start-up" in text or "it answers, but only an empty text" in text
     assert "ready" not in text.replace("already", "")
     assert ("the server gave no text" in text) == (mode in ("wrong", "empty", "error-200", "broken")), text
     assert rig.alive() == []

@@ -109,6 +109,7 @@ def test_a_server_that_ignores_term_is_killed_after_the_grace(site: Home, sandbo
 
 def test_the_warning_before_the_time_limit_ends_it_in_order(site: Home, sandbox: Sandbox) -> None:
     first = up(site)
+    sandbox.exec("scontrol", "update", f"JobId={first['job_id']}", "TimeLimit=3")
     sandbox.exec("scancel", "--batch", "--signal=USR1", first["job_id"])
     ended = site.wait_for("ENDED", 20)
     assert ended["reason"] == "the time limit was near"

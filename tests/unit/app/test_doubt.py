@@ -18,7 +18,8 @@ from nemodeploy.app.site import Site
 from nemodeploy.app.status import status
 from nemodeploy.app.up import up
 from nemodeploy.cli.status import View
-from nemodeploy.core.readiness import Budget, State, judge
+from nemodeploy.core.patience import Budget
+from nemodeploy.core.readiness import State, judge
 from nemodeploy.core.submission import Receipt
 from nemodeploy.errors import (
     AuthenticationFailed,

@@ -28,6 +28,7 @@ def fleet(login: Login, count: int) -> list[Token]:
         (directory / "manifest.json").write_text('{"schema": "nemodeploy/manifest@1", "plan": {}}')
         (directory / "submit/sbatch.out").write_text(f"{100 + number}\n")
         (directory.parent / "active").symlink_to(str(token))
+        (directory / "claim").symlink_to(str(100 + number))
         values = {"JobID": str(100 + number), "RestartCnt": "0", "Name": str(token), "WorkDir": str(directory)}
         values["State"] = "RUNNING"
         rows.append("".join(values.get(key, "").ljust(width) for key, width in _COLUMNS))

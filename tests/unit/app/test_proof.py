@@ -11,7 +11,8 @@ from nemodeploy.app.down import living
 from nemodeploy.app.logs import show
 from nemodeploy.app.submitting import Submitted
 from nemodeploy.app.up import up
-from nemodeploy.core.readiness import Budget, State
+from nemodeploy.core.patience import Budget
+from nemodeploy.core.readiness import State
 from nemodeploy.errors import ClusterUnreachable, OutcomeUnknown, PreflightFailed
 from nemodeploy.values import Token
 from tests.unit.app.test_site import FORGOTTEN, NO_ACCOUNTING, WIDTHS, Login, accepted, login

@@ -22,7 +22,8 @@ from nemodeploy.app.site import Site
 from nemodeploy.app.submitting import Submitted, Taken
 from nemodeploy.app.up import IfTaken, Request, obtain, up
 from nemodeploy.app.wanted import Wanted, Wish, resolve
-from nemodeploy.core.readiness import Budget, State, judge
+from nemodeploy.core.patience import Budget
+from nemodeploy.core.readiness import State, judge
 from nemodeploy.core.submission import receipt_script
 from nemodeploy.errors import (
     BadInput,
@@ -40,6 +41,7 @@ from nemodeploy.values import Command, Completed, Secret, Token
 WIDTHS = dict(slurm_questions._COLUMNS)
 FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
 NO_ACCOUNTING = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
+WHO = subprocess.run(["sh", "-c", "id -un 1000 || echo uid"], capture_output=True, text=True).stdout.strip() + " (1000)"
 CANCELLED = 'for word; do case $word in --name=*) echo "77|CANCELLED by 1000|${word#--name=}" ;; esac; done'
 
 
@@ -359,7 +361,7 @@ def test_what_a_look_has_proven_is_archived_with_slurms_word_and_never_proven_ag
     token = accepted(login)
     login.slurm(squeue=f'case "$*" in *--jobs*) {FORGOTTEN} ;; esac', sacct=CANCELLED)
     (found,) = status.status(login.site())
-    assert (found.verdict.gone, found.verdict.reason) == (True, "Slurm says CANCELLED")
+    assert (found.verdict.gone, found.verdict.reason) == (True, f"Slurm says CANCELLED by {WHO}")
     login.slurm(squeue="exit 0", sacct="echo 'sacct: error: not asked again' >&2; exit 1")
     assert status.status(login.site()) == ()
     (kept,) = status.last_ended(login.site(), "demo")

@@ -146,11 +146,12 @@ LINES: tuple[tuple[str, str], ...] = (
     ("pmix", "srun: error: Couldn't load specified plugin name for mpi/pmix: Plugin init() callback failed"),
     ("no-program", "slurmstepd: error: execve(): megatron: No such file or directory"),
     ("cancelled", "slurmstepd: error: *** JOB 48213 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 DUE TO JOB REQUEUE ***"),
-    (
-        "cancelled",
-        "slurmstepd: error: *** STEP 48213.0 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 DUE to SIGNAL Killed ***",
-    ),
-    ("cancelled", "slurmstepd: error: *** JOB 48213 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 ***"),
+    ("program-missing", "/work/run/nemo_inference.sh: line 31: python: command not found"),
+    ("program-missing", "bash: line 1: exec: python3: not found"),
+    ("program-missing", "env: 'trtllm-serve': No such file or directory"),
+    ("no-bash", "slurmstepd: error: execve(): bash: No such file or directory"),
+    ("no-bash", 'exec: "bash": executable file not found in $PATH: unknown'),
+    ("no-bash", "Error: crun: executable file `bash` not found in $PATH: No such file or directory: OCI runtime"),
     ("step", "srun: Job step aborted: Waiting up to 32 seconds for job step to finish."),
     ("step", "srun: error: h100-1: task 3: Exited with exit code 1"),
 )
@@ -242,6 +243,27 @@ def test_every_cause_has_a_line_and_something_to_do() -> None:
     everything = [*GENERAL, *(cause for plugin in plugins for cause in plugin.causes)]
     assert {cause.key for cause in everything} == {key for key, _ in (*LINES, *BY_APPTAINER, *BY_DOCKER, *BY_PYXIS)}
     assert [cause.key for cause in everything if not cause.advice] == ["cancelled"]
+
+
+def test_a_program_that_is_missing_is_named() -> None:
+    for line in (line for key, line in LINES if key == "program-missing"):
+        name = next(word for word in ("python3", "python", "trtllm-serve") if word in line)
+        assert f"the program {name} is not there" in diagnose([Log("a.0.log", line)], 0, OWN).meaning
+
+
+OURS = """\
+srun: warning: TaskPlugin lacks support for cpu binding
+slurmstepd: error: *** STEP 48213.0 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 DUE to SIGNAL Killed ***
+slurmstepd-h100-1: error: *** JOB 48213 ON h100-1 CANCELLED AT 2026-11-21T12:00:00 ***
+srun: error: h100-1: task 0: Terminated
+srun: Force Terminated StepId=48213.0
+srun: forcing job termination
+"""
+
+
+def test_what_our_own_end_writes_is_no_evidence() -> None:
+    assert diagnose([Log("slurm-7.log", OURS)], None, OWN).line == ""
+    assert diagnose([Log("slurm-7.log", f"the last word\n{OURS}")], None, OWN).line == "the last word"
 
 
 def test_a_follower_explains_only_what_nothing_else_does() -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from nemodeploy.core.observation import Exit, Health, RunDirectory
-from nemodeploy.core.readiness import Budget, Clocks, Seen, State, Verdict, judge, loaded_in, overdue, turn
+from nemodeploy.core.observation import Exit, Final, Health, RunDirectory
+from nemodeploy.core.patience import Budget, Clocks, loaded_in, overdue, turn
+from nemodeploy.core.readiness import Seen, State, Verdict, judge
 from nemodeploy.core.witnesses import Trace, Word
 from nemodeploy.schedulers.slurm import LIFE, Life, QueueRow
 from nemodeploy.values import Endpoint, Epoch, Token
@@ -135,7 +136,7 @@ def test_the_reason_for_an_end_is_the_jobs_own_word() -> None:
     [
         (Trace(queue=Word.ENDED, account=Word.ALIVE, state="RUNNING"), "its accounting says RUNNING"),
         (Trace(queue=Word.ALIVE, account=Word.MISSING), "asked for it alone, it says that it lives"),
-        (Trace(queue=Word.ABSENT, account=Word.SILENT), "its accounting does not answer"),
+        (Trace(queue=Word.ABSENT, account=Word.SILENT), "its accounting (sacct) does not answer"),
         (Trace(queue=Word.ABSENT, account=Word.MISSING), "its files still change"),
         (Trace(queue=Word.MAYBE, account=Word.MISSING), "job 7 has another name and another directory now"),
     ],
@@ -257,3 +258,27 @@ def test_a_scheduler_is_called_by_its_own_name(seen: Seen) -> None:
     assert "Slurm" in judge(seen).reason, "this verdict names no scheduler"
     reason = judge(replace(seen, told_by="the host")).reason
     assert ("the host" in reason, "Slurm" in reason) == (True, False), reason
+
+
+def test_the_clocks_of_a_start_up_stand_while_slurm_suspends_it() -> None:
+    begun = turn(Clocks(began=0), joined(1), judge(joined(1)), 10)
+    held = seen(row("SUSPENDED"), health=health("joining", generated=False))
+    first = turn(begun, held, judge(held), 20)
+    later = turn(first, held, judge(held), 4020)
+    assert later.started == (begun.started or 0) + 4010
+    assert overdue(later, judge(held), Budget(queue_s=None, startup_s=60, stall_s=60), 4021) == ""
+
+
+@pytest.mark.parametrize("state", ["NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "OUT_OF_MEMORY", "DEADLINE", "TIMEOUT"])
+def test_slurms_own_end_counts_before_the_jobs_cancelled(state: str) -> None:
+    told = replace(ENDED, cause="cancelled")
+    assert judge(seen(row(state), exit=told, gone=True)).reason == f"Slurm says {state}"
+    kept = Final(job_id="7", restart=0, told_by="Slurm", state=state, said=state, nodes="", elapsed_s=None)
+    archived = seen(None, exit=told, gone=True, job_id="7", final=kept)
+    assert judge(archived).reason == f"Slurm says {state}"
+
+
+def test_why_it_was_taken_back_is_told() -> None:
+    told = replace(ENDED, cause="cancelled")
+    why = "no answer within 60 s of start-up"
+    assert judge(seen(row("COMPLETED"), exit=told, gone=True, revoked=True, revoked_why=why)).reason == why

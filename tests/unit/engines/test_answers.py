@@ -42,6 +42,7 @@ TRITON_ERRORS = (
     (200, '{"outputs":[]}', ""),
     (200, '{"outputs":[{"name":"other","data":["Paris"]}]}', ""),
 )
+UNSEEN = ("\u200b", "\ufeff", "\u2060\u00ad", "\U000e0041\ufe0f\u3000", "<extra_id_1>\u200b", "\x08\x7f\x9f", "\u00a0")
 OPENAI = (
     (200, choice("Paris."), "Paris."),
     (200, choice(" \n Paris.<|eot_id|>x"), "Paris."),
@@ -50,6 +51,9 @@ OPENAI = (
     (200, choice("<|eot_id|>"), ""),
     (200, choice(""), ""),
     (200, choice(" \n"), ""),
+    *((200, choice(text), "") for text in UNSEEN),
+    *((200, json.dumps({"model": "m", "choices": [{"text": text}]}, ensure_ascii=False), "") for text in UNSEEN),
+    (200, choice("\u200bParis.\ufe0f"), "\u200bParis.\ufe0f"),
     (200, '{"choices":[]}', ""),
     (200, choice("Paris.").replace('"m"', '"another"'), ""),
     (200, choice("Paris.").replace('"m"', '"m@main"'), "Paris."),

@@ -158,9 +158,7 @@ def test_a_server_that_ends_unasked_is_a_failure_whatever_it_says(
     assert (record["cause"], record["rank"], record["rank_status"]) == ("server_exited", 0, own)
 
 
-@pytest.mark.parametrize(
-    ("number", "cause"), [(signal.SIGTERM, "cancelled"), (signal.SIGINT, "cancelled"), (signal.SIGUSR1, "time_limit")]
-)
+@pytest.mark.parametrize(("number", "cause"), [(signal.SIGTERM, "cancelled"), (signal.SIGINT, "cancelled")])
 def test_a_signal_withdraws_the_endpoint_and_ends_everything(
     make: Callable[..., Run], number: signal.Signals, cause: str
 ) -> None:
@@ -172,6 +170,48 @@ def test_a_signal_withdraws_the_endpoint_and_ends_everything(
     assert run.read("exit.json")["cause"] == cause
     assert not (run.path / "current/endpoint.json").exists()
     assert run.left() == ""
+
+
+def test_a_stray_usr1_is_no_time_limit(make: Callable[..., Run]) -> None:
+    run = make(*SLEEPER).start().until_running()
+    run.send(signal.SIGUSR1)
+    (run.path / "revoked").touch()
+    assert run.wait() == 0
+    assert run.read("exit.json")["cause"] == "revoked"
+
+
+def functions(run: Run, *names: str) -> str:
+    """Shell functions of its supervisor, as they are."""
+    text = (run.path / "nemo_inference.job").read_text()
+    return "".join(text[(at := text.index(f"\n{name}() {{")) : text.index("\n}\n", at) + 3] for name in names)
+
+
+def test_clocks_stand_while_it_is_stopped_and_a_lease_counts_anew(make: Callable[..., Run], tmp_path: Path) -> None:
+    uptime, run_dir = tmp_path / "uptime", tmp_path / "dir"
+    run_dir.mkdir()
+    (run_dir / "lease").write_text("60 a\n")
+    shell = functions(make(*SLEEPER), "tick", "lease_is_over").replace("/proc/uptime", str(uptime))
+    at = f"at() {{ echo $1 1.00 >{uptime}; tick; if lease_is_over; then echo $now over; else echo $now; fi; }}"
+    looks = " ".join(f"at {1000 + second}.00;" for second in (*range(0, 55, 10), 4000, *range(4010, 4070, 10)))
+    script = f"now=0 uptime_cs=0 stood_cs=0 lease_text= lease_seen=0 run_dir={run_dir}\n{shell}\n{at}\n{looks}"
+    said = subprocess.run(["bash", "-uc", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[5:7] == ["105000", "105000"], "an hour in which it stood"
+    assert [line for line in said if "over" in line] == []
+    late = subprocess.run(
+        ["bash", "-uc", f"{script} at 9070.00; at 9071.00"], capture_output=True, text=True, check=True
+    )
+    assert "over" not in late.stdout
+    ends = script + " at 9070.00; " + " ".join(f"at {9080 + second}.00;" for second in range(0, 70, 10))
+    assert "over" in subprocess.run(["bash", "-uc", ends], capture_output=True, text=True, check=True).stdout
+
+
+def test_answers_without_visible_text_make_nothing_ready_and_are_counted(make: Callable[..., Run]) -> None:
+    run = make(*SERVER, tempo=TEMPO.divided(8))
+    served = run.path.parent / "serve.py"
+    served.write_text(served.read_text().replace('" Paris"', '"<|eot_id|>\\u200b\\ufeff"'))
+    run.start()
+    run.until(lambda: (run.path / "current/health.json").exists() and run.read("health.json")["mute"] >= 3)
+    assert not (run.path / "current/endpoint.json").exists()
 
 
 def test_a_server_that_hears_nothing_is_killed_after_the_grace(make: Callable[..., Run]) -> None:
