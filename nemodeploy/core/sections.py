@@ -18,12 +18,14 @@ class Section:
 
 
 def script(nonce: str, parts: Mapping[str, str]) -> str:
-    """A POSIX shell text that runs every part in a subshell of its own and marks its output."""
+    """A POSIX shell text that runs every part in a subshell of its own and marks its output. A later part finds the
+    status of an earlier one in `$status_NAME`, where its name is a plain word."""
     lines = []
     for name, body in parts.items():
         lines.append(f"printf '\\n%s BEGIN %s\\n' {shlex.quote(nonce)} {shlex.quote(name)}")
         lines.append(f"(\n{body}\n)")
-        lines.append(f"printf '\\n%s END %s %d\\n' {shlex.quote(nonce)} {shlex.quote(name)} $?")
+        keep, status = (f"status_{name}=$?; ", f"$status_{name}") if name.isidentifier() else ("", "$?")
+        lines.append(f"{keep}printf '\\n%s END %s %d\\n' {shlex.quote(nonce)} {shlex.quote(name)} {status}")
     return "\n".join(lines) + "\n"
 
 

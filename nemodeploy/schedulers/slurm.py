@@ -103,7 +103,7 @@ class Slurm:
 
     def preflight_parts(self, plan: Plan, files: Mapping[str, str]) -> Mapping[str, str]:
         """Partitions, nodes, and `sbatch --test-only` of these very files."""
-        return slurm_preflight.parts(files)
+        return slurm_preflight.parts(plan, files)
 
     def judge_preflight(self, plan: Plan, answers: Mapping[str, Section]) -> Findings:
         """Whether the partition allows it, and when it would start."""

@@ -65,7 +65,7 @@ def wrong_type(plan: Plan, partition: str, kinds: Sequence[Kind]) -> tuple[str, 
     A request that the cluster file gives for this very type is its owner's word, and so is a constraint.
     """
     kind = plan.gpu_type
-    if not _is_open(plan):
+    if not is_open(plan):
         return None
     there = [one for one in kinds if one.count("") >= plan.layout.gpus_per_node]
     words = [(word, one.features) for one in there for word in one.gpus]
@@ -92,7 +92,7 @@ def is_untold(plan: Plan, kinds: Sequence[Kind]) -> bool:
     """Whether the job asks for GPUs of any type where the site does not say which they are, nor the cluster file."""
     there = [one for one in kinds if one.count("") >= plan.layout.gpus_per_node]
     words = [(word, one.features) for one in there for word in one.gpus]
-    return _is_open(plan) and bool(words) and not any(gpu_words.tells(*one) or _means(plan, *one) for one in words)
+    return is_open(plan) and bool(words) and not any(gpu_words.tells(*one) or _means(plan, *one) for one in words)
 
 
 def types_listed(plan: Plan) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ def granted(text: str) -> dict[str, int]:
     return found
 
 
-def _is_open(plan: Plan) -> bool:
+def is_open(plan: Plan) -> bool:
     """Whether the job asks for GPUs, and neither it nor the cluster file says of which type."""
     asked = asked_gpus(plan)
     if not plan.layout.gpus_per_node or asked is None or asked["type"]:

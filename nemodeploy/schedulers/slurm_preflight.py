@@ -19,6 +19,7 @@ from nemodeploy.schedulers.slurm_gpus import (
     asked_gpus,
     features_of,
     gpus_of,
+    is_open,
     is_untold,
     told,
     wrong_type,
@@ -45,18 +46,20 @@ _CHOICES = (
 )
 
 
-def parts(files: Mapping[str, str]) -> Mapping[str, str]:
-    """Shell texts for one remote call; the job's own files are tried, from a directory that is gone afterwards."""
+def parts(plan: Plan, files: Mapping[str, str]) -> Mapping[str, str]:
+    """Shell texts for one remote call; the job's own files are tried, from a directory that is gone afterwards. Where
+    Slurm says yes, its tables are asked for only if it may grant another type of GPU than the one that is meant."""
     uploads = "".join(sections.here_document(name, text) for name, text in files.items())
+    unless_fine = "" if is_open(plan) else '[ "$status_test" != 0 ] || exit 0\n'
     return {
-        "partitions": "timeout 20 scontrol show partition --oneliner 2>&1",
-        "nodes": "timeout 20 sinfo --noheader --all -o '%R|%D|%G|%f' 2>&1",
         "test": (
             'd=$(mktemp -d) && cd "$d" || exit 125\n'
             f'{uploads}timeout 60 sh submit.sh "$d" nd-preflight --test-only 2>&1; status=$?\n'
             f'[ "$status" = 0 ] || {_CHOICES}\n'
             'cd /; rm -rf "$d"; exit "$status"'
         ),
+        "partitions": f"{unless_fine}timeout 20 scontrol show partition --oneliner 2>&1",
+        "nodes": f"{unless_fine}timeout 20 sinfo --noheader --all -o '%R|%D|%G|%f' 2>&1",
     }
 
 
@@ -184,9 +187,10 @@ def seconds_of(text: str) -> int | None:
 
 def _says(plan: Plan, wanted: tuple[str, ...], partitions: Mapping[str, object], test: Section) -> str:
     nodes = f"{plan.layout.nodes} node{'s' if plan.layout.nodes > 1 else ''}"
-    said = [f"partition {','.join(wanted)} allows {nodes} for {duration(plan.time_s)}"] if partitions and wanted else []
-    start = _START.search(test.text)
-    if test.status == 0 and start:
+    where = f"partition {','.join(wanted)}" if wanted else "the default partition"
+    start = _START.search(test.text) if test.status == 0 else None
+    said = [f"{where} allows {nodes} for {duration(plan.time_s)}"] if start or (partitions and wanted) else []
+    if start:
         said.append(f"would start at {start[2]} (the cluster's clock)")
     soon = next((word for word in _FOR_NOW if word in test.text), "")
     if soon:

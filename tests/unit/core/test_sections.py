@@ -20,6 +20,13 @@ def test_each_part_comes_back_with_its_status() -> None:
     assert answer["two"] == sections.Section(0, "b\n")
 
 
+def test_a_later_part_finds_how_an_earlier_one_ended() -> None:
+    answer = sections.parse(
+        "n0", run(sections.script("n0", {"a.b": "exit 4", "one": "exit 3", "two": "echo $status_one"}))
+    )
+    assert [(one.status, one.text) for one in answer.values()] == [(4, ""), (3, ""), (0, "3\n")]
+
+
 def test_noise_around_and_after_is_passed_over() -> None:
     text = "Welcome!\n" + run(sections.script("n0", {"one": "echo a"})) + "\ngoodbye"
     assert sections.parse("n0", text)["one"].text == "a\n"

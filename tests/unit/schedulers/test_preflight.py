@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from nemodeploy.adapters import resources
 from nemodeploy.assembly import assemble
+from nemodeploy.core import sections
 from nemodeploy.core.checks import Verdict
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.sections import Section
@@ -133,9 +137,30 @@ def test_a_site_that_counts_no_gpus_says_nothing_of_them() -> None:
 
 
 def test_the_jobs_own_files_are_tried_and_do_not_stay() -> None:
-    text = preflight.parts({"submit.sh": "x", "nemo_inference.sbatch": "y"})["test"]
+    text = preflight.parts(plan(), {"submit.sh": "x", "nemo_inference.sbatch": "y"})["test"]
     assert "--test-only" in text
     assert 'rm -rf "$d"' in text
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "asked"),
+    [
+        ("--gpus-per-node=h100:8", 0, []),  # Slurm itself has looked for the type
+        ("--gpus-per-node=h100:8", 1, ["scontrol", "sinfo"]),
+        ("--gpus-per-node=8", 0, ["scontrol", "sinfo"]),
+    ],
+)
+def test_slurms_tables_are_asked_for_where_its_yes_is_not_enough(
+    tmp_path: Path, words: str, status: int, asked: list[str]
+) -> None:
+    for name in ("scontrol", "sinfo"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >>{tmp_path}/calls\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "calls").write_text("")
+    text = sections.script("n0", preflight.parts(of_type("h100", words), {"submit.sh": f"exit {status}\n"}))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["sh"], input=text, text=True, check=True, capture_output=True, env={"PATH": path})
+    assert (tmp_path / "calls").read_text().split() == asked
 
 
 A100_ONLY = "batch|2|gpu:a100:8|(null)\n"
