@@ -160,12 +160,12 @@ def test_an_account_without_a_name_owns_by_its_number(monkeypatch: pytest.Monkey
 def test_a_cluster_chosen_by_the_environment_is_the_only_one_asked(home: Home) -> None:
     clusters = home.config / "clusters"
     clusters.mkdir(parents=True)
-    for name in ("here", "there"):
+    for name in ("here", "other"):
         (clusters / f"{name}.yaml").write_text("ssh: {host: 127.0.0.1, port: 1}\n")
     done = home.run("status", NEMODEPLOY_CLUSTER="here")
     assert done.returncode == 11, "the one that was asked did not answer"
     assert "cluster here" in done.stderr
-    assert "there" not in done.stderr
+    assert "other" not in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_bug(home: Home) -> None:
