@@ -1,15 +1,17 @@
 """What the ranks said: the ends of their logs, or all of them as they come.
 
-The reader remembers how far it has come in every file, so a requeue, a log that appears late, or a connection that
-broke costs no line and shows none twice.
+The reader remembers how far it has come in every file, in bytes of what really came, so a requeue, a log that appears
+late, one that grows while it is read, or a connection that broke costs no line and shows none twice.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nemodeploy.adapters.transports.base import OUTPUT_CAP
 from nemodeploy.app.outage import Outage
 from nemodeploy.app.pace import WATCHER_S
 from nemodeploy.app.site import Site
@@ -25,6 +27,7 @@ TAIL_LINES = 20
 FOLLOW_EVERY_S = 1.0
 FIRST_EVERY_S = 5.0  # while nothing has been written yet
 CHUNK_BYTES = 65536
+SECRET_BYTES = 4096  # a secret is hidden whole where a log is cut, up to this length
 INDEX_BYTES = 1_000_000
 LOGS = "epochs/*/logs/*.log ./*.log submit/sbatch.err"
 BREAKS_ENDURED = 20
@@ -75,7 +78,7 @@ def show(
         reader.read(last_lines=wanted.lines)
     else:
         reader.begin_at(wanted.since_s)
-        while reader.read():
+        while not follow and reader.read():
             pass
     breaks, outage = 0, outage or Outage(lambda *_: None, lambda: 0.0)
     while follow:
@@ -86,7 +89,8 @@ def show(
             if over and not news and not _will_run_again(site, reader.token):
                 break
             between_runs = over and not news  # Slurm was asked
-            sleep(WATCHER_S if between_runs else FOLLOW_EVERY_S if reader.offsets else FIRST_EVERY_S)
+            if not reader.behind:
+                sleep(WATCHER_S if between_runs else FOLLOW_EVERY_S if reader.places else FIRST_EVERY_S)
             breaks = 0
             outage.over()
         except ClusterUnreachable as error:
@@ -127,14 +131,40 @@ def _will_run_again(site: Site, token: Token) -> bool:
     return any(row.kind != "ended" for row in rows)
 
 
+@dataclass(slots=True)
+class _Place:
+    """How far a log has been read, in bytes: where the first line begins that was not shown, and how much of it came.
+    `cut`: that line began earlier, so it is not shown. `rest`: what came of it."""
+
+    line: int
+    cut: bool = False
+    rest: bytes = b""
+
+    @property
+    def end(self) -> int:
+        """What lies beyond is news."""
+        return self.line + len(self.rest)
+
+    def take(self, came: bytes, most: int) -> list[str]:
+        """The whole lines in what came from `line` on; one of more than `most` bytes is not waited for."""
+        whole, newline, rest = came.rpartition(b"\n")
+        if not newline and len(came) > most:  # a line without an end is shown in pieces
+            whole, rest = came[:-SECRET_BYTES], came[-SECRET_BYTES:]
+        self.line, self.rest = self.line + len(came) - len(rest), rest
+        if len(came) == len(rest):
+            return []
+        lines = whole.decode(errors="replace").split("\n")
+        cut, self.cut = self.cut, False
+        return lines[1:] if cut else lines
+
+
 class _Reader:
-    """How far every log of a token has been read, in bytes."""
+    """How far every log of a token has been read."""
 
     def __init__(self, site: Site, token: Token, say: Callable[[str], None], wanted: Wanted) -> None:
         self.site, self.token, self.say, self.wanted = site, token, say, wanted
-        self.offsets: dict[str, int] = {}
-        self.rests: dict[str, str] = {}
-        self.over, self.run = False, ""
+        self.places: dict[str, _Place] = {}
+        self.over, self.run, self.behind = False, "", False
 
     def begin_at(self, since_s: float) -> None:
         """Pass over what was written earlier: by the job's index, which is made once a minute, and by the dates of
@@ -149,24 +179,23 @@ class _Reader:
         for path, body in split_tails(text).items():
             for at, size, log in re.findall(r"^(\d+) (\d+) ([\w.@:+-]+)$", body, re.MULTILINE):
                 if int(at) <= earliest:
-                    self.offsets[path.removesuffix("index") + log] = int(size)
+                    self.places[path.removesuffix("index") + log] = _Place(int(size))
         for changed, size, path in re.findall(r"^(\d+) (\d+) ([\w./@:+-]+/[\w.@:+-]+)$", text, re.MULTILINE):
             if int(changed) < earliest:
-                self.offsets[path] = int(size)
+                self.places[path] = _Place(int(size))
 
     def read(self, *, last_lines: int | None = None) -> bool:
         """Say what is new; at first the last lines of every log of the present run. Returns whether there was any."""
         sizes = self._sizes()
+        most = max(2 * SECRET_BYTES, min(CHUNK_BYTES, OUTPUT_CAP // 4 // max(len(sizes), 1)))
         for path, size in sizes.items():
-            if path not in self.offsets:
+            if path not in self.places:
                 earlier = last_lines is not None and "/logs/" in path and not path.startswith(f"{self.run}/")
-                start = 0 if last_lines is None else max(0, size - CHUNK_BYTES)
-                self.offsets[path] = size if earlier else start
-        news = {path: self.offsets[path] for path, size in sizes.items() if size > self.offsets[path]}
-        if news:
-            cut = {path for path, offset in news.items() if last_lines is not None and offset}
-            self._say_all(news, sizes, last_lines, cut)
-        return bool(news)
+                start = 0 if last_lines is None else max(0, size - most)
+                self.places[path] = _Place(size) if earlier else _Place(start, cut=start > 0)
+        news = {path: size for path, size in sizes.items() if size > self.places[path].end}
+        self.behind = False  # by what was there before this look
+        return bool(news) and self._say_all(news, most, last_lines)
 
     def _sizes(self) -> dict[str, int]:
         """Sizes in bytes by path, of all runs; and whether the present one is over."""
@@ -183,24 +212,29 @@ class _Reader:
         found = {path: int(size) for size, path in re.findall(r"^(\d+) ([\w./@:+-]+)$", text, re.MULTILINE)}
         return {path: size for path, size in found.items() if self.wanted.takes(path)}
 
-    def _say_all(self, news: dict[str, int], sizes: dict[str, int], last_lines: int | None, cut: set[str]) -> None:
-        paths = list(news)
-        enter = f"{self.site.enter(self.token)}\n{MASK_FUNCTION}"
-        parts = {
-            f"log.{number}": f"{enter}\ntail -c +{news[path] + 1} '{path}' | mask | head -c {CHUNK_BYTES}"
-            for number, path in enumerate(paths)
-        }
+    def _say_all(self, news: dict[str, int], most: int, last_lines: int | None) -> bool:
+        """Read each log from the line that was not shown yet up to the size that was seen; whether anything came."""
+        parts = {f"log.{number}": self._part(path, size, most) for number, (path, size) in enumerate(news.items())}
         answers = self.site.ask(parts)
-        for number, path in enumerate(paths):
-            self.offsets[path] += min(sizes[path] - news[path], CHUNK_BYTES)
-            *whole, self.rests[path] = (self.rests.get(path, "") + answers[f"log.{number}"].text).split("\n")
-            if len(self.rests[path]) > CHUNK_BYTES:  # a line without an end is shown in pieces
-                whole, self.rests[path] = [*whole, self.rests[path]], ""
-            if path in cut:
-                whole = whole[1:]
+        came = {path: base64.b64decode(answers[f"log.{number}"].text) for number, path in enumerate(news)}
+        grown = {path: text for path, text in came.items() if len(text) > len(self.places[path].rest)}
+        for path, text in grown.items():
+            lines = self.places[path].take(text, most)
             if last_lines is not None:
-                whole = whole[-last_lines:] if last_lines else []
-            self._say(path, whole)
+                lines = lines[-last_lines:] if last_lines else []
+            self._say(path, lines)
+        self.behind = any(self.places[path].end < news[path] for path in grown)
+        return bool(grown)
+
+    def _part(self, path: str, size: int, most: int) -> str:
+        """Shell text: that part of a log, masked as what it is in the whole log, in base64 since its bytes count."""
+        place = self.places[path]
+        line, count = place.line, min(size - place.line, len(place.rest) + most)
+        before = min(line, SECRET_BYTES)
+        return (
+            f"{self.site.enter(self.token)}\n{MASK_FUNCTION}\ntail -c +{line - before + 1} '{path}' | mask |\n"
+            f"  tail -c +{before + 1} | head -c {count} | base64"
+        )
 
     def _say(self, path: str, lines: list[str]) -> None:
         name = path.rpartition("/")[2].removesuffix(".log")
@@ -211,6 +245,6 @@ class _Reader:
 
     def flush(self) -> None:
         """Last lines that had no end."""
-        for path, rest in self.rests.items():
-            self._say(path, [rest])
-        self.rests.clear()
+        for path, place in self.places.items():
+            self._say(path, [place.rest.decode(errors="replace")])
+            place.rest = b""

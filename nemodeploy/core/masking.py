@@ -12,12 +12,12 @@ MASK = "********"
 SHORTEST = 4  # a shorter one would blacken half the log
 
 # Shell text, in a run directory: `mask` copies its input with every line of a secret's value replaced by stars, and
-# blanks up to its length, so that places in a file stay what they were. It ends with 9 where it replaced nothing. The
-# values come from secrets.env, in which each stands as shlex.quote writes it.
+# blanks up to its length, so that places in a file stay what they were; a last line without an end gets none. It ends
+# with 9 where it replaced nothing. The values come from secrets.env, in which each stands as shlex.quote writes it.
 MASK_FUNCTION = rf"""
 mask() {{
   [ -s secrets.env ] && [ -f secrets.env ] || {{ cat; return 9; }}
-  LC_ALL=C awk '
+  {{ cat; echo; }} | LC_ALL=C awk '
     NR == FNR {{
       sub(/^[A-Za-z_][A-Za-z0-9_]*=/, ""); gsub(/\047"\047"\047/, "\001"); gsub(/\047/, ""); gsub(/\001/, "\047")
       if (length($0) >= {SHORTEST}) words[++count] = $0
@@ -32,19 +32,22 @@ mask() {{
         }}
         $0 = done rest
       }}
-      print
+      printf "%s%s", (FNR > 1 ? "\n" : ""), $0
     }}
     END {{ exit found ? 0 : 9 }}
   ' secrets.env -
 }}
 """
-# Shell text, in a run directory: its secrets go, from its logs, too.
+# Shell text, in a run directory: its secrets go, from its logs, too. A log is overwritten in place and is never shorter
+# in between, so that a reader who follows it misses nothing; one that has changed meanwhile is emptied first.
 FORGET_SECRETS = f"""\
 if [ -f secrets.env ]; then
 {MASK_FUNCTION}
   for log in epochs/*/logs/*.log ./*.log; do
     [ -f "$log" ] && [ ! -L "$log" ] || continue
-    if mask <"$log" >secrets.masked; then cat secrets.masked >"$log"; fi
+    mask <"$log" >secrets.masked || continue
+    [ "$(wc -c <secrets.masked)" -eq "$(wc -c <"$log")" ] || : >"$log"
+    cat secrets.masked 1<>"$log"
   done
   rm -f secrets.masked secrets.env
 fi

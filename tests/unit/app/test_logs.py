@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from nemodeploy.app.logs import EVERYBODY, Wanted, show
 from nemodeploy.app.site import Site
+from nemodeploy.core.masking import FORGET_SECRETS
 from nemodeploy.errors import BadInput, ClusterUnreachable
 from tests.unit.app import test_site
 from tests.unit.app.test_site import Login, accepted
@@ -48,7 +51,7 @@ class Job:
         def sleep(_: float) -> None:
             nonlocal slept
             slept += 1
-            assert slept < 50, "it never ends"
+            assert slept < 200, "it never ends"
             if left:
                 left.pop(0)()
 
@@ -123,6 +126,89 @@ def test_a_requeue_is_followed_into_the_next_run(job: Job, monkeypatch: pytest.M
 
     job.show(job.end, lambda: None, requeue, job.end, follow=True)
     assert job.said == ["a.0 | one", "a.0 | two"]
+
+
+class Writer:
+    """Two ranks that write numbered lines, many of them with a secret, in pieces that end anywhere: before each
+    question, and while its answer is on its way, which is lost now and then. A requeue comes in the middle."""
+
+    QUESTIONS, LINES = 60, 4000
+
+    def __init__(self, job: Job, seed: int) -> None:
+        self.job, self.chance, self.asked, self.runs = job, random.Random(seed), 0, 1
+        lines = [f"{number} " + "hf_canary é" * (number % 3) for number in range(self.LINES)]
+        self.left = {rank: "\n".join(lines).encode() for rank in (0, 1)}
+        (job.path / "secrets.env").write_text("HF_TOKEN=hf_canary\n")
+
+    def write(self, share: float) -> None:
+        for rank, left in self.left.items():
+            size = self.chance.randrange(1 + int(share * 2 * len(left)))
+            self.job.write(left[:size], rank)
+            self.left[rank] = left[size:]
+
+    def ask(self, real: Callable[..., object], site: Site, parts: dict[str, str], **more: object) -> object:
+        self.asked += 1
+        self.write(0.03)
+        if self.asked == self.QUESTIONS // 2:
+            for rank, left in self.left.items():  # each run ends with a whole line here
+                line, _, self.left[rank] = left.partition(b"\n")
+                self.job.write(line + b"\n", rank)
+            self.job.begin("7.1")
+        if self.asked == self.QUESTIONS:
+            for rank, left in self.left.items():
+                self.job.write(left, rank)
+            self.left = {}
+            self.job.end()
+        if self.asked == self.QUESTIONS + 2:
+            subprocess.run(["sh", "-c", FORGET_SECRETS], check=True, cwd=self.job.path)
+        if self.asked > 2 and self.chance.random() < 0.1:
+            raise ClusterUnreachable("cut before it was heard")
+        answer = real(site, parts, **more)
+        if self.asked > 3 and self.chance.random() < 0.2:
+            raise ClusterUnreachable("cut while it answered")
+        return answer
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_each_line_is_shown_once_however_fast_they_come(job: Job, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    writer, real = Writer(job, seed), Site.ask
+    monkeypatch.setattr(Site, "ask", lambda site, parts, **more: writer.ask(real, site, parts, **more))
+    monkeypatch.setattr("nemodeploy.app.logs._will_run_again", lambda *_: False)
+    monkeypatch.setattr("nemodeploy.app.logs.CHUNK_BYTES", 10_000)
+    job.show(follow=True, wanted=Wanted(since_s=3600))
+    for rank in (0, 1):
+        shown = [line.split(" | ")[1] for line in job.said if line.startswith(f"a.{rank} | ")]
+        assert [int(line.split()[0]) for line in shown] == list(range(writer.LINES))
+        assert all(line.count("*") == 8 * (number % 3) for number, line in enumerate(shown))
+        assert not any(part in line for line in shown for part in ("hf", "can", "ary"))
+
+
+def test_a_log_that_is_masked_while_it_is_read_loses_nothing(job: Job) -> None:
+    (job.path / "secrets.env").write_text("HF_TOKEN=hf_canary\n")
+    job.write("one hf_canary\ntwo hf_ca")
+
+    def mask() -> None:
+        subprocess.run(["sh", "-c", FORGET_SECRETS], check=True, cwd=job.path)
+
+    job.show(lambda: job.write("nary"), mask, job.end, lambda: None, follow=True)
+    assert job.said == ["a.0 | one ********", "a.0 | two ********"]
+
+
+def test_a_secret_is_hidden_where_an_endless_line_is_cut(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nemodeploy.app.logs.CHUNK_BYTES", 10_000)
+    (job.path / "secrets.env").write_text("HF_TOKEN=hf_canary\n")
+    job.write("hf_canary" * 5000)
+    job.show(wanted=Wanted(since_s=60))
+    assert len(job.said) == 4
+    assert set("".join(job.said)) <= set("a.0 |* …")
+
+
+def test_what_is_there_is_shown_without_a_pause(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nemodeploy.app.logs.CHUNK_BYTES", 10_000)
+    job.write("".join(f"{number} {'x' * 90}\n" for number in range(500)))
+    shown: list[int] = []
+    job.show(lambda: shown.append(len(job.said)), job.end, lambda: None, follow=True, wanted=Wanted(since_s=60))
+    assert shown == [500]
 
 
 def test_earlier_runs_are_not_shown_again(job: Job) -> None:

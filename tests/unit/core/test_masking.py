@@ -50,9 +50,21 @@ def test_what_has_ended_keeps_no_secret_and_its_logs_keep_their_places(tmp_path:
     (tmp_path / "secrets.env").write_text(ENV)
     (logs / "a.0.log").write_text(TEXT)
     (logs / "a.1.log").write_text("nothing")
+    (logs / "a.2.log").write_text("hf_canary\n\nhalf a hf_canary")
     (tmp_path / "slurm-7.log").write_text("hf_canary\n")
     subprocess.run([shell, "-c", FORGET_SECRETS], check=True, cwd=tmp_path)
     assert (logs / "a.0.log").read_text() == MASKED
     assert (logs / "a.1.log").read_text() == "nothing", "what shows none stays byte for byte"
+    assert (logs / "a.2.log").read_text() == "******** \n\nhalf a ******** "
     assert (tmp_path / "slurm-7.log").read_text() == "******** \n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epochs", "slurm-7.log"]
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_log_that_is_masked_is_never_shorter_in_between(tmp_path: Path, shell: str) -> None:
+    (tmp_path / "secrets.env").write_text(ENV)
+    (tmp_path / "slurm-7.log").write_text(TEXT)
+    watched = 'cat() { wc -c <slurm-7.log >>sizes; command cat "$@"; }\n'
+    subprocess.run([shell, "-c", watched + FORGET_SECRETS], check=True, cwd=tmp_path)
+    assert set((tmp_path / "sizes").read_text().split()) == {str(len(TEXT))}
+    assert (tmp_path / "slurm-7.log").read_text() == MASKED
