@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nemodeploy.app import ending, leftovers
 from nemodeploy.app.holding import Held
+from nemodeploy.app.newer import illegible
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.app.submitting import Submitted, Taken, finish, take_and_submit
@@ -171,6 +172,8 @@ def _settle(
     if verdict.state is State.STOPPING:
         ending.end(site, ports, taken.token, why="waiting for the old one")
         return taken.token
+    if directory.illegible and if_taken is not IfTaken.REPLACE:
+        raise illegible(directory, site.cluster)
     if if_taken is IfTaken.REFUSE:
         raise PreflightFailed(
             f"{plan.name} is already {verdict.state.value} on {site.cluster.name}, and is not ours to use",

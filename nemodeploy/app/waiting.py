@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nemodeploy.app.explaining import explain
+from nemodeploy.app.newer import illegible
 from nemodeploy.app.outage import Outage
 from nemodeploy.app.pace import SOON_S, WATCHER_S
 from nemodeploy.app.ports import Ports
@@ -19,7 +20,7 @@ PEEK_S = 1.0  # when the job says a word, Slurm is asked at once
 def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: float | None) -> Deployment | None:
     """Return the deployment as soon as the goal holds; None when it ended and is no longer listed.
 
-    Raises JobEnded when it can no longer become ready. When the time is over: QueueTimeout or StartupTimeout for what
+    Raises JobEnded when it can no longer become ready, PreflightFailed when this version could not tell. When the time is over: QueueTimeout or StartupTimeout for what
     it was at then, OutcomeUnknown when that cannot be told.
     """
     begun, pace, said = ports.clock.now(), list(SOON_S), ""
@@ -38,7 +39,10 @@ def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: f
         last = now or last
         if goal == READY and not problem and last.verdict.state is State.READY:
             return last
-        if problem or last.verdict.state is State.UNKNOWN:
+        unread = last.verdict.state is State.UNKNOWN and bool(last.seen.directory.illegible)
+        if goal == READY and not problem and unread:
+            raise illegible(last.seen.directory, site.cluster)
+        if problem or (last.verdict.state is State.UNKNOWN and not unread):
             outage.broke(problem or last.verdict.reason)
             text = said
         else:

@@ -24,6 +24,7 @@ def command(name: str, cluster: str | None, as_json: bool, ttl: float | None, no
         if deployment.verdict.gone:
             hint = site.cluster.command("logs", name)
             raise PreflightFailed(f"{name} has ended: {deployment.verdict.reason}", hint=hint)
+        world.require_legible(site, deployment)
         token = deployment.seen.directory.token
         if no_ttl:
             site.drop_lease(token)

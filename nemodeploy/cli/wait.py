@@ -27,8 +27,8 @@ from nemodeploy.errors import BadInput
 def command(name: str, cluster: str | None, as_json: bool, goal: str, timeout: float | None) -> None:
     """Return 0 when it is what you wait for. It is only watched, never cancelled.
 
-    Exit codes: 30 it ended and will not be ready, 31 still queued and 32 still starting when the time was over, 50 not
-    known.
+    Exit codes: 12 a newer nemodeploy made it, 30 it ended and will not be ready, 31 still queued and 32 still starting
+    when the time was over, 50 not known.
     """
     from nemodeploy.app.waiting import GONE, wait
 

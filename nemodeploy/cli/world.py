@@ -161,6 +161,7 @@ def serving(stack: contextlib.ExitStack, chosen: str | None, name: str) -> tuple
     from nemodeploy.core.readiness import State
 
     found, deployment = the_one(stack, chosen, name, ended_too=True)
+    require_legible(found, deployment)
     verdict, endpoint = deployment.verdict, deployment.endpoint
     if verdict.state not in (State.READY, State.DEGRADED) or endpoint is None:
         state = f"{verdict.state.value} {verdict.reason}".strip()
@@ -168,6 +169,14 @@ def serving(stack: contextlib.ExitStack, chosen: str | None, name: str) -> tuple
     if verdict.state is State.DEGRADED:
         tell(f"note: {name} is DEGRADED: {verdict.reason}; asking it all the same")
     return found, deployment.seen.directory, endpoint
+
+
+def require_legible(found: Site, deployment: Deployment) -> None:
+    """Raises PreflightFailed for one that is up, or may be, and that a newer version wrote."""
+    from nemodeploy.app.newer import illegible
+
+    if deployment.seen.directory.illegible and not deployment.verdict.gone:
+        raise illegible(deployment.seen.directory, found.cluster)
 
 
 def unreachable(failures: list[tuple[str, NemodeployError]]) -> NemodeployError:

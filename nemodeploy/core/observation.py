@@ -122,6 +122,15 @@ class RunDirectory:
         version = schema.rpartition("@")[2]
         return re.fullmatch(r"[0-9]{1,9}", version) is not None and int(version) > MANIFEST_VERSION
 
+    @property
+    def illegible(self) -> str:
+        """Why this version can never tell what it is at, however often it looks; empty: it can, or there is no manifest
+        yet."""
+        if self.from_newer_version:
+            version = wash_line(str(self.manifest.get("version") or ""))[:40]
+            return "written by a newer version of nemodeploy" + (f" ({version})" if version else "")
+        return "its manifest cannot be read" if self.manifest and not self.plan else ""
+
 
 def _is_sound(plan: Mapping[str, object]) -> bool:
     """Whether a plan has the parts that are read back, each of its kind."""

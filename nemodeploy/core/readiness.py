@@ -158,8 +158,7 @@ CAUSES = {
 def judge(seen: Seen) -> Verdict:
     """What is true of a deployment, as far as can be said."""
     if seen.directory.from_newer_version or (seen.row is not None and not seen.directory.plan):
-        newer = "written by a newer version of nemodeploy"
-        reason = newer if seen.directory.from_newer_version else "its run directory cannot be read"
+        reason = seen.directory.illegible or "its run directory cannot be read"
         return Verdict(state=State.UNKNOWN, reason=reason, gone=seen.gone)
     if not seen.answered:
         return Verdict(state=State.UNKNOWN, reason=f"{seen.told_by} did not answer")
