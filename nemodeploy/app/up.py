@@ -180,7 +180,7 @@ def _settle(
             hint="--reuse uses it and leaves it up; without --name it gets one of its own",
             token=str(taken.token),
         )
-    if str(directory.manifest.get("digest")) == bundle.digest:
+    if str(directory.manifest.get("digest")) == bundle.digest and not directory.illegible:
         ports.reporter.say(
             "adopted", f"{plan.name} is already {verdict.state.value} as {taken.token}; nothing submitted"
         )

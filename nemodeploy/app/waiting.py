@@ -20,8 +20,8 @@ PEEK_S = 1.0  # when the job says a word, Slurm is asked at once
 def wait(site: Site, ports: Ports, first: Deployment, goal: str, *, timeout_s: float | None) -> Deployment | None:
     """Return the deployment as soon as the goal holds; None when it ended and is no longer listed.
 
-    Raises JobEnded when it can no longer become ready, PreflightFailed when this version could not tell. When the time is over: QueueTimeout or StartupTimeout for what
-    it was at then, OutcomeUnknown when that cannot be told.
+    Raises JobEnded when it can no longer become ready, PreflightFailed when this version could not tell. When the time
+    is over: QueueTimeout or StartupTimeout for what it was at then, OutcomeUnknown when that cannot be told.
     """
     begun, pace, said = ports.clock.now(), list(SOON_S), ""
     last, problem, outage = first, "", Outage(ports.reporter.say, ports.clock.now)
