@@ -78,7 +78,7 @@ def _asked_to_end(seen: Seen, state: str) -> tuple[str, str] | None:
     failed = seen.last_word.partition(": ")[2]
     if not cause and failed and not seen.directory.revoked:
         return (f"it never began: {failed}", "run the same command again; tell the site about that node")
-    if cause in ("", "cancelled", "revoked", "time_limit") and state in ENDS and state != "CANCELLED":
+    if cause in ("", "cancelled", "preempted", "revoked", "time_limit") and state in ENDS and state != "CANCELLED":
         return ENDS[state]  # its TERM was Slurm's, whatever the job took it for
     if seen.directory.revoked and (cause in ("cancelled", "revoked") or (not cause and state in ("", "CANCELLED"))):
         return (seen.directory.revoked_why or "taken down with nemodeploy", "")

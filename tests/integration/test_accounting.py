@@ -176,17 +176,24 @@ return slurm.SUCCESS
 """
 
 
-def test_the_words_of_a_sites_plug_in_are_shown_with_the_key_and_the_choices(sandbox: Sandbox, site: Home) -> None:
+@contextlib.contextmanager
+def configured(sandbox: Sandbox, line: str) -> Iterator[None]:
+    """Slurm with one more line in slurm.conf."""
     conf = sandbox.place.slurm_conf
     before = conf.read_text()
-    (conf.parent / "job_submit.lua").write_text(REFUSING)
     try:
-        conf.write_text(f"{before}JobSubmitPlugins=lua\n")
+        conf.write_text(f"{before}{line}\n")
         assert sandbox.exec("scontrol", "reconfigure").returncode == 0
-        done = site.run("up", "--profile", "cpu", "--name", "refused")
+        yield
     finally:
         conf.write_text(before)
         sandbox.exec("scontrol", "reconfigure")
+
+
+def test_the_words_of_a_sites_plug_in_are_shown_with_the_key_and_the_choices(sandbox: Sandbox, site: Home) -> None:
+    (sandbox.place.slurm_conf.parent / "job_submit.lua").write_text(REFUSING)
+    with configured(sandbox, "JobSubmitPlugins=lua"):
+        done = site.run("up", "--profile", "cpu", "--name", "refused")
     assert done.returncode == 12
     assert "You must specify an account; see docs.example.org; Unspecified error" in done.stderr
     assert "set slurm.account in the cluster file: one of research, other" in done.stderr
@@ -199,16 +206,50 @@ def occupied(sandbox: Sandbox, qos: str, *words: str, wrap: str = "sleep 60") ->
     return job
 
 
-def urgent(sandbox: Sandbox) -> str:
-    return submit(sandbox, "-w", "h200-1", "--exclusive", "-q", "urgent")
+def urgent(sandbox: Sandbox, node: str = "h200-1") -> str:
+    return submit(sandbox, "-w", node, "--exclusive", "-q", "urgent")
+
+
+def why(site: Home, name: str = "tiny") -> str:
+    """Why a deployment ended, as `status NAME` has it."""
+    done = site.run("status", name, "--json")
+    (told,) = json.loads(done.stdout)["deployments"]
+    return str(told["why"]["text"])
 
 
 @pytest.mark.usefixtures("cleared")
-def test_an_urgent_job_preempts_one_without_a_grace_time_at_once(sandbox: Sandbox) -> None:
-    job = occupied(sandbox, "short", "--time=5")
-    urgent_job = urgent(sandbox)
+def test_an_urgent_job_preempts_a_deployment_without_a_grace_time_at_once(sandbox: Sandbox, site: Home) -> None:
+    job = str(site.up("--profile", "cpu", "--set", "slurm.qos=short", "--time", "00:05:00")["job_id"])
+    urgent_job = urgent(sandbox, row(sandbox, job, "NodeList"))
     until(lambda: row(sandbox, job) == "PREEMPTED")
     until(lambda: queued(sandbox, urgent_job).startswith("RUNNING"))
+    assert why(site) == "a job of higher priority took its nodes, Slurm says PREEMPTED"
+    sandbox.exec("scancel", urgent_job)
+    until(lambda: sandbox.exec("squeue", "-h").stdout == "")
+
+
+def test_a_node_that_is_lost_is_named_as_the_cause(sandbox: Sandbox, site: Home) -> None:
+    job = str(site.up("--profile", "cpu")["job_id"])
+    node = row(sandbox, job, "NodeList")
+    assert sandbox.exec("scontrol", "update", f"nodename={node}", "state=down", "reason=lost").returncode == 0
+    try:
+        until(lambda: row(sandbox, job) == "NODE_FAIL")
+        assert why(site) == "a node failed, Slurm says NODE_FAIL"
+    finally:
+        sandbox.exec("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+def test_a_prolog_that_fails_is_named_with_its_node(sandbox: Sandbox, site: Home) -> None:
+    resume = 'scontrol update nodename="$(sinfo -h -t drain -o %n | sort -u | paste -sd, -)" state=resume'
+    try:
+        with configured(sandbox, "Prolog=/bin/false"):
+            done = site.run("up", "--profile", "cpu", "--name", "unbegun")
+        (node,) = set(sandbox.exec("sinfo", "-h", "-N", "-t", "drain", "-o", "%N").stdout.split())
+    finally:
+        sandbox.exec("sh", "-c", resume)
+    says = f"it never began: {node}: Prolog error, Slurm says CANCELLED"
+    assert (done.returncode, says in done.stderr) == (30, True), done.stderr
+    assert why(site, "unbegun") == says
 
 
 @pytest.mark.usefixtures("cleared")
@@ -244,8 +285,10 @@ def test_sacct_tells_how_a_deployment_on_a_named_cluster_ended(sandbox: Sandbox,
     file.write_text(plain.replace("slurm: {", "slurm: {cluster: sandbox, "))
     job = str(site.up("--profile", "cpu")["job_id"])
     until(lambda: row(sandbox, job, "State,Account,QOS") == "RUNNING|research|normal")
-    assert site.run("down", "--all").returncode == 0
-    until(lambda: row(sandbox, job).split()[0] in ("COMPLETED", "CANCELLED"))
+    assert sandbox.exec("scancel", job).returncode == 0
+    until(lambda: row(sandbox, job) == f"CANCELLED by {os.getuid()}")
+    who = f"{getpass.getuser()} ({os.getuid()})"
+    assert why(site) == f"cancelled by {who}, not through nemodeploy, Slurm says CANCELLED"
 
 
 @needs_root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -36,6 +37,12 @@ def kept(said: str) -> Final:
         ({"exit": TAKEN, "revoked": True, "revoked_why": WHY}, Trace(), WHY),
         ({"exit": TAKEN, "revoked": True}, Trace(), "taken down with nemodeploy"),
         ({"exit": TAKEN, "final": kept("NODE_FAIL")}, Trace(), "a node failed, Slurm says NODE_FAIL"),
+        (
+            {"exit": replace(TAKEN, cause="preempted")},
+            Trace(state="PREEMPTED"),
+            "a job of higher priority took its nodes, Slurm says PREEMPTED",
+        ),
+        ({"exit": replace(TAKEN, cause="preempted")}, Trace(), "Slurm had told it to end"),
         ({}, Trace(state="PREEMPTED"), "a job of higher priority took its nodes, Slurm says PREEMPTED"),
         ({}, Trace(state="CANCELLED", by="ada (1000)"), "cancelled by ada (1000), not through nemodeploy"),
         ({}, PROLOG, "it never began: h100-2: Prolog error"),
