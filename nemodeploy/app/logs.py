@@ -219,7 +219,7 @@ class _Reader:
         came = {path: base64.b64decode(answers[f"log.{number}"].text) for number, path in enumerate(news)}
         grown = {path: text for path, text in came.items() if len(text) > len(self.places[path].rest)}
         for path, text in grown.items():
-            lines = self.places[path].take(text, most)
+            lines = list(filter(diagnosis.is_worth_a_line, self.places[path].take(text, most)))
             if last_lines is not None:
                 lines = lines[-last_lines:] if last_lines else []
             self._say(path, lines)

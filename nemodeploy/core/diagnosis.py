@@ -236,6 +236,8 @@ _NOISE = re.compile(
     r"^(?:slurmstepd(?:-\S+)?|srun): .*(?:\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+(?: DUE to SIGNAL .*)? \*\*\*"
     r"|lacks support for cpu binding|task \S+: Terminated|(?i:forc(?:e|ing) (?:terminat|job terminat)))"
 )
+# Of that, what every job of a site writes; a person who reads a whole log is spared this line alone.
+_EVERY_START = re.compile(r"srun: cluster configuration lacks support for cpu binding\s*")
 _SHOWN = 300
 _READ = 4000  # of one line
 
@@ -318,6 +320,11 @@ SIGNALS = {
 def status_in_words(status: int) -> str:
     """What an exit status of a shell says besides its number; empty: nothing."""
     return SIGNALS.get(status - 128, f"signal {status - 128}" if 128 < status < 165 else "")
+
+
+def is_worth_a_line(line: str) -> bool:
+    """Whether a person who reads a whole log wants it: all but what srun writes at every start of some sites."""
+    return not _EVERY_START.fullmatch(line)
 
 
 def shown(line: str) -> str:

@@ -71,6 +71,14 @@ def test_the_last_lines_of_every_rank(job: Job) -> None:
     assert job.said == ["a.0 | two", "a.0 | three", "b.1 | fourfive", "b.1 | half a li"]
 
 
+def test_what_srun_writes_at_every_start_takes_no_line_of_those_that_are_shown(job: Job) -> None:
+    noise = "srun: cluster configuration lacks support for cpu binding\n"
+    kept = ["srun: error: a: task 0: Exited with exit code 1", f"it said {noise.strip()!r}"]
+    job.write(f"{noise}{kept[0]}\n{noise}{kept[1]}\n{noise}")
+    job.show(wanted=Wanted(lines=2))
+    assert job.said == [f"a.0 | {line}" for line in kept]
+
+
 def test_of_one_rank_or_one_node(job: Job) -> None:
     for rank, node in ((0, "a"), (1, "a"), (2, "b"), (10, "b")):
         job.write(f"{node}{rank}\n", rank, node)
