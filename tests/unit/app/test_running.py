@@ -10,11 +10,12 @@ import pytest
 
 from nemodeploy.app import connecting, ending, running
 from nemodeploy.app.ending import Ended
+from nemodeploy.app.holding import Held
 from nemodeploy.app.running import Ran, lent
 from nemodeploy.app.up import IfTaken
 from nemodeploy.app.watching import Up
-from nemodeploy.cli.run import _interrupted
-from nemodeploy.errors import CancelledByUser, NemodeployError, OutcomeUnknown
+from nemodeploy.cli.run import _document, _interrupted
+from nemodeploy.errors import CancelledByUser, NemodeployError, OutcomeUnknown, StartupTimeout
 from nemodeploy.values import Token
 from tests.unit.core.test_decode import spec
 
@@ -92,6 +93,35 @@ def test_gone_is_said_of_what_is_proven_only(world: World) -> None:
     _, said = world.run()
     assert isinstance(said, OutcomeUnknown)
     assert said.token == str(TOKEN)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        StartupTimeout("no answer within 6 s of start-up", token=str(TOKEN)),
+        CancelledByUser("cancelled; job 77 is gone"),
+    ],
+)
+def test_a_report_says_what_was_held_by_a_start_that_was_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, failure: NemodeployError
+) -> None:
+    times = iter((190.0,))  # its end was waited for
+
+    def up(*_: object, ours: list[Token], held: Held, **__: object) -> Up:
+        ours.append(TOKEN)
+        held.note("77", 100.0)
+        raise failure
+
+    monkeypatch.setattr(running, "up", up)
+    ports: Any = Nobody(SimpleNamespace(now=lambda: next(times)))
+    plan = SimpleNamespace(name="demo", protocol="openai", layout=SimpleNamespace(gpus=16))
+    wanted: Any = SimpleNamespace(cluster=spec().cluster, plan=plan)
+    ran = Ran()
+    with pytest.raises(type(failure)), lent(ports, ports, wanted, ran, quiet=ports, if_taken=IfTaken.REFUSE):
+        raise AssertionError("there is no server to use")
+    told = _document(wanted, ran, failure, failure.exit_code)
+    assert (told["token"], told["job_id"], told["gpu_hours"]) == (str(TOKEN), "77", 16 * 90 / 3600)
+    assert world.ended == [], "`up` has taken it down"
 
 
 def test_what_is_kept_is_not_called_gone(world: World) -> None:

@@ -162,6 +162,54 @@ def test_of_several_jobs_each_has_its_own_words() -> None:
     ]
 
 
+# What Slurm says of a cancelled job, and of the nodes that it was to have.
+SACCT = """\
+case $* in *,JobName*NodeList*) nodes='|NODES' ;; esac
+echo "7|CANCELLED by $(id -u)|TOKEN$nodes"
+"""
+SINFO = """\
+echo "$*" >>"$0.asked"
+for said in '1|Prolog error' '1|Prolog error' '2|none' '3|batch job launch failure'; do echo "node|7|a-$said"; done
+"""
+
+
+def asked_with(path: Path, *, began: bool, nodes: str = "a-[1-3]", named: bool = True) -> tuple[Trace, str]:
+    """What becomes of those answers, and how sinfo was asked; `named`: whether the user's number has a name."""
+    programs = {
+        "sacct": SACCT.replace("TOKEN", TOKEN).replace("NODES", nodes),
+        "sinfo": SINFO,
+        "squeue": "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
+        "id": f"[ $1 != -un ] || {'echo ada' if named else 'exit 1'}; [ $1 != -u ] || echo 1000",
+    }
+    for name, text in programs.items():
+        (path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (path / name).chmod(0o755)
+    if began:
+        (path / "claim").symlink_to("7")
+    jobs, environment = {TOKEN: ("7", str(path))}, {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+    script = slurm_questions.trace_script(jobs)
+    done = subprocess.run(["sh"], input=script, capture_output=True, text=True, check=True, env=environment)
+    asked = path / "sinfo.asked"
+    return slurm_questions.parse_trace(jobs, done.stdout)[TOKEN], asked.read_text() if asked.exists() else ""
+
+
+@pytest.mark.parametrize(("named", "who"), [(True, "ada (1000)"), (False, "uid (1000)")])
+def test_who_cancelled_a_job_is_asked_with_its_end(tmp_path: Path, named: bool, who: str) -> None:
+    trace, asked = asked_with(tmp_path, began=True, named=named)
+    assert (trace.queue, trace.account, trace.state, trace.by) == (Word.ABSENT, Word.ENDED, "CANCELLED", who)
+    assert (trace.failed, asked) == ("", ""), "nothing failed before a job that began"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "failed"),
+    [("a-[1-3]", "a-1: Prolog error, a-3: batch job launch failure"), ("None assigned", ""), ("", "")],
+)
+def test_why_a_job_never_began_is_asked_of_its_nodes(tmp_path: Path, nodes: str, failed: str) -> None:
+    trace, asked = asked_with(tmp_path, began=False, nodes=nodes)
+    assert (trace.failed, trace.state) == (failed, "CANCELLED")
+    assert asked == (f"--noheader -N --nodes={nodes} --format=node|7|%N|%E\n" if failed else "")
+
+
 @given(st.text(max_size=200), st.sampled_from(["", "7"]))
 def test_no_noise_proves_an_end(text: str, job_id: str) -> None:
     trace = parse_trace(job_id, text)
