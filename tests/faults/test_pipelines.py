@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,15 +31,15 @@ def gone_within(rig: Rig, seconds: float) -> bool:
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_f41_a_pipeline_that_is_cancelled_leaves_nothing(rig: Rig, phase: str) -> None:
+def test_f41_a_pipeline_that_is_cancelled_leaves_nothing(rig: Rig, tmp_path: Path, phase: str) -> None:
     """As GitHub does it: INT, 7.5 s later TERM, 2.5 s later KILL; the command hears nothing of the first two."""
     command = ("true",) if phase in (" stopping ", " gone ") else DEAF
     # So slow that every phase is to be seen.
     slow = rig.site.cluster("slow", env={"STAND_IN_LOAD_SECONDS": "3"})
     rig.shim("sbatch", 'case "$*" in *--test-only*) exec "$real" "$@" ;; esac; exec "$real" --begin=now+2 "$@"')
-    process = rig.site.start_until(
-        phase, "run", "--profile", "h100x1", "--cluster", slow, "--ttl", "20s", "--", *command
-    )
+    report = tmp_path / "report.json"
+    words = ("--profile", "h100x1", "--cluster", slow, "--ttl", "20s", "--report", str(report))
+    process = rig.site.start_until(phase, "run", *words, "--", *command)
     begun = time.monotonic()
     for number, pause_s in ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5), (signal.SIGKILL, 0)):
         process.send_signal(number)
@@ -50,6 +51,9 @@ def test_f41_a_pipeline_that_is_cancelled_leaves_nothing(rig: Rig, phase: str) -
     assert gone_within(rig, 30 - (time.monotonic() - begun)), rig.alive()
     if PHASES.index(phase) < PHASES.index(" ready "):
         assert process.returncode in (40, 130, -signal.SIGKILL)
+    if process.returncode == 40 and PHASES.index(phase) >= PHASES.index(" submitted "):
+        told = json.loads(report.read_text())
+        assert (told["token"].startswith("nd-"), told["job_id"].isdigit()) == (True, True), told
 
 
 def test_a_runner_that_vanishes_is_outlived_by_its_lease_only(rig: Rig) -> None:
