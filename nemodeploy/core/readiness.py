@@ -267,7 +267,7 @@ def _phase(health: Health) -> str:
 
 def _why_ended(seen: Seen, row: Row | None) -> str:
     ended, state = seen.directory.exit, seen.last_word.partition(" ")[0].rstrip(":")
-    if state in SLURMS_OWN and (ended is None or ended.cause in ("cancelled", "time_limit")):
+    if state in SLURMS_OWN and (ended is None or ended.cause in ("cancelled", "preempted", "time_limit")):
         return f"{row.told_by if row else seen.told_by} says {state}"
     if seen.directory.revoked_why and (ended is None or ended.cause in ("cancelled", "revoked")):
         return seen.directory.revoked_why

@@ -129,6 +129,9 @@ def test_a_newer_versions_directory_is_unknown() -> None:
 def test_the_reason_for_an_end_is_the_jobs_own_word() -> None:
     assert judge(seen(row("FAILED"), exit=ENDED, gone=True)).reason == "the server program ended"
     assert judge(seen(row("TIMEOUT"), gone=True)).reason == "Slurm says TIMEOUT"
+    for cause in ("cancelled", "preempted", "time_limit"):  # its TERM was Slurm's, whatever the job took it for
+        ended = replace(ENDED, cause=cause)
+        assert judge(seen(row("PREEMPTED"), exit=ended, gone=True)).reason == "Slurm says PREEMPTED"
 
 
 @pytest.mark.parametrize(
