@@ -130,8 +130,9 @@ def test_status_tells_of_it_and_up_without_it_is_refused(sandbox: Sandbox, home:
 def test_more_accounts_are_made_by_hand(sandbox: Sandbox) -> None:
     changes = f"add account extra\nadd user {getpass.getuser()} account=extra\n"
     assert sandbox.exec("sacctmgr", "-i", stdin=changes).returncode == 0
-    job = submit(sandbox, "-A", "extra")
-    until(lambda: row(sandbox, job, "Account") == "extra")
+    job = submit(sandbox, "-A", "extra", wrap="true")
+    until(lambda: row(sandbox, job, "State,Account") == "COMPLETED|extra")
+    assert sandbox.exec("sacctmgr", "-i", "delete", "account", "extra").returncode == 0  # other tests list them all
 
 
 @pytest.mark.parametrize(
