@@ -73,8 +73,11 @@ def causes(plan: Mapping[str, object], scheduler: str) -> tuple[Cause, ...]:
 def assemble(draft: Draft, templates: Mapping[str, str], others: Iterable[Hardware] = ()) -> tuple[Plan, Bundle]:
     """Decide and render. Raises BadInput when it cannot work; `others` is hardware to name when it does not fit."""
     engine, runtime, scheduler = ENGINES[draft.engine], RUNTIMES[draft.runtime], SCHEDULERS[draft.cluster.scheduler]
-    spec = planning.decide(draft, engine, others)
-    planning.check(spec, [*runtime.rules(spec), *scheduler.rules(spec), *_checkpoint(spec), *_program(spec)])
+
+    def besides(spec: Spec) -> planning.Rules:
+        return [*runtime.rules(spec), *scheduler.rules(spec), *_checkpoint(spec), *_program(spec)]
+
+    spec = planning.decide(draft, engine, others, besides)
     values = _values(spec, engine, runtime, scheduler)
     scripts = {
         "nemo_inference.sh": render(templates, engine.template, **values),

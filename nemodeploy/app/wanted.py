@@ -67,9 +67,7 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
     model = known_model(model_name)
     if "extends" in typed.data:
         raise BadInput(f"{typed.origin(('extends',)).exact}: extends belongs in a profile file")
-    for document in (profile_document, model_document.section("defaults"), typed):
-        for origin, key in decode.only_in_cluster_files(document):
-            raise BadInput(f"{origin.exact}: {key} belongs in the cluster file")
+    refuse_keys_of_clusters(profile_document, model_document.section("defaults"), typed)
     cluster_name, cluster_document, note = _site(wish.cluster, needs_site=needs_site)
     for key in ("model", "extends"):
         if key in cluster_document.data:
@@ -83,6 +81,7 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
     above = (from_environment(environment), typed)
     for_gpu = decode.defaults_for_gpu(cluster_document, decode.gpu_type(layering.merge((*below, *above))))
     merged = layering.merge((*below, for_gpu, *above))
+    made: list[tuple[Plan, Bundle]] = []
     draft = decode.decode_settings(
         merged,
         name=wish.name or model.name.replace(".", "-"),
@@ -90,11 +89,20 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
         model=model,
         cluster=cluster_name,
         plugins=plugins(),
+        then=lambda draft: made.append(assemble(draft, resources.templates(), profiles.shipped_hardware())),
     )
-    plan, bundle = assemble(draft, resources.templates(), profiles.shipped_hardware())
+    plan, bundle = made[-1]
     source = next((one.source for one in model.checkpoints if one.kind == plan.checkpoint_kind), "")
     here = replace(draft.cluster, name=cluster_name, path=_path(wish.cluster or ""))
     return Wanted(plan=plan, bundle=bundle, cluster=here, draft=draft, note=note, source=source)
+
+
+def refuse_keys_of_clusters(*documents: Document) -> None:
+    """Raises BadInput with every key that only a cluster file may hold."""
+    found = [found for document in documents for found in decode.only_in_cluster_files(document)]
+    lines = tuple(f"{origin.exact}: {key} belongs in the cluster file" for origin, key in found)
+    if lines:
+        raise BadInput(lines[0], detail=lines[1:])
 
 
 def known_model(name: str) -> Model:

@@ -26,7 +26,7 @@ def command(as_json: bool, files: tuple[str, ...], kind: str | None) -> int:
     wrong = 0
     for name in files:
         try:
-            found = validate(name, kind)
+            found = validate(name, kind, files)
             rows.append({"file": name, "kind": found, "ok": True})
             if not as_json:
                 say(f"{name}: a {found}, and right")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from nemodeploy.core.cluster_files import read_cluster
+from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.documents import Document, Origin
+from nemodeploy.core.layering import merge
 from nemodeploy.core.model_files import PRECISIONS
-from nemodeploy.core.reading import REQUIRED, Reader, near
+from nemodeploy.core.reading import REQUIRED, Mistakes, Problem, Reader, near, refusal
 from nemodeploy.core.spec import (
     ANY_KIND,
     Choices,
+    Cluster,
     Draft,
     Gpu,
     Hardware,
@@ -50,6 +54,21 @@ ONLY_IN_CLUSTER_FILES = (
     "registries",
 )
 SLURM_ONLY_IN_CLUSTER_FILES = ("cluster", "path")
+# A mistake in one of these leaves open what would be planned.
+_DECISIVE = (
+    "engine",
+    "precision",
+    "layout",
+    "nodes",
+    "most_nodes",
+    "gpus_per_node",
+    "gpu",
+    "host",
+    "fast_link",
+    "runtime",
+    "scheduler",
+    "transport",
+)
 _NOT_OF_A_GPU = ("model", "extends", "gpu", "gpus", "gpus_per_node", "description")
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]\d)")
@@ -59,26 +78,70 @@ _UNIT_S = {"m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plugins:
-    """The names that settings may choose from, and the options of each engine."""
+    """The names that settings may choose from, and the options of each engine.
+
+    `models`: those that may stand below `checkpoints:`, each with its kinds; None: any, since a model may be given by
+    its path.
+    """
 
     engines: Mapping[str, Sequence[Option]]
     runtimes: Iterable[str]
     schedulers: Iterable[str]
+    models: Mapping[str, Sequence[str]] | None = None
 
 
 def decode_settings(
-    document: Document, *, name: str, profile: str, model: Model, cluster: str, plugins: Plugins
+    document: Document,
+    *,
+    name: str,
+    profile: str,
+    model: Model,
+    cluster: str,
+    plugins: Plugins,
+    then: Callable[[Draft], object] = lambda _: None,
 ) -> Draft:
-    """The merged settings of a deployment. Raises BadInput with every problem at once."""
+    """The merged settings of a deployment. Raises BadInput with every problem at once.
+
+    `then` looks further at what was read and raises BadInput itself. Its problems are told together with those of
+    reading, as far as they do not rest on these.
+    """
     if not NAME.fullmatch(name):
         raise BadInput(
             f"deployment name {name!r}: use 1 to 40 of a-z, 0-9 and -, not beginning or ending with -",
             hint="--name NAME",
         )
-    reader = Reader.of(document)
-    draft = read_settings(reader, name=name, profile=profile, model=model, cluster=cluster, plugins=plugins)
-    reader.finish(f"profile {profile} on cluster {cluster}")
+    what = f"profile {profile} on cluster {cluster}"
+
+    def read(some: Document) -> Draft:
+        reader = Reader.of(some)
+        draft = read_settings(reader, name=name, profile=profile, model=model, cluster=cluster, plugins=plugins)
+        reader.finish(what)
+        return draft
+
+    try:
+        draft = read(document)
+    except Mistakes as error:
+        raise refusal(what, (*error.problems, *_later(document, error.problems, read, then))) from None
+    then(draft)
     return draft
+
+
+def _later(
+    document: Document, problems: Sequence[Problem], read: Callable[[Document], Draft], then: Callable[[Draft], object]
+) -> tuple[Problem, ...]:
+    """What would be refused if the problems of reading were mended. Nothing where one of them decides the plan."""
+    wrong = {problem.path[0] for problem in problems}
+    if any(difflib.get_close_matches(key, _DECISIVE, n=1, cutoff=0.65) for key in wrong):
+        return ()
+    rest = document.pruned({problem.path for problem in problems})
+    harmless = Document({"ssh": {"host": "login"}}) if "ssh" in wrong else Document({})
+    try:
+        then(read(merge((DEFAULTS, harmless, rest))))
+    except Mistakes as error:
+        return tuple(problem for problem in error.problems if problem.path[0] not in wrong)
+    except BadInput:  # it does not fit, perhaps because of what is wrong
+        return ()
+    return ()
 
 
 def read_settings(reader: Reader, *, name: str, profile: str, model: Model, cluster: str, plugins: Plugins) -> Draft:
@@ -108,13 +171,13 @@ def read_settings(reader: Reader, *, name: str, profile: str, model: Model, clus
         requeue=reader.flag("requeue"),
         grace_s=reader.integer("grace", least=1, most=600),
         hang_timeout_s=_duration(reader, "hang_timeout"),
-        cluster=read_cluster(cluster, reader, plugins.schedulers),
+        cluster=_cluster(cluster, reader, engine, plugins),
         slurm=_slurm(reader.section("slurm")),
         gpu_request=_gpu_request(reader, hardware),
         runtime=reader.choice("runtime", plugins.runtimes),
         image=_of_many(reader, "images", engine, plugins.engines, pattern=IMAGE, like=LIKE_IMAGE),
         version=_of_many(reader, "versions", engine, plugins.engines),
-        checkpoint_paths=_paths(reader.section("checkpoints"), model),
+        checkpoint_paths=_paths(reader.section("checkpoints"), model, plugins.models),
         program=_programs(reader, engine, plugins.engines),
         mounts=reader.texts("mounts", pattern=MOUNT, like=LIKE_MOUNT),
         environment=reader.table("env", names=RESERVED + IDENTIFIER, like=LIKE_VARIABLE),
@@ -185,6 +248,12 @@ def only_in_cluster_files(document: Document) -> Iterator[tuple[Origin, str]]:
             yield slurm.origin((key,)), f"slurm.{key}"
 
 
+def _cluster(name: str, reader: Reader, engine: str | None, plugins: Plugins) -> Cluster:
+    """How to reach it; what its notices say of this engine beats the general one."""
+    found = read_cluster(name, reader, plugins.schedulers)
+    return replace(found, notice=_of_many(reader, "notices", engine, plugins.engines) or found.notice)
+
+
 def _slurm(reader: Reader) -> SlurmOptions:
     return SlurmOptions(
         partition=reader.text("partition", ""),
@@ -246,22 +315,28 @@ def _of_many(reader: Reader, key: str, wanted: str | None, names: Iterable[str],
     return values.get(wanted or "") or ""
 
 
-def _paths(reader: Reader, model: Model) -> dict[str, str]:
+def _paths(reader: Reader, model: Model, models: Mapping[str, Sequence[str]] | None) -> dict[str, str]:
     """Where a model's checkpoints lie: one path for whatever is wanted, or one for each kind."""
     found: dict[str, str] = {}
+    known = {**(models or {}), model.name: [one.kind for one in model.checkpoints]}
     for name, value in reader.data.items():
+        if models is not None and name not in known:
+            reader.complain(name, "is not a model", near(name, known))
         if isinstance(value, Mapping):
             kinds = reader.section(name)
-            paths = {kind: str(kinds.text(kind) or "") for kind in kinds.data}
-            there = [one.kind for one in model.checkpoints]
-            for kind in kinds.data if name == model.name else ():
-                if kind not in there:
-                    kinds.complain(kind, f"{name} has no such checkpoint", near(kind, there))
+            paths = {kind: _absolute(kinds, kind) for kind in kinds.data}
+            for kind in kinds.data if name in known else ():
+                if kind not in known[name]:
+                    kinds.complain(kind, f"{name} has no such checkpoint", near(kind, known[name]))
         else:
-            paths = {ANY_KIND: str(reader.text(name) or "")}
+            paths = {ANY_KIND: _absolute(reader, name)}
         if name == model.name:
             found = paths
     return found
+
+
+def _absolute(reader: Reader, key: str) -> str:
+    return str(reader.text(key, pattern=r"/[^\x00-\x1f\x7f]*", like="an absolute path on the cluster") or "")
 
 
 def _programs(reader: Reader, engine: str | None, names: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,11 @@ class Document:
             self.source,
         )
 
+    def pruned(self, paths: Collection[Path]) -> Document:
+        """The same document less whatever stands at some paths."""
+        origins = {path: origin for path, origin in self.origins.items() if not _below(path, paths)}
+        return Document(_pruned(self.data, (), paths), origins, self.source)
+
     def renamed(self, names: Mapping[str, str]) -> Document:
         """The same document with some top-level keys under other names, unless those are taken."""
         new = {old: name for old, name in names.items() if name not in self.data}
@@ -70,3 +75,15 @@ class Document:
             {path[1:]: origin for path, origin in self.origins.items() if path[0] == key and len(path) > 1},
             self.source,
         )
+
+
+def _below(path: Path, paths: Collection[Path]) -> bool:
+    return any(path[:end] in paths for end in range(1, len(path) + 1))
+
+
+def _pruned(value: Any, here: Path, paths: Collection[Path]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _pruned(item, (*here, key), paths) for key, item in value.items() if (*here, key) not in paths}
+    if isinstance(value, list):
+        return [item for index, item in enumerate(value) if (*here, str(index)) not in paths]
+    return value

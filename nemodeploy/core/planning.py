@@ -6,12 +6,12 @@ parallelism inside a node before pipeline stages. What was asked for is never ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 from nemodeploy.core.documents import Document, Origin, Path
-from nemodeploy.core.reading import Problem
+from nemodeploy.core.reading import Mistakes, Problem
 from nemodeploy.core.spec import ANY_KIND, Checkpoint, Choices, Draft, Hardware, Layout, Serving, Spec
 from nemodeploy.errors import BadInput
 
@@ -84,10 +84,13 @@ class Memory:
         return self.weights_gib_per_gpu + self.kv_cache_gib_per_gpu
 
 
-def decide(draft: Draft, server: Server, others: Iterable[Hardware] = ()) -> Spec:
+def decide(
+    draft: Draft, server: Server, others: Iterable[Hardware] = (), besides: Callable[[Spec], Rules] = lambda _: ()
+) -> Spec:
     """Make every open choice. Raises BadInput with what is wrong, or with need, have and where it would fit.
 
-    `others`: hardware to try when it does not fit, smallest first.
+    `others`: hardware to try when it does not fit, smallest first. `besides`: what else is refused of a decided
+    deployment; it is told together with the rest.
     """
     candidates = tuple(_candidates(draft, server))
     if not candidates:
@@ -95,12 +98,15 @@ def decide(draft: Draft, server: Server, others: Iterable[Hardware] = ()) -> Spe
     legal = [spec for spec in candidates if not _problems(spec, server)]
     fitting = next((spec for spec in legal if plan_memory(spec, server).fits), None)
     if fitting:
+        check(fitting, besides(fitting))
         return fitting
     if legal:
         least = min(legal, key=lambda spec: plan_memory(spec, server).need_gib)
-        raise _does_not_fit(least, plan_memory(least, server), _smallest(draft, server, others))
+        error = _does_not_fit(least, plan_memory(least, server), _smallest(draft, server, others))
+        error.detail += tuple(map(str, _located(least, besides(least))))
+        raise error
     nearest = min(candidates, key=lambda spec: len(_problems(spec, server)))
-    return _refuse(draft, _problems(nearest, server))
+    return _refuse(draft, (*_problems(nearest, server), *besides(nearest)))
 
 
 def check(spec: Spec, rules: Rules) -> None:
@@ -247,16 +253,21 @@ def _no_checkpoint(draft: Draft, engine: str) -> Rules:
     return (("precision", what, f"there is {there}"),)
 
 
-def _refuse(draft: Draft, rules: Rules) -> Spec:
+def _located(draft: Draft, rules: Rules) -> list[Problem]:
     known = Document({}, draft.origins, "built-in default")
     problems = []
     for key, what, instead in rules:
         path: Path = tuple(key.split("."))
         origin = known.origin(path) if path[:1] in {known_path[:1] for known_path in draft.origins} else Origin("plan")
         problems.append(Problem(origin, path, what, instead))
-    raise BadInput(
+    return problems
+
+
+def _refuse(draft: Draft, rules: Rules) -> Spec:
+    problems = _located(draft, rules)
+    raise Mistakes(
         f"profile {draft.profile} cannot serve {draft.model.name}: {problems[0].what}",
-        detail=tuple(map(str, problems)),
+        problems,
         hint=next((problem.instead for problem in problems if problem.instead), ""),
     )
 

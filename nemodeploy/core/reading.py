@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,22 @@ class Problem:
         place = ".".join(self.path)
         remedy = f"; {self.instead}" if self.instead else ""
         return f"{masked(self.origin.exact)}  {place}: {self.what}{remedy}"
+
+
+class Mistakes(BadInput):
+    """Bad input whose problems are known one by one."""
+
+    def __init__(self, message: str, problems: Sequence[Problem], *, hint: str = "") -> None:
+        """Keep the problems, which are also the detail."""
+        super().__init__(message, hint=hint, detail=tuple(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+def refusal(what: str, problems: Sequence[Problem]) -> Mistakes:
+    """Every problem of a document; a single one is told in the first line, too."""
+    if len(problems) > 1:
+        return Mistakes(f"{what} has {len(problems)} problems", problems)
+    return Mistakes(f"{what}: {'.'.join(problems[0].path)}: {problems[0].what}", problems)
 
 
 @dataclass(slots=True)
@@ -179,13 +195,7 @@ class Reader:
         """Raise BadInput with every problem found so far, unknown keys included."""
         self._note_unknown()
         if self.problems:
-            lines = tuple(str(problem) for problem in self.problems)
-            first = (
-                f"{what}: {'.'.join(self.problems[0].path)}: {self.problems[0].what}"
-                if len(lines) == 1
-                else f"{what} has {len(lines)} problems"
-            )
-            raise BadInput(first, detail=lines)
+            raise refusal(what, self.problems)
 
     def _note_unknown(self) -> None:
         for key in self.data:

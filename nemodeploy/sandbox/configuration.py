@@ -219,7 +219,8 @@ def ssh_config(settings: Settings, port: int) -> str:
 class Software:
     """What takes the place of the engines' programs and of the models' checkpoints, and what people are told of it;
     `stand_in`: the weights are not the models' own. `runtime`, `image` and `mounts` are as in any cluster
-    file; `one_host`: the login node serves by itself, without Slurm.
+    file; `one_host`: the login node serves by itself, without Slurm; `itself`: engines
+    whose own program serves the model's own weights, so that there is nothing to tell.
 
     `checkpoints` gives a path for each model, or one for each kind of checkpoint.
     """
@@ -232,6 +233,7 @@ class Software:
     image: str = ""
     mounts: tuple[str, ...] = ()
     one_host: bool = False
+    itself: tuple[str, ...] = ()
 
 
 def cluster_file(place: Place, software: Software, *, plain: bool, libraries: str = "") -> str:
@@ -244,7 +246,7 @@ def cluster_file(place: Place, software: Software, *, plain: bool, libraries: st
         alias=SSH_ALIAS,
         config=place.ssh_config,
         root=place.shared / "nemodeploy",
-        notice=json.dumps(software.notice),
+        notices=json.dumps({name: software.notice for name in software.programs if name not in software.itself}),
         stand_in="stand_in: true\n" if software.stand_in else "",
         runtime=software.runtime,
         images=json.dumps(dict.fromkeys(software.programs, software.image) if software.image else {}),
@@ -269,7 +271,7 @@ gpus:
 _CLUSTER_FILE = """\
 # Written by `nemodeploy sandbox up`; a real Slurm on this machine, without real GPUs.
 description: the sandbox on this machine
-notice: {notice}
+notices: {notices}
 {stand_in}when_unreachable: "nemodeploy sandbox up"
 ssh: {{host: {alias}, config: "{config}", reconnect_wait_s: 0}}
 root: "{root}"

@@ -12,6 +12,8 @@ from nemodeploy.sandbox.packs import PROGRAMS, Packs
 from nemodeploy.sandbox.programs import CHECKPOINTS, GGUF, words
 
 STAND_IN = "stand-in: a tiny model on the CPU takes the place of the model's own weights and server program"
+# llama.cpp reads one model only, the tiny one, and is its own server in either kind of sandbox.
+ITSELF = ("llamacpp",)
 TINY = str(PROGRAMS / GGUF)
 
 
@@ -20,6 +22,7 @@ def stand_ins() -> Software:
     return Software(
         notice=STAND_IN,
         stand_in=True,
+        itself=ITSELF,
         programs={name: words(sys.executable, str(PROGRAMS), name) for name in ENGINES},
         checkpoints=dict.fromkeys(names("models"), TINY),
     )
@@ -33,6 +36,7 @@ def real(packs: Packs) -> Software:
     return Software(
         notice=f"the servers' own software on the CPU, with tiny weights ({', '.join(here)}){rest}",
         stand_in=True,
+        itself=ITSELF,
         programs={**others.programs, **here},
         checkpoints={model: _checkpoint(packs, model) for model in others.checkpoints},
     )

@@ -93,11 +93,12 @@ class Slurm:
         """What the controller decides."""
         where = spec.slurm.partition or "the default partition"
         nodes = f"{spec.nodes} node{'s' if spec.nodes > 1 else ''}"
+        gpus = gpu_words(spec.gpu_request, spec.gpus_per_node, spec.nodes)
         listed = not spec.gpus_per_node or ("gpus", spec.gpu.type, "request") in spec.origins
         type_ = () if listed else (f"whether its GPUs are {spec.gpu.type}, for which the cluster file has no words",)
         return (
             *type_,
-            f"whether {where} allows {nodes} with {spec.gpu_request or 'no GPU'}",
+            f"whether {where} allows {nodes} with {gpus or 'no GPU'}",
             f"whether {spec.slurm.account or 'your default account'} may use it, and when it would start",
         )
 

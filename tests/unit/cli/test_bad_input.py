@@ -313,3 +313,43 @@ def test_files_are_checked_without_a_site(site: Home, capsys: pytest.CaptureFixt
     said = capsys.readouterr()
     assert said.out == f"{good}: a profile, and right\n"
     assert f"{bad}:5:1  colour: unknown key" in said.err
+
+
+MODEL = Path("configs/models/tiny.yaml").read_text()
+MISTAKES = (
+    ("engine-none", MODEL.replace("engine: llamacpp", "max_length: 512"), ("engine: is missing",)),
+    ("engine-other", MODEL.replace("engine: llamacpp", "engine: nemo-eval"), ("nemo-eval reads no checkpoint of",)),
+    ("facts-and-settings", MODEL.replace("layers:", "layerz:") + "  colour: red\n", ("layers: is missing", "colour")),
+    ("relative", CLUSTER.replace("/models/340b", "models/340b"), ("must be an absolute path on the cluster",)),
+    ("relative-kind", CLUSTER.replace("/models/340b", "{nemo: ~/340b}"), ("must be an absolute path on the cluster",)),
+    ("model-typo", CLUSTER.replace("nemotron-4-340b-i", "nemotron-4-430b-i"), ("did you mean nemotron-4-340b-i",)),
+    ("kind-typo", CLUSTER.replace("/models/340b", "{nemoo: /x}"), ("did you mean nemo?",)),
+    ("notice-typo", CLUSTER + "notices: {vlm: x}\n", ("did you mean vllm",)),
+    ("stages", PROFILE + "colour: red\nlayout: {tensor_parallel: 3}\n", ("colour: unknown key", "does not divide 96")),
+    ("cluster-keys", PROFILE + "root: /x\nallow_raw: true\n", ("root belongs", "allow_raw belongs")),
+)
+
+
+@pytest.mark.parametrize(("name", "text", "says"), MISTAKES, ids=[row[0] for row in MISTAKES])
+def test_validate_tells_all_that_can_be_known(
+    name: str, text: str, says: tuple[str, ...], site: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file.yaml").write_text(text)
+    assert run(["validate", str(tmp_path / "file.yaml")], as_json=False) == 2
+    said = capsys.readouterr().err
+    assert [words for words in says if words not in said] == [], said
+
+
+def test_a_cluster_file_may_name_the_models_of_the_same_command(site: Home, tmp_path: Path) -> None:
+    model, cluster = tmp_path / "mine.yaml", tmp_path / "site.yaml"
+    model.write_text(MODEL)
+    cluster.write_text(CLUSTER.replace("checkpoints: {", "checkpoints: {mine: {gguf: /m}, "))
+    assert run(["validate", str(cluster)], as_json=False) == 2
+    assert run(["validate", str(cluster), str(model)], as_json=False) == 0
+
+
+STAGES = (
+    Row("reading-and-site", "needs an image", "colour: red\n", "images: {}\n"),
+    Row("layout-and-options", "is set by nemodeploy", "layout: {tensor_parallel: 3}\n", "slurm: {extra_args: [-N4]}\n"),
+    Row("size-and-options", "is set by nemodeploy", "nodes: 1\n", "slurm: {extra_args: [-N4]}\n"),
+)
