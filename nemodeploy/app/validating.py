@@ -9,7 +9,7 @@ from nemodeploy.adapters import resources
 from nemodeploy.app import profiles
 from nemodeploy.app.wanted import known_model, refuse_keys_of_clusters
 from nemodeploy.assembly import plugins
-from nemodeploy.core import decode, layering, planning
+from nemodeploy.core import decode, layering, planning, settings
 from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.documents import Document
 from nemodeploy.core.spec import Draft, Model, Spec
@@ -20,7 +20,6 @@ from nemodeploy.errors import BadInput
 _A_SITE = Document({"ssh": {"host": "login"}})
 _A_TARGET = Document({"gpu": {"type": "h100", "memory_gib": 80.0}, "nodes": 1, "gpus_per_node": 1})
 _A_MODEL = "tiny"
-_AN_ENGINE = Document({"engine": "llamacpp"})
 
 
 def validate(path: str, kind: str | None = None, beside: Iterable[str] = ()) -> str:
@@ -34,12 +33,13 @@ def validate(path: str, kind: str | None = None, beside: Iterable[str] = ()) -> 
     if kind == "model":
         _model(path, document)
     elif kind == "cluster":
-        known = _kinds_of_models(beside)
+        known, model = _kinds_of_models(beside), known_model(_A_MODEL)
+        engine = Document({"engine": model.engines[0]})
         whole = layering.merge((_A_TARGET, document.without("description")))
         for kind_of_gpu in ("", *document.section("gpus").data):
             for_gpu = decode.defaults_for_gpu(document, kind_of_gpu)
             merged = layering.merge((whole, for_gpu))
-            _settle(path, merged, _AN_ENGINE, model=known_model(_A_MODEL), models=known)
+            _settle(path, merged, engine, model=model, models=known)
     else:
         decided(path)
     return kind
@@ -121,7 +121,7 @@ def _settle(
     """The document's own keys, checked over harmless settings for everything else."""
     own = document if "ssh" in document.data else layering.merge((_A_SITE, document))
     whole = own if "gpus_per_node" in own.data else layering.merge((_A_TARGET, own))
-    return decode.decode_settings(
+    return settings.decode_settings(
         layering.merge((DEFAULTS, defaults, whole)),
         name="x",
         profile=name,

@@ -11,7 +11,7 @@ from typing import Any
 from nemodeploy.adapters import resources, yaml_files
 from nemodeploy.app import profiles
 from nemodeploy.assembly import assemble, assemble_probe, plugins
-from nemodeploy.core import decode, layering
+from nemodeploy.core import decode, layering, settings
 from nemodeploy.core.cluster_files import decode_cluster
 from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.documents import Document
@@ -82,7 +82,7 @@ def resolve(wish: Wish, environment: Mapping[str, str], *, needs_site: bool) -> 
     for_gpu = decode.defaults_for_gpu(cluster_document, decode.gpu_type(layering.merge((*below, *above))))
     merged = layering.merge((*below, for_gpu, *above))
     made: list[tuple[Plan, Bundle]] = []
-    draft = decode.decode_settings(
+    draft = settings.decode_settings(
         merged,
         name=wish.name or model.name.replace(".", "-"),
         profile=_stem(wish.profile),

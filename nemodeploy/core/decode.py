@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nemodeploy.core.cluster_files import read_cluster
-from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.documents import Document, Origin
-from nemodeploy.core.layering import merge
 from nemodeploy.core.model_files import PRECISIONS
-from nemodeploy.core.reading import REQUIRED, Mistakes, Problem, Reader, near, refusal
+from nemodeploy.core.reading import REQUIRED, Reader, near
 from nemodeploy.core.spec import (
     ANY_KIND,
     Choices,
@@ -26,7 +23,6 @@ from nemodeploy.core.spec import (
     SlurmOptions,
 )
 from nemodeploy.errors import BadInput
-from nemodeploy.values import NAME
 
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 IMAGE = r"(?!.*:[^/@]*@(?!sha256:))(\$oauthtoken@)?[A-Za-z0-9./_][A-Za-z0-9@#:/._+-]*"
@@ -54,21 +50,6 @@ ONLY_IN_CLUSTER_FILES = (
     "registries",
 )
 SLURM_ONLY_IN_CLUSTER_FILES = ("cluster", "path")
-# A mistake in one of these leaves open what would be planned.
-_DECISIVE = (
-    "engine",
-    "precision",
-    "layout",
-    "nodes",
-    "most_nodes",
-    "gpus_per_node",
-    "gpu",
-    "host",
-    "fast_link",
-    "runtime",
-    "scheduler",
-    "transport",
-)
 _NOT_OF_A_GPU = ("model", "extends", "gpu", "gpus", "gpus_per_node", "description")
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d{1,3}):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]\d)")
@@ -88,60 +69,6 @@ class Plugins:
     runtimes: Iterable[str]
     schedulers: Iterable[str]
     models: Mapping[str, Sequence[str]] | None = None
-
-
-def decode_settings(
-    document: Document,
-    *,
-    name: str,
-    profile: str,
-    model: Model,
-    cluster: str,
-    plugins: Plugins,
-    then: Callable[[Draft], object] = lambda _: None,
-) -> Draft:
-    """The merged settings of a deployment. Raises BadInput with every problem at once.
-
-    `then` looks further at what was read and raises BadInput itself. Its problems are told together with those of
-    reading, as far as they do not rest on these.
-    """
-    if not NAME.fullmatch(name):
-        raise BadInput(
-            f"deployment name {name!r}: use 1 to 40 of a-z, 0-9 and -, not beginning or ending with -",
-            hint="--name NAME",
-        )
-    what = f"profile {profile} on cluster {cluster}"
-
-    def read(some: Document) -> Draft:
-        reader = Reader.of(some)
-        draft = read_settings(reader, name=name, profile=profile, model=model, cluster=cluster, plugins=plugins)
-        reader.finish(what)
-        return draft
-
-    try:
-        draft = read(document)
-    except Mistakes as error:
-        raise refusal(what, (*error.problems, *_later(document, error.problems, read, then))) from None
-    then(draft)
-    return draft
-
-
-def _later(
-    document: Document, problems: Sequence[Problem], read: Callable[[Document], Draft], then: Callable[[Draft], object]
-) -> tuple[Problem, ...]:
-    """What would be refused if the problems of reading were mended. Nothing where one of them decides the plan."""
-    wrong = {problem.path[0] for problem in problems}
-    if any(difflib.get_close_matches(key, _DECISIVE, n=1, cutoff=0.65) for key in wrong):
-        return ()
-    rest = document.pruned({problem.path for problem in problems})
-    harmless = Document({"ssh": {"host": "login"}}) if "ssh" in wrong else Document({})
-    try:
-        then(read(merge((DEFAULTS, harmless, rest))))
-    except Mistakes as error:
-        return tuple(problem for problem in error.problems if problem.path[0] not in wrong)
-    except BadInput:  # it does not fit, perhaps because of what is wrong
-        return ()
-    return ()
 
 
 def read_settings(reader: Reader, *, name: str, profile: str, model: Model, cluster: str, plugins: Plugins) -> Draft:

@@ -9,11 +9,9 @@ from nemodeploy.adapters.resources import names
 from nemodeploy.engines import ENGINES
 from nemodeploy.sandbox.configuration import Software
 from nemodeploy.sandbox.packs import PROGRAMS, Packs
-from nemodeploy.sandbox.programs import CHECKPOINTS, GGUF, words
+from nemodeploy.sandbox.programs import CHECKPOINTS, GGUF, ITSELF, words
 
 STAND_IN = "stand-in: a tiny model on the CPU takes the place of the model's own weights and server program"
-# llama.cpp reads one model only, the tiny one, and is its own server in either kind of sandbox.
-ITSELF = ("llamacpp",)
 TINY = str(PROGRAMS / GGUF)
 
 

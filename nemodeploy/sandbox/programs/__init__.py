@@ -5,6 +5,8 @@ from collections.abc import Mapping
 EVERY = "stand_in.py"
 # Those that have a file of their own; llama.cpp's is its own server, since the sandbox has that at hand.
 OWN: Mapping[str, str] = {"nemo-eval": "megatron_gpt_eval.py", "llamacpp": "llama_server.py"}
+# llama.cpp reads one model only, the tiny one, and is its own server in either kind of sandbox.
+ITSELF = ("llamacpp",)
 # The engine's own software, by the pack that holds it.
 REAL: Mapping[str, Mapping[str, str]] = {
     "nemo": {

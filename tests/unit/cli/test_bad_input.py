@@ -319,14 +319,17 @@ MODEL = Path("configs/models/tiny.yaml").read_text()
 MISTAKES = (
     ("engine-none", MODEL.replace("engine: llamacpp", "max_length: 512"), ("engine: is missing",)),
     ("engine-other", MODEL.replace("engine: llamacpp", "engine: nemo-eval"), ("nemo-eval reads no checkpoint of",)),
-    ("facts-and-settings", MODEL.replace("layers:", "layerz:") + "  colour: red\n", ("layers: is missing", "colour")),
+    (
+        "facts-and-settings",
+        MODEL.replace("layers:", "layerz:").replace("defaults:\n", "defaults:\n  colour: red\n"),
+        ("layers: is missing", "colour"),
+    ),
     ("relative", CLUSTER.replace("/models/340b", "models/340b"), ("must be an absolute path on the cluster",)),
     ("relative-kind", CLUSTER.replace("/models/340b", "{nemo: ~/340b}"), ("must be an absolute path on the cluster",)),
     ("model-typo", CLUSTER.replace("nemotron-4-340b-i", "nemotron-4-430b-i"), ("did you mean nemotron-4-340b-i",)),
     ("kind-typo", CLUSTER.replace("/models/340b", "{nemoo: /x}"), ("did you mean nemo?",)),
     ("notice-typo", CLUSTER + "notices: {vlm: x}\n", ("did you mean vllm",)),
     ("stages", PROFILE + "colour: red\nlayout: {tensor_parallel: 3}\n", ("colour: unknown key", "does not divide 96")),
-    ("cluster-keys", PROFILE + "root: /x\nallow_raw: true\n", ("root belongs", "allow_raw belongs")),
 )
 
 
@@ -349,7 +352,44 @@ def test_a_cluster_file_may_name_the_models_of_the_same_command(site: Home, tmp_
 
 
 STAGES = (
-    Row("reading-and-site", "needs an image", "colour: red\n", "images: {}\n"),
-    Row("layout-and-options", "is set by nemodeploy", "layout: {tensor_parallel: 3}\n", "slurm: {extra_args: [-N4]}\n"),
-    Row("size-and-options", "is set by nemodeploy", "nodes: 1\n", "slurm: {extra_args: [-N4]}\n"),
+    Row("reading-and-site", "colour: unknown|is taken", "colour: red\n", 'mounts: ["/x:/model"]\n'),
+    Row(
+        "reading-layout-and-options",
+        "colour: unknown|does not divide 96|-N4 is set by",
+        "colour: red\nlayout: {tensor_parallel: 5}\n",
+        "slurm: {extra_args: [-N4]}\n",
+    ),
+    Row(
+        "size-and-options",
+        "does not fit|-N4 is set by",
+        cluster="slurm: {extra_args: [-N4]}\n",
+        words=("--set", "nodes=1"),
+    ),
+    Row("keys-of-clusters", "root belongs|allow_raw belongs", "root: /x\nallow_raw: true\n"),
 )
+
+
+@pytest.mark.parametrize("row", STAGES, ids=[row.number for row in STAGES])
+def test_a_mistake_of_one_stage_hides_none_of_the_next(
+    row: Row, site: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command(row, site), as_json=False) == 2
+    said = capsys.readouterr().err
+    assert [words for words in row.says.split("|") if words not in said] == [], said
+
+
+@pytest.mark.parametrize("wrong", ["nodes=two", "runtime=pixis"])
+def test_what_rests_on_a_mistake_is_not_told(wrong: str, site: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    row = Row("", "", cluster='mounts: ["/x:/model"]\n', words=("--set", wrong))
+    assert run(command(row, site), as_json=False) == 2
+    said = capsys.readouterr().err
+    assert ": must be" in said
+    assert "is taken" not in said
+
+
+def test_plan_shows_the_request_that_is_sent(site: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    request = 'gpus: {h100: {request: "--gpus-per-node=h100:8"}}\ncheckpoints: {tiny: /m}\nimages: {llamacpp: x}\n'
+    words = command(Row("", "", cluster=request), site)
+    assert run(["plan", "--profile", "h100x2", "--model", "tiny", *words[3:]], as_json=False) == 0
+    said = capsys.readouterr().out
+    assert "with --gpus-per-node=h100:2\n" in said, said

@@ -7,7 +7,7 @@ import pytest
 from nemodeploy.adapters import resources
 from nemodeploy.adapters.yaml_files import parse
 from nemodeploy.assembly import plugins
-from nemodeploy.core import decode, planning
+from nemodeploy.core import decode, planning, settings
 from nemodeploy.core.cluster_files import decode_cluster
 from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.layering import merge
@@ -30,7 +30,7 @@ images: {nemo-eval: "nvcr.io#nvidia/nemo:24.01.framework"}
 
 def draft(more: str = "", name: str = "demo", model: str = "nemotron-4-340b-instruct") -> Draft:
     document = merge((DEFAULTS, parse(SETTINGS, "base.yaml"), parse(more, "mine.yaml")))
-    return decode.decode_settings(
+    return settings.decode_settings(
         document,
         name=name,
         profile="h100x16",
@@ -159,3 +159,9 @@ def test_the_cluster_of_a_slurmdbd_is_read_with_the_way_in_and_only_there() -> N
     assert [key for _, key in decode.only_in_cluster_files(elsewhere)] == ["root", "slurm.cluster"]
     with pytest.raises(BadInput, match=r"slurm\.cluster cannot depend"):
         decode.defaults_for_gpu(parse("gpus: {h100: {defaults: {slurm: {cluster: x}}}}", "a.yaml"), "h100")
+
+
+def test_a_notice_for_the_engine_beats_the_general_one() -> None:
+    notices = "notice: all\nnotices: {vllm: other, nemo-eval: mine}"
+    assert spec(notices).cluster.notice == "mine"
+    assert spec("notice: all\nnotices: {vllm: other}").cluster.notice == "all"

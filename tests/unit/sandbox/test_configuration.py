@@ -62,11 +62,12 @@ def test_the_cluster_file_is_one_like_any_sites() -> None:
         stand_in=True,
         programs={name: words("/p y/python", "/x", name) for name in ("nemo-eval", "vllm")},
         checkpoints={"a": "/m.gguf", "b": {"hf": "/b"}},
+        itself=("vllm",),
     )
     text = configuration.cluster_file(settings().place, software, plain=False)
     cluster = decode_cluster("sandbox", parse(text, "cluster.yaml"))
     assert cluster.ssh.host == "nemodeploy-sandbox"
-    assert cluster.notice == 'a "notice"'
+    assert parse(text, "f").data["notices"] == {"nemo-eval": 'a "notice"'}
     assert parse(text, "f").data["programs"] == {
         "nemo-eval": ["/p y/python", "/x/megatron_gpt_eval.py"],
         "vllm": ["/p y/python", "/x/stand_in.py", "vllm"],
