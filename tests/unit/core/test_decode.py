@@ -137,8 +137,8 @@ GPUS = "ssh: {host: login}\ngpus: {h100: {defaults: {time: 2h, KEY: 1}}, cpu: {d
 
 def test_a_type_of_gpu_has_defaults_of_its_own() -> None:
     site = parse(GPUS.replace(", KEY: 1", ""), "site.yaml")
-    for settings, time in (("gpu: {type: h100}", "2h"), ("gpu: {type: a100}", None), ("gpus_per_node: 0", "1h")):
-        kind = decode.gpu_type(parse(settings, "profile.yaml"))
+    for wanted, time in (("gpu: {type: h100}", "2h"), ("gpu: {type: a100}", None), ("gpus_per_node: 0", "1h")):
+        kind = decode.gpu_type(parse(wanted, "profile.yaml"))
         assert decode.defaults_for_gpu(site, kind).data.get("time") == time
 
 
