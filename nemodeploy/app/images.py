@@ -25,8 +25,6 @@ from nemodeploy.errors import BadInput, CancelledByUser, ClusterUnreachable, Out
 from nemodeploy.runtimes import RUNTIMES
 from nemodeploy.runtimes.base import Runtime
 
-# On the login host: nobody's terminal, the lowest priority, and a session of its own, so that it can be ended whole.
-ON_LOGIN_HOST = 'nohup setsid nice -n 19 sh ./import.sh "$PWD" >log 2>&1 </dev/null &\necho $! >pid'
 PAUSES_S = (1.0, 2.0, 4.0)
 EVERY_S = 5.0
 SILENT_MOST = 3  # looks in which nobody is at it, before it counts as ended: files may show late
@@ -132,7 +130,7 @@ def _start(site: Site, wanted: Order) -> None:
     start = (
         site.scheduler.errand_script(wanted.job, wanted.partition, wanted.account)
         if wanted.partition
-        else ON_LOGIN_HOST
+        else images.ON_LOGIN_HOST
     )
     if not start:
         raise BadInput("there are no partitions without a scheduler", hint="leave --partition out")

@@ -15,7 +15,7 @@ from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site, unknown_outcome
 from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.plan import Bundle, Plan, manifest
-from nemodeploy.core.submission import Receipt, lease_text
+from nemodeploy.core.submission import Receipt, lease_files
 from nemodeploy.errors import (
     AuthenticationFailed,
     ClusterUnreachable,
@@ -65,8 +65,7 @@ def take_and_submit(
     files = {**bundle.files, "manifest.json": manifest(plan, bundle, **facts)}
     if secrets:
         files["secrets.env"] = "".join(f"{key}={shlex.quote(value.reveal())}\n" for key, value in secrets.items())
-    if ttl_s is not None:
-        files["lease"] = lease_text(ttl_s, ports.nonce())
+    files |= lease_files(ttl_s, ports.nonce())
     try:
         taking = site.take(token, files, after)
     except NemodeployError as error:

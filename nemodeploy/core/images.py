@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.plan import Plan
+from nemodeploy.core.processes import SAME
 from nemodeploy.core.rendering import comment
 from nemodeploy.core.sections import Section, here_document
 from nemodeploy.core.spec import Cluster, Registry
@@ -24,13 +25,25 @@ from nemodeploy.values import Secret
 IS_WHOLE = '[ -s "$file" ] && [ "$(wc -c <"$file" | tr -d " ")" = "$(sed -n "s/^bytes //p" "$file.txt" 2>/dev/null)" ]'
 _SHOWN_BYTES = 4096
 # Shell function: whether somebody is at an import on a login host. From another one only its files can tell.
-_AT_IT = """\
-at_it() {
+# A process id may be another process's by now. An import of an older version noted no more; its own words name it.
+_AT_IT = f"""\
+{SAME.strip()}
+is_it() {{
+  if read -r pid start its_boot 2>/dev/null <process; then same "$pid" "$start" "$its_boot"; return; fi
+  pid=$(cat pid) && tr '\\0' '\\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qxF -e "$PWD"
+}}
+at_it() {{
   [ -s pid ] || return 1
-  if [ "$(cat host 2>/dev/null)" = "$(uname -n)" ]; then kill -0 "$(cat pid)" 2>/dev/null; return; fi
+  if [ "$(cat host 2>/dev/null)" = "$(uname -n)" ]; then is_it; return; fi
   [ -n "$(find . -mmin -10 2>/dev/null | head -n 1)" ]
-}
+}}
 """
+# Shell text for `start_script`: run the import by itself on the login host. Nobody's terminal, the lowest priority, and
+# a session of its own, so that it can be ended whole.
+ON_LOGIN_HOST = """\
+nohup setsid nice -n 19 sh ./import.sh "$PWD" >log 2>&1 </dev/null &
+echo "$! $(start_of "$!") $boot" >process
+echo "$!" >pid"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,8 +231,8 @@ def watch_parts(root: str, name: str) -> Mapping[str, str]:
 def end_script(root: str, name: str) -> str:
     """Shell text that ends an import on the login host, and takes its files away; a whole image stays."""
     work = _work(root, name)
-    kill = '[ -s pid ] && [ "$(cat host)" = "$(uname -n)" ] && kill -- "-$(cat pid)" 2>/dev/null'
-    return f"cd {work} 2>/dev/null || exit 0\n{kill}\ncd / && rm -rf {work}; exit 0"
+    kill = '[ -s pid ] && [ "$(cat host)" = "$(uname -n)" ] && is_it && kill -- "-$pid" 2>/dev/null'
+    return f"{_AT_IT}cd {work} 2>/dev/null || exit 0\n{kill}\ncd / && rm -rf {work}; exit 0"
 
 
 def last_words(log: str) -> str:

@@ -27,7 +27,7 @@ def remains_script(root: str) -> str:
     return (
         f"cd {root} 2>/dev/null || exit 0\n"
         f'{FILE_SYSTEM_TIME}; echo "$now now"\n'
-        "printf '%s\\0' deployments/*/nd-*/lease deployments/*/nd-* archive/nd-*"
+        "printf '%s\\0' deployments/*/nd-*/lease deployments/*/nd-*/renewed deployments/*/nd-* archive/nd-*"
         " | xargs -0 -r stat -c '%Y %n' 2>/dev/null\n"
         "find deployments archive -maxdepth 3 -name manifest.json -type f -size -1024k -print0 2>/dev/null"
         ' | xargs -0 -r grep -s -o -H \'"owner": "[^"]*"\'\n'
@@ -50,8 +50,8 @@ def parse_remains(text: str) -> Remains:
         if token is None:
             continue
         age_s = max(int(now[1]) - int(stamp), 0)
-        where = archived if parts[0] == "archive" else renewed if parts[-1] == "lease" else unlinked
-        where[token] = age_s
+        where = archived if parts[0] == "archive" else renewed if parts[-1] in ("lease", "renewed") else unlinked
+        where[token] = min(age_s, where.get(token, age_s))
     for name, owner in re.findall(r'^\S*/(nd-[a-z0-9-]+)/manifest\.json:"owner": "([^"\n]*)"$', text, re.MULTILINE):
         token = read_token(name)
         if token:

@@ -139,17 +139,28 @@ exit 0
 """
 
 
-def lease_text(ttl_s: int, nonce: str) -> str:
-    """What `lease` holds: the seconds that the job waits for a change, and a word that is new each time."""
-    return f"{ttl_s} {nonce}\n"
+def lease_files(ttl_s: int | None, nonce: str) -> dict[str, str]:
+    """`lease`: the seconds that the job waits for a change, and a word that is new each time; without `ttl_s` there is
+    none. `renewed`: the word of the last renewal. That file says, too, that the job reads it."""
+    return {"renewed": f"{nonce}\n"} | ({} if ttl_s is None else {"lease": f"{ttl_s} {nonce}\n"})
 
 
 def renew_script(directory: str, nonce: str, ttl_s: int | None) -> str:
     """Renew the lease for the same time, or for `ttl_s` seconds; prints the seconds. Status NO_LEASE: it has none;
-    any other but 0: it could not be written."""
-    same = f"[ -f lease ] || exit {NO_LEASE}; read -r ttl _ <lease || exit 2" if ttl_s is None else f"ttl={ttl_s}"
+    any other but 0: it could not be written.
+
+    A renewal for the same time writes `renewed` only, so it cannot undo what `keep` makes of `lease` meanwhile. A job
+    of an older version has no such file and reads `lease` only: there the renewal writes that one.
+    """
+    same = f"""\
+there() {{ [ -f lease ] || exit {NO_LEASE}; read -r ttl _ <lease || exit 2; }}
+there
+if [ -f renewed ]; then put renewed {nonce}; there; else put lease "$ttl {nonce}"; fi
+"""
+    other = f'ttl={ttl_s}; put lease "$ttl {nonce}"\n'
     return (
-        f"umask 077; exec 2>&1; cd {directory} || exit 2; {same}\n"
-        f'echo "$ttl {nonce}" >"lease.{nonce}" && mv -f "lease.{nonce}" lease || {{ rm -f "lease.{nonce}"; exit 2; }}\n'
+        f"umask 077; exec 2>&1; cd {directory} || exit 2\n"
+        f'put() {{ echo "$2" >"$1.{nonce}" && mv -f "$1.{nonce}" "$1" || {{ rm -f "$1.{nonce}"; exit 2; }}; }}\n'
+        f"{same if ttl_s is None else other}"
         'echo "$ttl"\n'
     )

@@ -18,22 +18,23 @@ from nemodeploy.core.diagnosis import Cause
 from nemodeploy.core.foreign import wash_line
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.planning import Rules
+from nemodeploy.core.processes import SAME
 from nemodeploy.core.sections import Section
 from nemodeploy.core.spec import Cluster, SlurmOptions, Spec
 from nemodeploy.core.witnesses import Trace, Word
 from nemodeploy.schedulers.base import Findings, QueueRow, kept
 from nemodeploy.schedulers.survey import Survey
 
-# Shell functions: `same PID START BOOT`, whether that very process is alive (its name in stat may hold spaces), and
-# `here BOOT HOST`, whether it is or was one of this host; `left TOKEN` prints the processes that ranks of it started.
-_SAME = r"""
-boot=$(cat /proc/sys/kernel/random/boot_id)
-start_of() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
-same() { [ "$3" = "$boot" ] && [ "$(start_of "$1")" = "$2" ]; }
+# Shell functions, besides `same`: `here BOOT HOST`, whether a process is or was one of this host; `left TOKEN` prints
+# the processes that ranks of it started.
+_SAME = (
+    SAME.rstrip()
+    + r"""
 here() { [ "$1" = "$boot" ] || [ "${2:-$host}" = "$host" ]; }
 left() { grep -slzx "SLURM_JOB_NAME=$1" /proc/[0-9]*/environ | cut -d/ -f3; }
 host=$(uname -n)
 """
+)
 _ROW = re.compile(r"(\d+) (RUNNING|ORPHANED|COMPLETED|ELSEWHERE) (-?\d+) (-?\d+) (nd-[a-z0-9-]+) (\S+)")
 
 _REASONS: Mapping[str, str] = {

@@ -17,7 +17,7 @@ from nemodeploy.app.targets import Target
 from nemodeploy.app.wanted import Wanted, Wish, resolve
 from nemodeploy.core.plan import manifest
 from nemodeploy.core.readiness import State, judge
-from nemodeploy.core.submission import lease_text
+from nemodeploy.core.submission import lease_files
 from nemodeploy.sandbox.cluster import Sandbox
 from nemodeploy.values import Token
 from tests.faults.simulated import SimulatedSite, World
@@ -40,7 +40,7 @@ class Case:
     def files(self, token: Token, ttl_s: int | None = None) -> dict[str, str]:
         plan, bundle = self.wanted.plan, self.wanted.bundle
         found = {**bundle.files, "manifest.json": manifest(plan, bundle, token=str(token), owner="me")}
-        return found if ttl_s is None else {**found, "lease": lease_text(ttl_s, "first")}
+        return {**found, **lease_files(ttl_s, "first")}
 
     def take(self, token: Token, after: Token | None = None, ttl_s: int | None = None) -> str:
         """`submitted`, or the token that has the name, or what is wrong."""

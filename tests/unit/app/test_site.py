@@ -503,6 +503,27 @@ def test_a_renewal_that_cannot_be_written_is_told(login: Login) -> None:
     assert not list(directory.glob("lease.*"))
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "left"), [("rm -f {}", None), ("echo 600 other >{}", "600 other\n")], ids=["no-ttl", "ttl"]
+)
+def test_a_renewal_undoes_nothing_that_keep_did_meanwhile(login: Login, meanwhile: str, left: str | None) -> None:
+    """`keep` comes between the reading and the writing of a renewal."""
+    token = accepted(login)
+    lease = login.shared / "deployments/demo" / str(token) / "lease"
+    login.site().renew(token, 60)
+    login.slurm(mv=f'{meanwhile.format(lease)}; exec /bin/mv "$@"')
+    assert login.site().renew(token) == (None if left is None else 600)
+    assert (lease.read_text() if lease.exists() else None) == left
+
+
+def test_a_renewal_makes_a_lease_young(login: Login) -> None:
+    token = accepted(login)
+    login.site().renew(token, 60)
+    os.utime(login.shared / "deployments/demo" / str(token) / "lease", (1, 1))
+    assert login.site().renew(token) == 60
+    assert login.site().remains().renewed[token] < 60
+
+
 def test_an_archived_directory_is_as_old_as_its_archiving(login: Login) -> None:
     token = accepted(login)
     os.utime(login.shared / "deployments/demo" / str(token), (1, 1))
@@ -557,14 +578,16 @@ def test_what_its_owner_came_back_to_is_not_reaped(login: Login) -> None:
     ports.journal.forget(token)  # the command that started it is over
     site.renew(token, 60)
     lease = login.shared / "deployments/demo" / str(token) / "lease"
-    os.utime(lease, (1, 1))
+    for file in (lease, lease.with_name("renewed")):
+        os.utime(file, (1, 1))
     found = reap.survey(site, ports, "me@here", older_than_s=9e9)
     assert [(one.token, one.action) for one in found] == [(token, reap.END)]
     site.renew(token)
     assert reap.act(site, ports, found, "me@here", older_than_s=9e9) == []
     assert lease.exists()
     assert "scancel" not in (login.path / "calls").read_text()
-    os.utime(lease, (1, 1))
+    for file in (lease, lease.with_name("renewed")):
+        os.utime(file, (1, 1))
     gone_when_cancelled(login)
     assert reap.act(site, ports, found, "me@here", older_than_s=9e9) == []
     assert not lease.exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -148,3 +150,67 @@ def test_enroot_reads_who_asks_from_its_file_and_nothing_of_it_stays(
     for name in ("shown", "env"):
         (tmp_path / name).unlink()
     assert [file.name for file in tmp_path.rglob("*") if file.is_file() and b"canary" in file.read_bytes()] == []
+
+
+def sh(script: str) -> str:
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def watched(root: Path) -> str:
+    return sh(images.watch_parts(str(root), "it.sqsh")["alive"])
+
+
+@pytest.fixture
+def foreign() -> Iterator[subprocess.Popen[bytes]]:
+    """Another program's process group, which has the process id of an import that is over."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+def start_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]
+
+
+@pytest.mark.parametrize("noted", ["", "{pid} 1 {boot}", "{pid} {start} another-boot", "{pid}  {boot}"])
+def test_a_foreign_process_with_the_id_of_an_import_is_left_alone(
+    tmp_path: Path, foreign: subprocess.Popen[bytes], noted: str
+) -> None:
+    work = tmp_path / "images/it.sqsh.work"
+    work.mkdir(parents=True)
+    (work / "pid").write_text(f"{foreign.pid}\n")
+    (work / "host").write_text(f"{os.uname().nodename}\n")
+    if noted:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        (work / "process").write_text(noted.format(pid=foreign.pid, start=start_of(foreign.pid), boot=boot) + "\n")
+    assert watched(tmp_path) == ""
+    sh(images.end_script(str(tmp_path), "it.sqsh"))
+    assert not work.exists()
+    assert foreign.poll() is None
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_an_import_is_known_and_ended_with_all_that_it_started(tmp_path: Path, older: bool) -> None:
+    """`older`: an older version began it, and noted its process id only."""
+    text = "mkfifo wait\nsleep 600 &\necho $! >child.new; mv child.new child\nread -r _ <wait"
+    sh(images.start_script(str(tmp_path), "it.sqsh", f"{text}\n", images.ON_LOGIN_HOST))
+    work = tmp_path / "images/it.sqsh.work"
+    while not (work / "child").exists():
+        os.sched_yield()
+    pid, child = (int((work / name).read_text()) for name in ("pid", "child"))
+    if older:
+        (work / "process").unlink()
+    assert watched(tmp_path) == "yes"
+    assert sh(images.start_script(str(tmp_path), "it.sqsh", "exit 1\n", images.ON_LOGIN_HOST)) == "under way"
+    sh(images.end_script(str(tmp_path), "it.sqsh"))
+    for one in (pid, child):
+        while is_running(one):
+            os.sched_yield()
+    assert not work.exists()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

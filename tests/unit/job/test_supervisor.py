@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from nemodeploy.app.wanted import Wish, resolve
+from nemodeploy.core.submission import lease_files, renew_script
 from nemodeploy.core.tempo import TEMPO, Tempo
 
 TOKEN = "nd-demo-01m7ykpr9z67k4g5wp74nrf1nm"
@@ -180,9 +182,9 @@ def test_a_stray_usr1_is_no_time_limit(make: Callable[..., Run]) -> None:
     assert run.read("exit.json")["cause"] == "revoked"
 
 
-def functions(run: Run, *names: str) -> str:
+def functions(directory: Path, *names: str) -> str:
     """Shell functions of its supervisor, as they are."""
-    text = (run.path / "nemo_inference.job").read_text()
+    text = (directory / "nemo_inference.job").read_text()
     return "".join(text[(at := text.index(f"\n{name}() {{")) : text.index("\n}\n", at) + 3] for name in names)
 
 
@@ -190,7 +192,7 @@ def test_clocks_stand_while_it_is_stopped_and_a_lease_counts_anew(make: Callable
     uptime, run_dir = tmp_path / "uptime", tmp_path / "dir"
     run_dir.mkdir()
     (run_dir / "lease").write_text("60 a\n")
-    shell = functions(make(*SLEEPER), "tick", "lease_is_over").replace("/proc/uptime", str(uptime))
+    shell = functions(make(*SLEEPER).path, "tick", "lease_is_over").replace("/proc/uptime", str(uptime))
     at = f"at() {{ echo $1 1.00 >{uptime}; tick; if lease_is_over; then echo $now over; else echo $now; fi; }}"
     looks = " ".join(f"at {1000 + second}.00;" for second in (*range(0, 55, 10), 4000, *range(4010, 4070, 10)))
     script = f"now=0 uptime_cs=0 stood_cs=0 lease_text= lease_seen=0 run_dir={run_dir}\n{shell}\n{at}\n{looks}"
@@ -203,6 +205,45 @@ def test_clocks_stand_while_it_is_stopped_and_a_lease_counts_anew(make: Callable
     assert "over" not in late.stdout
     ends = script + " at 9070.00; " + " ".join(f"at {9080 + second}.00;" for second in range(0, 70, 10))
     assert "over" in subprocess.run(["bash", "-uc", ends], capture_output=True, text=True, check=True).stdout
+
+
+def lease_looks(supervisor: Path, run_dir: Path, *steps: str) -> list[str]:
+    """What the job makes of its lease at each of some looks, 50 s apart, after what shell text did before each."""
+    shell = functions(supervisor, "lease_is_over")
+    look = "now=$((now + 5000)); if lease_is_over; then echo over; else echo on; fi"
+    begin = f"now=0 lease_text= lease_seen=0 run_dir={run_dir}; cd {run_dir}"
+    script = "\n".join([begin, shell, *(f"{step}\n{look}" for step in steps)])
+    return subprocess.run(["bash", "-uc", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+def renewal(run_dir: Path, word: str) -> str:
+    return f"({renew_script(str(run_dir), word, None)}) >said"
+
+
+def test_a_renewal_is_a_file_of_its_own_and_counts_by_its_content(make: Callable[..., Run], tmp_path: Path) -> None:
+    job = make(*SLEEPER).path
+    for name, text in lease_files(60, "a").items():
+        (tmp_path / name).write_text(text)
+    renewed = [renewal(tmp_path, word) for word in "bcd"]
+    assert lease_looks(job, tmp_path, ":", *renewed, ":", ":") == ["on"] * 4 + ["on", "over"]
+    assert (tmp_path / "lease").read_text() == "60 a\n", "a renewal leaves it as it is"
+    assert lease_looks(job, tmp_path, ":", "touch lease renewed", "touch renewed") == ["on", "on", "over"]
+    away = "rm renewed; mkdir renewed"
+    assert lease_looks(job, tmp_path, ":", away, ":", ":", ":", "rmdir renewed", ":", ":")[:5] == ["on"] * 5
+    assert lease_looks(job, tmp_path, ":", "echo 60 b >lease", ":", ":") == ["on", "on", "on", "over"], "without one"
+    for drop in ("rm lease", "echo soon >lease"):
+        steps = (":", drop, *["(" + renew_script(str(tmp_path), "e", None) + ") >said || :"] * 2, ":", ":")
+        assert "over" not in lease_looks(job, tmp_path, *steps), drop
+
+
+def test_a_job_of_an_older_version_is_renewed_by_the_file_that_it_reads(tmp_path: Path) -> None:
+    """A run directory as an older version made it."""
+    older = Path(__file__).parent / "older"
+    shutil.copy(older / "lease", tmp_path)
+    renewed = [renewal(tmp_path, word) for word in "bcd"]
+    assert lease_looks(older, tmp_path, ":", *renewed, ":", ":") == ["on"] * 5 + ["over"]
+    assert (tmp_path / "lease").read_text() == "60 d\n"
+    assert not (tmp_path / "renewed").exists()
 
 
 def test_answers_without_visible_text_make_nothing_ready_and_are_counted(make: Callable[..., Run]) -> None:
