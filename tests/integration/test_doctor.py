@@ -434,7 +434,7 @@ def test_every_fault_that_is_planted_here_is_in_the_docs() -> None:
 
 def test_the_sites_of_the_docs_are_good_cluster_files(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/sites.md").read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for number, block in enumerate(blocks):
         path = tmp_path / f"{number}.yaml"
         path.write_text(block)

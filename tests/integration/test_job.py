@@ -21,7 +21,9 @@ def up(site: Home, *words: str, **more: str) -> dict[str, Any]:
 
 
 def run_directory(sandbox: Sandbox, token: str) -> Path:
-    return sandbox.place.shared / "nemodeploy/deployments" / NAME / token
+    """A look that has seen the end has archived it."""
+    archived = sandbox.place.shared / "nemodeploy/archive" / token
+    return archived if archived.exists() else sandbox.place.shared / "nemodeploy/deployments" / NAME / token
 
 
 @pytest.mark.long
