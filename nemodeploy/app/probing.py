@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
+import contextlib
 from collections.abc import Iterator, Mapping
 
 from nemodeploy.app.ports import Ports
 from nemodeploy.app.site import Site
 from nemodeploy.app.wanted import Wanted
-from nemodeploy.core import login_host, probe, sections
+from nemodeploy.core import login_host, probe, sections, submission
 from nemodeploy.core.checks import Check, failed, not_applicable, ok, unanswered
 from nemodeploy.core.plan import Plan
 from nemodeploy.core.sections import Section
+from nemodeploy.core.submission import Receipt
 from nemodeploy.errors import CancelledByUser, ClusterUnreachable, OutcomeUnknown
 from nemodeploy.schedulers.base import Life
 from nemodeploy.values import Token
@@ -32,6 +33,15 @@ def look_at_nodes(site: Site, ports: Ports, wanted: Wanted, within_s: float) -> 
         return
     token = ports.new_token(NAME)
     try:
+        problem = _laid_out(site, wanted, token, within_s)
+    except BaseException:
+        with contextlib.suppress(ClusterUnreachable):
+            _clean(site, token)  # nothing was submitted yet
+        raise
+    if problem:
+        yield problem
+        return
+    try:
         yield from _seen(site, ports, wanted, token, within_s)
     except KeyboardInterrupt:
         _end(site, ports, token)
@@ -48,6 +58,10 @@ def _end(site: Site, ports: Ports, token: Token) -> None:
     if left:
         hint = f"{site.cluster.command('down', NAME)}   ends it"
         raise OutcomeUnknown(f"the job {token} may be alive: {left}", hint=hint, token=str(token))
+    _clean(site, token)
+
+
+def _clean(site: Site, token: Token) -> None:
     directory = site.directory(token)
     clean = f"r={directory}; new=$(cat {directory}/new 2>/dev/null); rm -rf {directory}; {login_host.TAKE_AWAY}"
     site.ask({"clean": f"{clean}; rmdir {site.root}/deployments/{NAME} 2>/dev/null; exit 0"})
@@ -55,7 +69,7 @@ def _end(site: Site, ports: Ports, token: Token) -> None:
 
 def _seen(site: Site, ports: Ports, wanted: Wanted, token: Token, within_s: float) -> Iterator[Check]:
     directory = site.directory(token)
-    refused = _submit(site, wanted, token, within_s)
+    refused = _submit(site, token)
     if refused:
         yield refused
         return
@@ -87,22 +101,47 @@ def _seen(site: Site, ports: Ports, wanted: Wanted, token: Token, within_s: floa
             return
 
 
-def _submit(site: Site, wanted: Wanted, token: Token, within_s: float) -> Check | None:
-    """None: it was taken. Slurm itself drops it when it has not begun in time, should nobody be there to do so."""
+def _laid_out(site: Site, wanted: Wanted, token: Token, within_s: float) -> Check | None:
+    """Write the job's files; what is wrong with that, else None. Slurm itself drops the job when it has not begun in
+    time, should nobody be there to do so."""
     directory = site.directory(token)
     files = wanted.probe(round(within_s) + RUNS_S)
     uploads = "".join(sections.here_document(name, text) for name, text in files.items())
     script = (
-        f"{login_host.note_new(directory)}\n"
-        f'mkdir -p {directory} && chmod 700 {directory} && cd {directory} && printf %s "$new" >new || exit 1\n'
-        f'{uploads}timeout 180 sh submit.sh "$PWD" {shlex.quote(str(token))} 2>&1'
+        f"{login_host.note_new(directory)}\numask 077; exec 2>&1\n"
+        f'mkdir -p {directory}/submit && cd {directory} && printf %s "$new" >new || exit 1\n{uploads}'
+        f'for file in {" ".join(files)}; do [ -s "$file" ] || {{ echo "$file was not written"; exit 1; }}; done\n'
     )
-    answer = site.ask({"submit": script}, within_s=SUBMIT_WITHIN_S)["submit"]
+    answer = site.ask({"files": script})["files"]
     if answer.status == 0:
         return None
+    _clean(site, token)
     said = answer.text.strip().splitlines()
-    advice = site.scheduler.advice_on(answer.text) or "sbatch's own words say why"
-    return failed("job", f"it was not taken: {said[-1] if said else 'no reason was given'}", advice)
+    what = f"its files cannot be written: {said[-1] if said else 'no reason was given'}"
+    return failed("job", what, "root: in the cluster file, to a directory that you can write")
+
+
+def _submit(site: Site, token: Token) -> Check | None:
+    """Once, as a deployment is: whoever makes `submit/go`. None: it was taken, or sbatch gave no clear answer."""
+    script = f"cd {site.directory(token)} || exit {submission.NOT_OURS}\n{submission.submit_once_script(token)}"
+    answer = site.ask({"submit": script}, within_s=SUBMIT_WITHIN_S)["submit"]
+    receipt = submission.parse_receipt(answer.status, answer.text)
+    if not _is_refused(site, receipt):
+        return None
+    words = site.scheduler.refusal_words(receipt.error) or tuple(receipt.error.strip().splitlines())
+    advice = site.scheduler.advice_on("\n".join(words)) or "sbatch's own words say why"
+    return failed("job", f"it was not taken: {'; '.join(words) or 'no reason was given'}", advice)
+
+
+def _is_refused(site: Site, receipt: Receipt) -> bool:
+    """Whether sbatch has ended, and no job came of it; an id is never a refusal."""
+    if not receipt.status or site.scheduler.parse_job_id(receipt.out):
+        return False
+    return receipt.status == 127 or site.scheduler.was_refused(receipt.status, receipt.error)
+
+
+def _is_settled(site: Site, receipt: Receipt) -> bool:
+    return bool(site.scheduler.parse_job_id(receipt.out)) or _is_refused(site, receipt)
 
 
 def _judged(plan: Plan, answers: Mapping[str, Section]) -> Iterator[Check]:
@@ -112,16 +151,27 @@ def _judged(plan: Plan, answers: Mapping[str, Section]) -> Iterator[Check]:
 
 
 def _taken_back(site: Site, ports: Ports, token: Token) -> str:
-    """End it, and see that it is gone; what keeps us from knowing, else nothing."""
-    deadline = ports.clock.now() + GONE_WITHIN_S
+    """End it, and see that it is gone; what keeps us from knowing, else nothing.
+
+    A queue without it proves nothing while sbatch may still be at work: before its receipt, or when that has no id and
+    no refusal. Then only a job that was listed once can be seen to be gone.
+    """
+    deadline, listed = ports.clock.now() + GONE_WITHIN_S, False
     why = "Slurm still lists it"
+    cancel = site.scheduler.cancel_script(str(token), site.root, gently=False)
+    written = f"cd {site.directory(token)} || exit 1\n{submission.READ_RECEIPT}"
     while ports.clock.now() < deadline:
         try:
-            site.ask({"cancel": site.scheduler.cancel_script(str(token), site.root, gently=False)})
-            queue = site.ask({"queue": site.scheduler.queue_script(site.root)})["queue"]
-            rows = site.scheduler.parse_queue(queue.text)
-            if queue.status == 0 and not any(one.name == str(token) and one.life is not Life.ENDED for one in rows):
+            if site.withhold(token):
                 return ""
+            receipt = site.ask({"cancel": cancel, "receipt": written})["receipt"]
+            queue = site.ask({"queue": site.scheduler.queue_script(site.root)})["queue"]
+            rows = [one for one in site.scheduler.parse_queue(queue.text) if one.name == str(token)]
+            listed = listed or bool(rows)
+            settled = listed or _is_settled(site, submission.parse_receipt(receipt.status, receipt.text))
+            if queue.status == 0 and settled and all(one.life is Life.ENDED for one in rows):
+                return ""
+            why = "Slurm still lists it" if rows else "sbatch has not said what came of it"
         except ClusterUnreachable as error:
             why = error.message
         ports.clock.sleep(2.0)

@@ -22,6 +22,11 @@ FOLLOW_LINKS = """\
 live=$(readlink "$d/active")
 while [ -n "$live" ] && next=$(readlink "$d/after.$live"); do live=$next; done
 """
+# Shell text: print the receipt, if there is one yet.
+READ_RECEIPT = f"""\
+[ -e submit/sbatch.rc ] || exit {NO_RECEIPT}
+head -c 4096 submit/sbatch.rc; echo out; head -c 4096 submit/sbatch.out; echo; echo err; head -c 8192 submit/sbatch.err
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,11 +79,17 @@ echo "$live"; exit {TAKEN}
 
 
 def receipt_script(directory: str, token: Token) -> str:
-    """Run submit.sh detached unless somebody has, wait for its receipt, and print it."""
+    """For a token that has its name: run submit.sh detached unless somebody has, wait for its receipt, and print it."""
     return f"""\
 cd {directory} 2>/dev/null || exit {NOT_OURS}
 ours=$(readlink ../active ../after.* 2>/dev/null | while read -r live; do [ "$live" != {token} ] || echo yes; done)
 [ -n "$ours" ] || exit {NOT_OURS}
+{submit_once_script(token)}"""
+
+
+def submit_once_script(token: Token) -> str:
+    """In a run directory: the same for one that needs no name."""
+    return f"""\
 if mkdir submit/go 2>/dev/null; then
   # Not a word before sbatch is on its way: with nobody left to read it, it would end this shell right here.
   one_shot='
@@ -98,9 +109,7 @@ until [ -e submit/sbatch.rc ] || [ -e submit/withheld ] || [ "$waited" -ge {RECE
   sleep 0.05
   waited=$((waited + 1))
 done
-[ -e submit/sbatch.rc ] || exit {NO_RECEIPT}
-head -c 4096 submit/sbatch.rc; echo out; head -c 4096 submit/sbatch.out; echo; echo err; head -c 8192 submit/sbatch.err
-"""
+{READ_RECEIPT}"""
 
 
 def parse_receipt(status: int, text: str) -> Receipt:
