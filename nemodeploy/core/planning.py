@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 from nemodeploy.core.documents import Document, Origin, Path
-from nemodeploy.core.reading import Mistakes, Problem
+from nemodeploy.core.reading import BadInputs, Problem
 from nemodeploy.core.spec import ANY_KIND, Checkpoint, Choices, Draft, Hardware, Layout, Serving, Spec
 from nemodeploy.errors import BadInput
 
@@ -265,7 +265,7 @@ def _located(draft: Draft, rules: Rules) -> list[Problem]:
 
 def _refuse(draft: Draft, rules: Rules) -> Spec:
     problems = _located(draft, rules)
-    raise Mistakes(
+    raise BadInputs(
         f"profile {draft.profile} cannot serve {draft.model.name}: {problems[0].what}",
         problems,
         hint=next((problem.instead for problem in problems if problem.instead), ""),

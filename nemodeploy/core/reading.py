@@ -32,7 +32,7 @@ class Problem:
         return f"{masked(self.origin.exact)}  {place}: {self.what}{remedy}"
 
 
-class Mistakes(BadInput):
+class BadInputs(BadInput):
     """Bad input whose problems are known one by one."""
 
     def __init__(self, message: str, problems: Sequence[Problem], *, hint: str = "") -> None:
@@ -41,11 +41,11 @@ class Mistakes(BadInput):
         self.problems = tuple(problems)
 
 
-def refusal(what: str, problems: Sequence[Problem]) -> Mistakes:
+def refusal(what: str, problems: Sequence[Problem]) -> BadInputs:
     """Every problem of a document; a single one is told in the first line, too."""
     if len(problems) > 1:
-        return Mistakes(f"{what} has {len(problems)} problems", problems)
-    return Mistakes(f"{what}: {'.'.join(problems[0].path)}: {problems[0].what}", problems)
+        return BadInputs(f"{what} has {len(problems)} problems", problems)
+    return BadInputs(f"{what}: {'.'.join(problems[0].path)}: {problems[0].what}", problems)
 
 
 @dataclass(slots=True)

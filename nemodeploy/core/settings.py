@@ -9,7 +9,7 @@ from nemodeploy.core.decode import Plugins, read_settings
 from nemodeploy.core.defaults import DEFAULTS
 from nemodeploy.core.documents import Document
 from nemodeploy.core.layering import merge
-from nemodeploy.core.reading import Mistakes, Problem, Reader, refusal
+from nemodeploy.core.reading import BadInputs, Problem, Reader, refusal
 from nemodeploy.core.spec import Draft, Model
 from nemodeploy.errors import BadInput
 from nemodeploy.values import NAME
@@ -61,7 +61,7 @@ def decode_settings(
 
     try:
         draft = read(document)
-    except Mistakes as error:
+    except BadInputs as error:
         raise refusal(what, (*error.problems, *_later(document, error.problems, read, then))) from None
     then(draft)
     return draft
@@ -78,7 +78,7 @@ def _later(
     harmless = Document({"ssh": {"host": "login"}}) if "ssh" in wrong else Document({})
     try:
         then(read(merge((DEFAULTS, harmless, rest))))
-    except Mistakes as error:
+    except BadInputs as error:
         return tuple(problem for problem in error.problems if problem.path[0] not in wrong)
     except BadInput:  # it does not fit, perhaps because of what is wrong
         return ()

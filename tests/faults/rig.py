@@ -132,7 +132,8 @@ class Rig:
 
     def directory(self, token: str) -> Path:
         name = token.removeprefix("nd-").rpartition("-")[0]
-        return self.sandbox.place.shared / "nemodeploy/deployments" / name / token
+        archived = self.sandbox.place.shared / "nemodeploy/archive" / token  # by the look that has seen its end
+        return archived if archived.exists() else self.sandbox.place.shared / "nemodeploy/deployments" / name / token
 
     def notes(self) -> list[str]:
         """The journal's tokens."""

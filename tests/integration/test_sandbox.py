@@ -156,7 +156,7 @@ def test_without_root_slurm_and_a_login_come_from_unpacked_packages(own: Home, t
     for words in (("install",), ("up",)):
         done = poor("sandbox", *words)
         assert done.returncode == 0, done.stderr
-    found = own.run("sandbox", "exec", "sh", "-c", "command -v sinfo; command -v ip").stdout.split()
+    found = own.run("sandbox", "exec", "command -v sinfo; command -v ip").stdout.split()
     assert found == [str(tmp_path / "slurm/own/bin" / name) for name in ("sinfo", "ip")]
     assert own.run("up", "--profile", "h100x16").returncode == 0
     assert own.run("generate", NAME, "hello").stdout == "Hello! I am a tiny model on your cluster.\n"
