@@ -14,7 +14,10 @@ BEGINNINGS = (
     *("APPTAINER", "SINGULARITY", "DOCKER_", "ENROOT_", "PIP_"),
 )
 # How the suite itself is run, and where this machine gets packages from.
-KEPT = ("NEMODEPLOY_SANDBOX_SLURM", "NEMODEPLOY_VENV", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT")
+KEPT = (
+    *("NEMODEPLOY_SANDBOX_SLURM", "NEMODEPLOY_VENV", "NEMODEPLOY_CLIENTS_PYTHON", "NEMODEPLOY_RECORD"),
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT"),
+)
 
 
 def is_theirs(name: str) -> bool:
