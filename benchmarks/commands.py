@@ -18,19 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import Bench, Sandboxed, arguments
+from up_overhead import LOOP
 
 NAME = "bench"
 SETTLE_S = 1.0
 PROGRAMS = ("squeue", "sinfo", "scontrol", "sbatch", "scancel", "sacct")
-LOOP = """
-cd {directory} && sh submit.sh >job || exit 1
-left=500
-until curl -s -X PUT -H 'Content-Type: application/json' --max-time 30 http://h100-1:1424/generate -d @ask.json \
-  | grep -q '"sentences"'; do
-  left=$((left - 1)); [ "$left" -gt 0 ] || exit 1
-  sleep 0.2
-done
-"""
 DOWN = "scancel --batch --signal=TERM $(cat {directory}/job); while squeue -h | grep -q .; do sleep 0.2; done"
 
 
@@ -68,7 +60,9 @@ def by_hand(bench: Sandboxed, bundle: Path, number: int) -> tuple[float, float, 
         archive = subprocess.run(["tar", "-C", str(bundle), "-c", "."], capture_output=True, check=True).stdout
         unpack = f"mkdir {shlex.quote(directory)} && tar -C {shlex.quote(directory)} -x"
         subprocess.run([*bench.ssh, unpack], input=archive, check=True)
-        subprocess.run([*bench.ssh, "sh", "-s"], input=LOOP.format(directory=directory).encode(), check=True)
+        subprocess.run(
+            [*bench.ssh, "sh", "-s"], input=LOOP.format(directory=directory, host="h100-1").encode(), check=True
+        )
 
     def ssh(text: str) -> None:
         subprocess.run([*bench.ssh, text], check=True, capture_output=True)
