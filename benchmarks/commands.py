@@ -7,7 +7,6 @@ by programs of the same names in front of them. Then many deployments are up, an
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import statistics
@@ -18,9 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import Bench, Sandboxed, arguments
-from up_overhead import LOOP
+from up_overhead import NAME, rendered, up_by_hand
 
-NAME = "bench"
 SETTLE_S = 1.0
 PROGRAMS = ("squeue", "sinfo", "scontrol", "sbatch", "scancel", "sacct")
 DOWN = "scancel --batch --signal=TERM $(cat {directory}/job); while squeue -h | grep -q .; do sleep 0.2; done"
@@ -56,18 +54,14 @@ def by_hand(bench: Sandboxed, bundle: Path, number: int) -> tuple[float, float, 
     """Seconds of the three, typed."""
     directory = f"{bench.place.shared}/hand-{number}"
 
-    def up() -> None:
-        archive = subprocess.run(["tar", "-C", str(bundle), "-c", "."], capture_output=True, check=True).stdout
-        unpack = f"mkdir {shlex.quote(directory)} && tar -C {shlex.quote(directory)} -x"
-        subprocess.run([*bench.ssh, unpack], input=archive, check=True)
-        subprocess.run(
-            [*bench.ssh, "sh", "-s"], input=LOOP.format(directory=directory, host="h100-1").encode(), check=True
-        )
-
     def ssh(text: str) -> None:
         subprocess.run([*bench.ssh, text], check=True, capture_output=True)
 
-    return timed(up), timed(lambda: ssh("squeue --me")), timed(lambda: ssh(DOWN.format(directory=directory)))
+    return (
+        timed(lambda: up_by_hand(bench, bundle, directory)),
+        timed(lambda: ssh("squeue --me")),
+        timed(lambda: ssh(DOWN.format(directory=directory))),
+    )
 
 
 def by_nemodeploy(bench: Sandboxed) -> tuple[float, float, float]:
@@ -82,17 +76,10 @@ def by_nemodeploy(bench: Sandboxed) -> tuple[float, float, float]:
 def main() -> int:
     """Run the pairs, then the many, and say whether the goals are met."""
     options = arguments(__doc__ or "")
-    if not shutil.which("curl"):
-        sys.exit("this benchmark needs curl: apt-get install curl")
     pairs, many = (2, 4) if options.quick else (8, 20)
     rows: list[tuple[tuple[float, float, float], tuple[float, float, float]]] = []
     with Sandboxed() as bench:
-        if '"namespaces"' not in bench.nemodeploy("sandbox", "status", "--json"):
-            sys.exit("this benchmark needs nodes that are hosts of their own; namespaces are refused here")
-        bundle = bench.home / "bundle"
-        bench.nemodeploy("render", "--profile", "h100x16", "--name", NAME, "--output", str(bundle))
-        ask = {"sentences": ["What is the capital of France?"], "tokens_to_generate": 24, "greedy": True}
-        (bundle / "ask.json").write_text(json.dumps(ask))
+        bundle = rendered(bench)
         by_nemodeploy(bench)  # warm caches, uncounted
         for number in range(pairs):
             time.sleep(SETTLE_S)

@@ -34,15 +34,33 @@ def by_hand(bench: Sandboxed, bundle: Path, number: int) -> float:
     """Seconds from the copy of the files to the first generated text; takes the job back afterwards, untimed."""
     directory = f"{bench.place.shared}/hand-{number}"
     begun = time.monotonic()
+    up_by_hand(bench, bundle, directory)
+    took = time.monotonic() - begun
+    done = f"scancel $(cat {directory}/job); while squeue -h | grep -q .; do sleep 0.2; done"
+    subprocess.run([*bench.ssh, done], check=True, capture_output=True)
+    return took
+
+
+def up_by_hand(bench: Sandboxed, bundle: Path, directory: str) -> None:
+    """Copy the files, submit them, and ask until text comes back."""
     archive = subprocess.run(["tar", "-C", str(bundle), "-c", "."], capture_output=True, check=True).stdout
     unpack = f"mkdir {shlex.quote(directory)} && tar -C {shlex.quote(directory)} -x"
     subprocess.run([*bench.ssh, unpack], input=archive, check=True)
     script = LOOP.format(directory=shlex.quote(directory), host="h100-1")
     subprocess.run([*bench.ssh, "sh", "-s"], input=script.encode(), check=True)
-    took = time.monotonic() - begun
-    done = f"scancel $(cat {directory}/job); while squeue -h | grep -q .; do sleep 0.2; done"
-    subprocess.run([*bench.ssh, done], check=True, capture_output=True)
-    return took
+
+
+def rendered(bench: Sandboxed) -> Path:
+    """The files of a deployment, and the request that is to be answered. Ends where this machine cannot do it."""
+    if not shutil.which("curl"):
+        sys.exit("this benchmark needs curl: apt-get install curl")
+    if '"namespaces"' not in bench.nemodeploy("sandbox", "status", "--json"):
+        sys.exit("this benchmark needs nodes that are hosts of their own; namespaces are refused here")
+    bundle = bench.home / "bundle"
+    bench.nemodeploy("render", "--profile", "h100x16", "--name", NAME, "--output", str(bundle))
+    ask = {"sentences": ["What is the capital of France?"], "tokens_to_generate": 24, "greedy": True}
+    (bundle / "ask.json").write_text(json.dumps(ask))
+    return bundle
 
 
 def by_nemodeploy(bench: Sandboxed) -> float:
@@ -57,17 +75,10 @@ def by_nemodeploy(bench: Sandboxed) -> float:
 def main() -> int:
     """Run the pairs and say whether the goal is met."""
     options = arguments(__doc__ or "")
-    if not shutil.which("curl"):
-        sys.exit("this benchmark needs curl: apt-get install curl")
     pairs = 3 if options.quick else 8
     rows: list[tuple[float, float]] = []
     with Sandboxed() as bench:
-        if '"namespaces"' not in bench.nemodeploy("sandbox", "status", "--json"):
-            sys.exit("this benchmark needs nodes that are hosts of their own; namespaces are refused here")
-        bundle = bench.home / "bundle"
-        bench.nemodeploy("render", "--profile", "h100x16", "--name", NAME, "--output", str(bundle))
-        ask = {"sentences": ["What is the capital of France?"], "tokens_to_generate": 24, "greedy": True}
-        (bundle / "ask.json").write_text(json.dumps(ask))
+        bundle = rendered(bench)
         by_nemodeploy(bench)  # warm caches, uncounted
         for number in range(pairs):
             time.sleep(SETTLE_S)

@@ -68,7 +68,7 @@ def _asked_who(site: Site, seen: Seen) -> Seen:
 
 def _state(seen: Seen) -> str:
     """Slurm's word on its end without what stands behind it; else its word on a job that it still lists."""
-    return seen.last_word.partition(" ")[0].rstrip(":") or (seen.row.state if seen.row else "")
+    return seen.last_state or (seen.row.state if seen.row else "")
 
 
 def _asked_to_end(seen: Seen, state: str) -> tuple[str, str] | None:

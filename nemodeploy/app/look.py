@@ -79,7 +79,7 @@ def last_word(seen: Seen) -> str:
         job_id=seen.job_id,
         restart=row.restart if row else ended.epoch.restart if ended else 0,
         told_by=row.told_by if row else seen.told_by,
-        state=said.partition(" ")[0].rstrip(":"),
+        state=seen.last_state,
         said=said,
         nodes=row.nodes if isinstance(row, QueueRow) else "",
         elapsed_s=row.elapsed_s if row else None,

@@ -100,6 +100,11 @@ class Seen:
         return f"{state}{by}{failed}" if state else ""
 
     @property
+    def last_state(self) -> str:
+        """The state alone in that word; empty: there is none."""
+        return self.last_word.partition(" ")[0].rstrip(":")
+
+    @property
     def own_word(self) -> bool:
         """Whether the job itself has said that this run is over, and Slurm will not start another one of it. It is the
         word of the job that has claimed the token, whatever id the receipt holds: any other one ends at once."""
@@ -266,7 +271,7 @@ def _phase(health: Health) -> str:
 
 
 def _why_ended(seen: Seen, row: Row | None) -> str:
-    ended, state = seen.directory.exit, seen.last_word.partition(" ")[0].rstrip(":")
+    ended, state = seen.directory.exit, seen.last_state
     if state in SLURMS_OWN and (ended is None or ended.cause in ("cancelled", "preempted", "time_limit")):
         return f"{row.told_by if row else seen.told_by} says {state}"
     if seen.directory.revoked_why and (ended is None or ended.cause in ("cancelled", "revoked")):
